@@ -1,0 +1,41 @@
+"""Which layers feed which, found by asking the gradient graph."""
+
+import torch
+
+from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.graph import Topology
+
+# Any short sequence will do: whether a gradient exists is a property of the graph, not of its values.
+_PROBE_SHAPE = (2, 3)
+
+
+def trace_topology(model: DecomposedModel) -> Topology:
+    """Find the attribution graph of a model.
+
+    A layer feeds another if the component activations of the second have a gradient with respect to those of the first,
+    every decomposed matrix cutting the graph. The order is that of discovery, source by source: targets that the
+    embedding feeds come first.
+    """
+    n_rows, seq_len = _PROBE_SHAPE
+    tokens = torch.zeros((n_rows, min(seq_len, model.block_size)), dtype=torch.long, device=model.unembedding.device)
+    capture = model.component_forward(tokens)
+    sources = {EMBED: capture.embed, **capture.post}
+    targets = {**capture.pre, OUTPUT: capture.residual}
+    connected = {
+        target: dict(
+            zip(
+                sources,
+                torch.autograd.grad(value[0, 0, 0], list(sources.values()), retain_graph=True, allow_unused=True),
+                strict=True,
+            )
+        )
+        for target, value in targets.items()
+        if value.requires_grad
+    }
+    found: dict[str, tuple[str, ...]] = {}
+    for source in sources:
+        for target, gradients in connected.items():
+            if source != target and gradients[source] is not None:
+                found[target] = (*found.get(target, ()), source)
+    return Topology(model.n_components, found, model.vocab_size, model.d_model)

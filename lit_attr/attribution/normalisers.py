@@ -1,0 +1,31 @@
+"""The sums that raw attributions are divided by at query time."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lit_attr.decomposition.model import Capture
+from lit_attr.storage.sums import Sums
+from lit_attr.topology.graph import Topology
+
+
+def add_normalisers_(
+    sums: Sums, topology: Topology, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]
+) -> None:
+    """Add one batch's normalisers: causal importances, squared activations and logits, token counts.
+
+    Args:
+        sums: Changed in place.
+        topology: Squared activations are summed for its targets only.
+        capture: Of the component forward.
+        ci: Layer to causal importances, from the target forward.
+    """
+    dtype = sums.logit_sq.dtype
+    for layer, values in ci.items():
+        sums.ci[layer] += values.sum((0, 1), dtype=dtype)
+    for layer in topology.component_targets:
+        sums.act_sq[layer] += capture.post[layer].detach().to(dtype).square().sum((0, 1))
+    sums.logit_sq.add_(capture.logits.to(dtype).square().sum((0, 1)))
+    sums.token_count.add_(capture.tokens.reshape(-1).bincount(minlength=topology.vocab_size))
+    sums.n_tokens.add_(capture.tokens.numel())

@@ -1,0 +1,76 @@
+"""A decomposition run's checkpoint: its tensors under today's names, and a digest of them."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lit_attr.errors import RunFormatError
+
+_OLD_COMPONENT = re.compile(r"(?:target_model\.)?(?P<path>.+)\.components\.(?P<part>[UV])")
+_SHOWN = 5
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, weights only, on the CPU, deprecated names rewritten.
+
+    Raises:
+        RunFormatError: If the file is damaged or is not a mapping of names to tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise RunFormatError(f"cannot read the checkpoint {path}: {error}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise RunFormatError(f"{path}: expected a state dict (names to tensors), found {type(state).__name__}")
+    return {_current_name(name): tensor for name, tensor in state.items()}
+
+
+def _current_name(name: str) -> str:
+    name = name.replace("_gates.", "_ci_fns.")
+    if name.startswith("patched_model."):
+        name = "target_model." + name.removeprefix("patched_model.")
+    if name.endswith(".original.weight"):
+        name = name.removesuffix(".original.weight") + ".weight"
+    if match := _OLD_COMPONENT.fullmatch(name):
+        name = f"_components.{match['path'].replace('.', '-')}.{match['part']}"
+    return "ci_fn." + name if name.startswith("_ci_fns.") else name
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict whose names and shapes must be exactly the module's.
+
+    Raises:
+        RunFormatError: If they are not; it names what is missing, left over, or of another shape.
+    """
+    expected = module.state_dict()
+    problems = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} (expected {tuple(tensor.shape)}, found {tuple(state[name].shape)})"
+            for name, tensor in expected.items()
+            if name in state and state[name].shape != tensor.shape
+        ],
+    }
+    found = "; ".join(f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names)
+    if found:
+        raise RunFormatError(f"{where} does not fit the run's configuration: {found}")
+    module.load_state_dict(state)
+
+
+def _shorten(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, dtypes and bytes of all tensors, in hexadecimal; independent of the file around them."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()

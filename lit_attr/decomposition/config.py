@@ -1,0 +1,133 @@
+"""A decomposition run's `final_config.yaml`: the entries that loading needs, old spellings included."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lit_attr.decomposition.ci.sigmoid import SIGMOIDS
+from lit_attr.errors import RunFormatError, UnsupportedModelError
+
+_SAMPLINGS = ("continuous", "binomial")
+_OLD_CI_KEYS = {"ci_fn_type": "vector_mlp", "ci_fn_hidden_dims": [8], "use_global_ci": False}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run's configuration says about the model.
+
+    Attributes:
+        architecture: Class name of the target model.
+        pretrained_name: Where the target model came from; None if the configuration does not say.
+        module_patterns: `fnmatch` patterns of the decomposed matrices with their numbers of components, in order.
+        ci: The causal-importance function's options.
+        sigmoid: A key of `SIGMOIDS`.
+        sampling: `continuous`, or `binomial` for random causal importances.
+    """
+
+    architecture: str
+    pretrained_name: str | None
+    module_patterns: tuple[tuple[str, int], ...]
+    ci: Mapping[str, Any]
+    sigmoid: str
+    sampling: Literal["continuous", "binomial"]
+
+    @classmethod
+    def load(cls, path: Path) -> "RunConfig":
+        """Read a `final_config.yaml`; entries that loading does not need are ignored.
+
+        Raises:
+            RunFormatError: If an entry is missing or not understood.
+            UnsupportedModelError: If the run has inserted identity matrices.
+        """
+        return cls.from_options(read_yaml(path), str(path))
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], where: str) -> "RunConfig":
+        """As `load`, from the parsed file.
+
+        Args:
+            options: The entries.
+            where: Name of the file, for messages.
+        """
+        options = _migrate(options)
+
+        def entry(name: str, default: object, allowed: Callable[[Any], bool], expected: str) -> Any:  # noqa: ANN401
+            value = options.get(name, default)
+            if not allowed(value):
+                raise RunFormatError(f"{where}: {name} must be {expected}, found {value!r}")
+            return value
+
+        if options.get("identity_module_info"):
+            raise UnsupportedModelError(
+                f"{where}: the run decomposes inserted identity matrices (identity_module_info: "
+                f"{options['identity_module_info']}), which have no canonical address in the attribution graph"
+            )
+        class_path = entry("pretrained_model_class", None, lambda v: isinstance(v, str), "a dotted class path")
+        modules = entry("module_info", None, _is_module_info, "a list of {module_pattern: text, C: positive integer}")
+        return cls(
+            architecture=class_path.rpartition(".")[2],
+            pretrained_name=entry("pretrained_model_name", None, _is_text_or_none, "text or null")
+            or entry("pretrained_model_path", None, _is_text_or_none, "text or null"),
+            module_patterns=tuple((info["module_pattern"], info["C"]) for info in modules),
+            ci=entry("ci_config", None, lambda v: isinstance(v, Mapping), "a mapping"),
+            sigmoid=entry("sigmoid_type", "leaky_hard", lambda v: v in SIGMOIDS, f"one of {list(SIGMOIDS)}"),
+            sampling=entry("sampling", "continuous", lambda v: v in _SAMPLINGS, f"one of {list(_SAMPLINGS)}"),
+        )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        RunFormatError: If the file cannot be read or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RunFormatError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise RunFormatError(f"{path}: expected a mapping, found {type(content).__name__}")
+    return content
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_module_info(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(info, Mapping)
+            and isinstance(info.get("module_pattern"), str)
+            and isinstance(info.get("C"), int)
+            and info["C"] > 0
+            for info in value
+        )
+    )
+
+
+def _migrate(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Old spellings that matter for loading, in today's form."""
+    options = dict(options)
+    if "target_module_patterns" in options:
+        count = options.pop("C", None)
+        for old, new in (
+            ("target_module_patterns", "module_info"),
+            ("identity_module_patterns", "identity_module_info"),
+        ):
+            patterns = options.pop(old, None)
+            options[new] = [{"module_pattern": p, "C": count} for p in patterns] if patterns else None
+    if _OLD_CI_KEYS.keys() & options.keys():
+        fn_type, hidden, use_global = (options.pop(key, default) for key, default in _OLD_CI_KEYS.items())
+        if use_global and not fn_type.startswith("global_"):
+            fn_type = "global_shared_mlp"
+        mode = "global" if fn_type.startswith("global_") else "layerwise"
+        options["ci_config"] = {"mode": mode, "fn_type": fn_type, "hidden_dims": hidden}
+    if "pretrained_model_name_hf" in options:
+        options["pretrained_model_name"] = options.pop("pretrained_model_name_hf")
+    return options

@@ -1,0 +1,215 @@
+"""A decomposed model: its target forward, its causal importances, and its component forward with all components on."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lit_attr.decomposition.ci.layerwise import dashed
+from lit_attr.decomposition.ci.sigmoid import SIGMOIDS, binomial_shift
+from lit_attr.decomposition.components import LinearComponents
+from lit_attr.decomposition.config import RunConfig
+from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.paths import PathTable
+
+# A batch id and a row are folded into one seed; more rows than this would share draws between batches.
+_MAX_ROWS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What one component forward leaves behind; the graph between the tensors is that of the direct paths.
+
+    Attributes:
+        tokens: Token ids.
+        embed: Token embeddings, before positions are added; a leaf.
+        pre: Canonical layer to component activations as the matrix computes them from its input; in module order.
+        post: The same values, detached from their past: the leaves that later matrices depend on.
+        residual: What the unembedding reads, that is, behind the final norm.
+        logits: Of the next token.
+    """
+
+    tokens: Int[Tensor, "batch seq"]
+    embed: Float[Tensor, "batch seq d_model"]
+    pre: Mapping[str, Float[Tensor, "batch seq _"]]
+    post: Mapping[str, Float[Tensor, "batch seq _"]]
+    residual: Float[Tensor, "batch seq d_model"]
+    logits: Float[Tensor, "batch seq vocab"]
+
+
+class DecomposedModel(nn.Module):
+    """A target model, its components, and its causal-importance function; frozen, in eval mode.
+
+    The names of the parts are those of a run's checkpoint, so that its state dict loads as it is.
+
+    Args:
+        target: From token ids to logits.
+        table: Where the target keeps its matrices.
+        components: Path of each decomposed matrix to its components, in module order.
+        ci_fn: From the matrices' inputs, by path, to pre-sigmoid causal importances, by path.
+        config: Of the run; its sigmoid and sampling are used.
+        vocab_size: Number of token ids.
+        block_size: Longest sequence.
+
+    Raises:
+        UnsupportedModelError: If a decomposed matrix has no canonical address.
+    """
+
+    def __init__(
+        self,
+        target: nn.Module,
+        table: PathTable,
+        components: Mapping[str, LinearComponents],
+        ci_fn: nn.Module,
+        config: RunConfig,
+        vocab_size: int,
+        block_size: int,
+    ) -> None:
+        super().__init__()
+        self.paths = {table.address(path): path for path in components}
+        self.table = table
+        self.config = config
+        self.vocab_size = vocab_size
+        self.block_size = block_size
+        self.target_model = target
+        self._components = nn.ModuleDict({dashed(path): c for path, c in components.items()})
+        self.ci_fn = ci_fn
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def n_components(self) -> dict[str, int]:
+        """Canonical layer to number of components, in module order."""
+        return {layer: self.components(layer).n_components for layer in self.paths}
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.unembedding.shape[0]
+
+    @property
+    def unembedding(self) -> Float[Tensor, "d_model vocab"]:
+        """The unembedding: a transposed view of the model's own weight."""
+        return self._module(OUTPUT).get_parameter("weight").detach().T
+
+    def components(self, layer: str) -> LinearComponents:
+        """The components of a canonical layer."""
+        module = self._components[dashed(self.paths[layer])]
+        if not isinstance(module, LinearComponents):
+            raise TypeError(f"components of {layer} are of type {type(module).__name__}")
+        return module
+
+    def _module(self, layer: str) -> nn.Module:
+        path = {EMBED: self.table.embed, OUTPUT: self.table.output}.get(layer) or self.paths[layer]
+        return self.target_model.get_submodule(path)
+
+    @torch.no_grad()
+    def causal_importance(
+        self, tokens: Int[Tensor, "batch seq"], batch_id: int = 0, first_row: int = 0
+    ) -> dict[str, Float[Tensor, "batch seq _"]]:
+        """Causal importance of every component, from a forward of the unmodified target.
+
+        Args:
+            tokens: Token ids.
+            batch_id: Global id of the batch; seeds the draws of binomial sampling.
+            first_row: Place of the first row in its batch, where `tokens` is a part of it.
+
+        Returns:
+            Canonical layer to values, nominally in [0, 1], in module order.
+        """
+        inputs: dict[str, Tensor] = {}
+
+        def record(path: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs[path] = args[0]
+
+        handles = [
+            self._module(layer).register_forward_pre_hook(partial(record, path)) for layer, path in self.paths.items()
+        ]
+        try:
+            self.target_model(tokens)
+        finally:
+            for handle in handles:
+                handle.remove()
+        values = self.ci_fn({path: inputs[path] for path in self.paths.values()})
+        pre_sigmoid = {layer: values[path] for layer, path in self.paths.items()}
+        if self.config.sampling == "binomial":
+            pre_sigmoid = _sample_binomial(pre_sigmoid, batch_id, first_row)
+        sigmoid = SIGMOIDS[self.config.sigmoid]
+        return {layer: sigmoid(x) for layer, x in pre_sigmoid.items()}
+
+    @torch.enable_grad()
+    def component_forward(self, tokens: Int[Tensor, "batch seq"]) -> Capture:
+        """Forward with every decomposed matrix replaced by all of its components, each cut into `pre` and `post`.
+
+        Args:
+            tokens: Token ids.
+        """
+        pre: dict[str, Tensor] = {}
+        post: dict[str, Tensor] = {}
+        ends: dict[str, Tensor] = {}
+
+        def replacement(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
+            pre[layer] = components.read(x)
+            post[layer] = pre[layer].detach().requires_grad_()
+            return components.write(post[layer])
+
+        def cut_embedding(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            ends[EMBED] = out.detach().requires_grad_()
+            return ends[EMBED]
+
+        def record_residual(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            ends[OUTPUT] = args[0]
+
+        handles = [
+            self._module(EMBED).register_forward_hook(cut_embedding),
+            self._module(OUTPUT).register_forward_pre_hook(record_residual),
+        ]
+        replacements = {
+            self._module(layer): partial(replacement, layer, self.components(layer)) for layer in self.paths
+        }
+        try:
+            with _replaced_forwards(replacements):
+                logits = self.target_model(tokens)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return Capture(
+            tokens=tokens,
+            embed=ends[EMBED],
+            pre={layer: pre[layer] for layer in self.paths},
+            post={layer: post[layer] for layer in self.paths},
+            residual=ends[OUTPUT],
+            logits=logits.detach(),
+        )
+
+
+@contextmanager
+def _replaced_forwards(replacements: Mapping[nn.Module, partial[Tensor]]) -> Iterator[None]:
+    """Let modules compute something else for a while, without computing what they otherwise would."""
+    for module, forward in replacements.items():
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module in replacements:
+            del module.forward
+
+
+def _sample_binomial(pre_sigmoid: Mapping[str, Tensor], batch_id: int, first_row: int) -> dict[str, Tensor]:
+    """Add the noise of binomial sampling, drawn row by row on the CPU.
+
+    The draws of a row depend on its batch id and its place in the batch alone: not on the device, nor on how the
+    batch was split.
+    """
+    n_rows = len(next(iter(pre_sigmoid.values())))
+    shifted: dict[str, list[Tensor]] = {layer: [] for layer in pre_sigmoid}
+    for row in range(n_rows):
+        generator = torch.Generator().manual_seed(batch_id * _MAX_ROWS + first_row + row)
+        for layer, x in pre_sigmoid.items():
+            uniform = torch.rand(x.shape[1:], generator=generator, dtype=torch.float32)
+            shifted[layer].append(binomial_shift(x[row], uniform.to(x)))
+    return {layer: torch.stack(rows) for layer, rows in shifted.items()}

@@ -1,0 +1,87 @@
+"""Run references: the strings by which a decomposition or pretraining run on wandb is named."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from lit_attr.errors import ReferenceFormatError
+
+_DEFAULT_ENTITY = "goodfire"
+_DEFAULT_PROJECT = "spd"
+
+_RUN_ID = r"(?:[a-z0-9]-)?[a-z0-9]{8}"
+_BARE = re.compile(r"s-[a-z0-9]{8}")
+_NAME = r"[^/\s]+"
+_COMPACT = re.compile(rf"({_NAME})/({_NAME})/({_RUN_ID})")
+_WITH_RUNS = re.compile(rf"({_NAME})/({_NAME})/runs/({_RUN_ID})")
+_URL = re.compile(rf"https://wandb\.ai/([^/]+)/([^/]+)/runs/({_RUN_ID})(?:/[^?]*)?(?:\?.*)?")
+
+_FORMS = "'s-xxxxxxxx', 'entity/project/RUN_ID', 'entity/project/runs/RUN_ID' or 'https://wandb.ai/entity/project/runs/RUN_ID'"
+
+
+@dataclass(frozen=True)
+class RunReference:
+    """A run on wandb.
+
+    Attributes:
+        entity: User or team.
+        project: Project name.
+        run_id: Eight characters of `[a-z0-9]`, with a letter and a hyphen before them where the run has a kind.
+    """
+
+    entity: str
+    project: str
+    run_id: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a reference in any of its forms.
+
+        Raises:
+            ReferenceFormatError: If the text has none of them.
+
+        Example:
+            >>> RunReference.parse("wandb:goodfire/spd/runs/t-9d2b8f02")
+            RunReference(entity='goodfire', project='spd', run_id='t-9d2b8f02')
+        """
+        reference = cls.match(text)
+        if reference is None:
+            raise ReferenceFormatError(
+                f"{text!r} is not a run reference: expected {_FORMS}, with or without 'wandb:' before it"
+            )
+        return reference
+
+    @classmethod
+    def match(cls, text: str) -> Self | None:
+        """As `parse`, with None for a text of no such form."""
+        text = text.strip().removeprefix("wandb:")
+        if _BARE.fullmatch(text):
+            return cls(_DEFAULT_ENTITY, _DEFAULT_PROJECT, text)
+        for form in (_COMPACT, _WITH_RUNS, _URL):
+            if found := form.fullmatch(text):
+                return cls(*found.groups())
+        return None
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's folder in a cache."""
+        return f"{self.project}-{self.run_id}"
+
+    def __str__(self) -> str:
+        return f"{self.entity}/{self.project}/runs/{self.run_id}"
+
+
+def run_id_of_folder(folder: Path) -> str:
+    """The run id that a run's folder stands for.
+
+    The whole name where it is a run id; else the part behind the earliest hyphen that leaves one
+    (`<project>-<id>`, wandb's `run-<time>-<id>`); else the whole name. Of wandb's `<name>/files` it is `<name>` that counts.
+    """
+    name = folder.parent.name if folder.name == "files" else folder.name
+    parts = name.split("-")
+    for start in range(len(parts)):
+        candidate = "-".join(parts[start:])
+        if re.fullmatch(_RUN_ID, candidate):
+            return candidate
+    return name

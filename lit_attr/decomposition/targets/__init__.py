@@ -1,0 +1,74 @@
+"""The target models that decomposition runs are trained on, by class name."""
+
+from dataclasses import MISSING, fields
+from typing import Any, Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lit_attr.decomposition.targets.gpt2_simple import GPT2Simple, GPT2SimpleConfig
+from lit_attr.decomposition.targets.llama_simple import (
+    LlamaSimple,
+    LlamaSimpleConfig,
+    LlamaSimpleMLP,
+    LlamaSimpleMLPConfig,
+)
+from lit_attr.errors import RunFormatError, UnsupportedModelError
+
+
+class TargetConfig(Protocol):
+    """What the package reads of any target model's configuration."""
+
+    block_size: int
+    vocab_size: int
+    n_embd: int
+
+
+class TargetModel(Protocol):
+    """What the package asks of any target model."""
+
+    config: TargetConfig
+
+    def __call__(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
+        """Logits of the next token."""
+        ...
+
+
+TARGETS: dict[str, tuple[type[nn.Module], type]] = {
+    "LlamaSimpleMLP": (LlamaSimpleMLP, LlamaSimpleMLPConfig),
+    "LlamaSimple": (LlamaSimple, LlamaSimpleConfig),
+    "GPT2Simple": (GPT2Simple, GPT2SimpleConfig),
+}
+
+
+def build_target(architecture: str, options: dict[str, Any]) -> nn.Module:
+    """Build a target model with untrained weights.
+
+    Args:
+        architecture: Class name, a key of `TARGETS`.
+        options: The entries of its `model_config.yaml`; `model_type` may be among them.
+
+    Raises:
+        UnsupportedModelError: If the class is not known.
+        RunFormatError: If an entry is unknown, contradictory or of the wrong kind.
+    """
+    if architecture not in TARGETS:
+        raise UnsupportedModelError(f"unknown target model class {architecture!r}; known are: {', '.join(TARGETS)}")
+    model_class, config_class = TARGETS[architecture]
+    options = dict(options)
+    declared = options.pop("model_type", architecture)
+    if declared != architecture:
+        raise RunFormatError(
+            f"model_config.yaml says model_type {declared!r}, the run's configuration {architecture!r}"
+        )
+    # An unknown entry could change what the model computes, so it is refused rather than skipped.
+    known = {f.name: f for f in fields(config_class) if f.default is not MISSING}
+    if unknown := sorted(options.keys() - known.keys()):
+        raise RunFormatError(
+            f"model_config.yaml: unknown entries {unknown} for {architecture}; known are {sorted(known)}"
+        )
+    for name, value in options.items():
+        expected = type(known[name].default)
+        if not (isinstance(value, expected) or (expected is float and isinstance(value, int))):
+            raise RunFormatError(f"model_config.yaml: {name} must be of type {expected.__name__}, found {value!r}")
+    return model_class(config_class(**options))

@@ -1,0 +1,105 @@
+"""LlamaSimpleMLP and LlamaSimple: pre-norm transformers with RMSNorm, rotary positions and grouped queries."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lit_attr.decomposition.targets.attention import CausalSelfAttention
+from lit_attr.decomposition.targets.layers import (
+    GeluMLP,
+    RMSNorm,
+    Rotary,
+    SwiGLU,
+    check_context,
+)
+
+
+@dataclass(frozen=True)
+class LlamaSimpleMLPConfig:
+    """The entries of `model_config.yaml`; `rotary_dim` and `flash_attention` do not change what is computed."""
+
+    block_size: int = 1024
+    vocab_size: int = 50257
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    n_intermediate: int = 3072
+    mlp_bias: bool = False
+    attn_bias: bool = False
+    rotary_adjacent_pairs: bool = False
+    rotary_dim: int = 64
+    rotary_base: float = 10000.0
+    n_ctx: int = 1024
+    n_key_value_heads: int = 3
+    use_grouped_query_attention: bool = True
+    flash_attention: bool = True
+    rms_norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True)
+class LlamaSimpleConfig(LlamaSimpleMLPConfig):
+    """As `LlamaSimpleMLPConfig`, with the narrower hidden layer of a gated MLP."""
+
+    n_intermediate: int = 2048
+
+
+class _Block(nn.Module):
+    def __init__(self, config: LlamaSimpleMLPConfig, mlp: type[GeluMLP] | type[SwiGLU]) -> None:
+        super().__init__()
+        grouped = config.use_grouped_query_attention
+        self.rms_1 = RMSNorm(config.n_embd, config.rms_norm_eps)
+        self.attn = CausalSelfAttention(
+            config.n_embd,
+            config.n_head,
+            n_kv_heads=config.n_key_value_heads if grouped else config.n_head,
+            bias=config.attn_bias,
+            fused=not grouped,
+        )
+        self.rms_2 = RMSNorm(config.n_embd, config.rms_norm_eps)
+        self.mlp = mlp(config.n_embd, config.n_intermediate, config.mlp_bias)
+
+    def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
+        x = x + self.attn(self.rms_1(x), rotary)
+        return x + self.mlp(self.rms_2(x))
+
+
+class LlamaSimpleMLP(nn.Module):
+    """Llama-style transformer with a plain GELU MLP; the unembedding is tied to the embedding.
+
+    Args:
+        config: Shape of the model.
+    """
+
+    mlp: type[GeluMLP] | type[SwiGLU] = GeluMLP
+
+    def __init__(self, config: LlamaSimpleMLPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.h = nn.ModuleList(_Block(config, self.mlp) for _ in range(config.n_layer))
+        self.ln_f = RMSNorm(config.n_embd, config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.wte.weight
+        # One table for all blocks, and outside of them, so that patterns such as `h.*.attn.*` match matrices alone.
+        self.rotary = Rotary(
+            config.n_embd // config.n_head, config.rotary_base, config.n_ctx, config.rotary_adjacent_pairs
+        )
+
+    def forward(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
+        """Logits of the next token.
+
+        Raises:
+            DataError: If a sequence is longer than the context.
+        """
+        check_context(tokens, self.config.block_size)
+        x = self.wte(tokens)
+        for block in self.h:
+            x = block(x, self.rotary)
+        return self.lm_head(self.ln_f(x))
+
+
+class LlamaSimple(LlamaSimpleMLP):
+    """As `LlamaSimpleMLP`, with a SwiGLU MLP."""
+
+    mlp = SwiGLU

@@ -1,0 +1,44 @@
+"""The package's exceptions: a user's mistake ends in one of these, whose message names the thing, the expected and the found."""
+
+
+class LitAttrError(Exception):
+    """Base of every exception that the package raises on purpose."""
+
+    # KeyError would show the repr of its message; the plain text is what a person should read.
+    __str__ = Exception.__str__
+
+
+class ReferenceFormatError(LitAttrError, ValueError):
+    """A string that is neither a run reference nor an existing path."""
+
+
+class RunNotFoundError(LitAttrError, FileNotFoundError):
+    """A run, or a file of it, that no cache holds."""
+
+
+class RunFormatError(LitAttrError, ValueError):
+    """A run whose configuration or checkpoint cannot be understood."""
+
+
+class UnsupportedModelError(LitAttrError, ValueError):
+    """A model, or a decomposed matrix of one, that has no place in the attribution graph."""
+
+
+class ConfigurationError(LitAttrError, ValueError):
+    """Settings that contradict each other, break gradients, or do not fit the machine."""
+
+
+class DataError(LitAttrError, ValueError):
+    """Token data that is missing, malformed, or does not belong to the model."""
+
+
+class KeyFormatError(LitAttrError, ValueError):
+    """A component key that is not `<layer>:<index>`."""
+
+
+class EdgeNotFoundError(LitAttrError, KeyError):
+    """An edge between two keys that the storage does not hold."""
+
+
+class StorageError(LitAttrError, OSError):
+    """A stored result that cannot be written, read, or merged."""

@@ -1,0 +1,73 @@
+"""Canonical addresses of the attribution graph's layers, and keys of single components in them.
+
+A *layer* is `embed`, `output`, or one decomposed matrix of one block, such as `0.attn.q` or `3.mlp.down`.
+A *key* is `<layer>:<index>`, split at the last colon; for `embed` and `output` the index is a token id.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from lit_attr.errors import KeyFormatError
+
+EMBED = "embed"
+OUTPUT = "output"
+
+# The matrices of one block that have an address; fused `qkv` matrices have a name of their own.
+MATRICES = (
+    *("attn.q", "attn.k", "attn.v", "attn.o"),
+    *("attn_fused.qkv", "attn_fused.o"),
+    *("glu.gate", "glu.up", "glu.down"),
+    *("mlp.up", "mlp.down"),
+)
+
+_INDEX = re.compile(r"\d+", re.ASCII)
+
+
+def block_address(block: int, matrix: str) -> str:
+    """The address of one matrix of one block.
+
+    Args:
+        block: Index of the block, from 0.
+        matrix: One of `MATRICES`.
+
+    Example:
+        >>> block_address(0, "attn.q")
+        '0.attn.q'
+    """
+    return f"{block}.{matrix}"
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentKey:
+    """One component, or one token of `embed` or `output`.
+
+    Attributes:
+        layer: Canonical address.
+        index: Component index in the layer, or token id; from 0.
+    """
+
+    layer: str
+    index: int
+
+    @classmethod
+    def parse(cls, key: str) -> Self:
+        """Read a key such as `0.mlp.up:5`.
+
+        Raises:
+            KeyFormatError: If the key has no colon, no layer, or an index that is not a non-negative decimal.
+
+        Example:
+            >>> ComponentKey.parse("0.mlp.up:5")
+            ComponentKey(layer='0.mlp.up', index=5)
+        """
+        layer, colon, index = key.rpartition(":") if isinstance(key, str) else ("", "", "")
+        if not colon or not layer.strip() or not _INDEX.fullmatch(index):
+            raise KeyFormatError(
+                f"malformed component key {key!r}: expected '<layer>:<index>', "
+                "such as '0.mlp.up:5', 'embed:17' or 'output:17'"
+            )
+        return cls(layer, int(index))
+
+    def __str__(self) -> str:
+        return f"{self.layer}:{self.index}"

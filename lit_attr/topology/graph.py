@@ -1,0 +1,36 @@
+"""The attribution graph: which layers there are, and which feeds which without another decomposed matrix between them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lit_attr.topology.address import EMBED, OUTPUT
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Which layers there are, and which feeds which.
+
+    Attributes:
+        n_components: Canonical layer of each decomposed matrix to its number of components, in module order.
+        sources: Target layer (`output` included) to the layers that feed it (`embed` included), in order of discovery.
+        vocab_size: Number of token ids.
+        d_model: Width of the residual stream.
+    """
+
+    n_components: Mapping[str, int]
+    sources: Mapping[str, tuple[str, ...]]
+    vocab_size: int
+    d_model: int
+
+    @property
+    def component_targets(self) -> list[str]:
+        """The targets that are decomposed matrices."""
+        return [target for target in self.sources if target != OUTPUT]
+
+    def component_sources(self, target: str) -> list[str]:
+        """The sources of a target that are decomposed matrices."""
+        return [source for source in self.sources[target] if source != EMBED]
+
+    def fed_by_embedding(self, target: str) -> bool:
+        """Whether the embedding is a source of the target."""
+        return EMBED in self.sources.get(target, ())
