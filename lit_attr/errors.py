@@ -1,4 +1,7 @@
-"""The package's exceptions: a user's mistake ends in one of these, whose message names the thing, the expected and the found."""
+"""The package's exceptions.
+
+A user's mistake ends in one of these; its message names the thing, what was expected, and what was found.
+"""
 
 
 class LitAttrError(Exception):

@@ -67,10 +67,10 @@ def _shorten(names: list[str]) -> str:
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, dtypes and bytes of all tensors, in hexadecimal; independent of the file around them."""
+    """SHA-256 over names, shapes, dtypes and bytes of all tensors, in hexadecimal; independent of the file."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

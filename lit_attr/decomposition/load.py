@@ -122,7 +122,7 @@ def expand_patterns(patterns: tuple[tuple[str, int], ...], target: nn.Module) ->
             module = target.get_submodule(path)
             if not isinstance(module, nn.Linear | nn.Embedding):
                 raise RunFormatError(
-                    f"module_info: pattern {pattern!r} matches {path!r}, a {type(module).__name__}; only matrices decompose"
+                    f"module_info: pattern {pattern!r} matches {path!r}, not a matrix: {type(module).__name__}"
                 )
             if path in counts:
                 raise RunFormatError(f"module_info: {path!r} is matched twice, the second time by {pattern!r}")

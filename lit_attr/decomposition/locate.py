@@ -69,7 +69,7 @@ def _locate_reference(reference: RunReference) -> RunFiles:
             problems.append(f"{place} ({error})")
     raise RunNotFoundError(
         f"no cache holds the run {reference}; looked in {'; '.join(problems)}. "
-        "Put its final_config.yaml and model_<step>.pth there, or set LIT_ATTR_OUT_DIR or SPD_OUT_DIR to the folder above"
+        "Put its final_config.yaml and model_<step>.pth there, or set LIT_ATTR_OUT_DIR to the folder above"
     )
 
 

@@ -75,8 +75,8 @@ class RunReference:
 def run_id_of_folder(folder: Path) -> str:
     """The run id that a run's folder stands for.
 
-    The whole name where it is a run id; else the part behind the earliest hyphen that leaves one
-    (`<project>-<id>`, wandb's `run-<time>-<id>`); else the whole name. Of wandb's `<name>/files` it is `<name>` that counts.
+    The whole name where it is a run id; else the part behind the earliest hyphen that leaves one (`<project>-<id>`,
+    wandb's `run-<time>-<id>`); else the whole name. Of wandb's `<name>/files` it is `<name>` that counts.
     """
     name = folder.parent.name if folder.name == "files" else folder.name
     parts = name.split("-")

@@ -1,8 +1,8 @@
 """Raw sums of attributions and normalisers, before they become a storage."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -117,10 +117,20 @@ class Sums:
         for (_, mine), (_, theirs) in zip(self.named(), other.named(), strict=True):
             add_chunked_(mine, theirs)
 
+    def to(self, device: torch.device) -> Self:
+        """The same sums on another device; themselves where they are there already."""
+        return replace(self, **{name: _move(value, device) for name, value in vars(self).items()})
+
     def zero_(self) -> None:
         """Forget everything."""
         for _, tensor in self.named():
             tensor.zero_()
+
+
+def _move(value: Tensor | dict, device: torch.device) -> Any:  # noqa: ANN401 - a tensor or a mapping
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return {key: _move(inner, device) for key, inner in value.items()}
 
 
 def add_chunked_(total: Tensor, part: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The attribution graph: which layers there are, and which feeds which without another decomposed matrix between them."""
+"""The attribution graph: which layers feed which without another decomposed matrix between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Causal-importance functions with one part per matrix.
 
-All take what the decomposed matrices read in the unmodified target, and return pre-sigmoid values. Formulas and parameter
-names are those of goodfire-ai/spd; inputs and outputs are keyed by the matrices' paths in the target model.
+All take what the decomposed matrices read in the unmodified target, and return pre-sigmoid values. Formulas and
+parameter names are those of goodfire-ai/spd; inputs and outputs are keyed by the matrices' paths in the target model.
 """
 
 from collections.abc import Mapping, Sequence

@@ -134,7 +134,7 @@ class GlobalSharedTransformer(nn.Module):
 
 
 class GlobalReverseResidual(nn.Module):
-    """`global_reverse_residual`: a residual stream that visits groups of matrices, usually from the last block to the first.
+    """`global_reverse_residual`: a residual stream that visits groups of matrices, usually the last block first.
 
     Args:
         groups: Name to matrices, in the order of the visit; the matrices of a group in module order.

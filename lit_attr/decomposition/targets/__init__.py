@@ -1,11 +1,9 @@
 """The target models that decomposition runs are trained on, by class name."""
 
 from dataclasses import MISSING, fields
-from typing import Any, Protocol
+from typing import Any
 
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-
+from lit_attr.decomposition.targets.base import TargetConfig, TargetModel
 from lit_attr.decomposition.targets.gpt2_simple import GPT2Simple, GPT2SimpleConfig
 from lit_attr.decomposition.targets.llama_simple import (
     LlamaSimple,
@@ -15,33 +13,14 @@ from lit_attr.decomposition.targets.llama_simple import (
 )
 from lit_attr.errors import RunFormatError, UnsupportedModelError
 
-
-class TargetConfig(Protocol):
-    """What the package reads of any target model's configuration."""
-
-    block_size: int
-    vocab_size: int
-    n_embd: int
-
-
-class TargetModel(Protocol):
-    """What the package asks of any target model."""
-
-    config: TargetConfig
-
-    def __call__(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
-        """Logits of the next token."""
-        ...
-
-
-TARGETS: dict[str, tuple[type[nn.Module], type]] = {
+TARGETS: dict[str, tuple[type[TargetModel], type[TargetConfig]]] = {
     "LlamaSimpleMLP": (LlamaSimpleMLP, LlamaSimpleMLPConfig),
     "LlamaSimple": (LlamaSimple, LlamaSimpleConfig),
     "GPT2Simple": (GPT2Simple, GPT2SimpleConfig),
 }
 
 
-def build_target(architecture: str, options: dict[str, Any]) -> nn.Module:
+def build_target(architecture: str, options: dict[str, Any]) -> TargetModel:
     """Build a target model with untrained weights.
 
     Args:

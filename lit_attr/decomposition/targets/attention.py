@@ -14,9 +14,8 @@ from lit_attr.errors import RunFormatError
 class _CausalAttention(torch.autograd.Function):
     """`softmax(q k^T / sqrt(width)) v` over the same and earlier positions.
 
-    The value is that of the fused kernel, the one that target models were trained and decomposed with. Fused kernels have
-    no batching rule for their gradient, so that one is written out: a backward pass for many targets at once is the
-    engine's daily bread.
+    The value is that of the fused kernel, the one that target models were trained and decomposed with. Fused kernels
+    have no batching rule for their gradient, so it is written out: engines take gradients of many targets at once.
     """
 
     @staticmethod
@@ -55,7 +54,7 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         if width % n_heads or n_heads % n_kv_heads:
             raise RunFormatError(
-                f"attention: n_head ({n_heads}) must divide n_embd ({width}), and n_key_value_heads ({n_kv_heads}) n_head"
+                f"n_head ({n_heads}) must divide n_embd ({width}), and n_key_value_heads ({n_kv_heads}) n_head"
             )
         self.head_width = width // n_heads
         self.n_groups = n_heads // n_kv_heads

@@ -7,21 +7,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lit_attr.decomposition.targets.attention import CausalSelfAttention
-from lit_attr.decomposition.targets.layers import GeluMLP, LayerNorm, check_context
+from lit_attr.decomposition.targets.base import TargetConfig, TargetModel
+from lit_attr.decomposition.targets.layers import GeluMLP, LayerNorm
 
 _LAYER_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
-class GPT2SimpleConfig:
-    """The entries of `model_config.yaml`; `flash_attention` does not change what is computed."""
-
-    block_size: int = 1024
-    vocab_size: int = 50257
-    n_layer: int = 12
-    n_head: int = 12
-    n_embd: int = 768
-    flash_attention: bool = True
+class GPT2SimpleConfig(TargetConfig):
+    """The entries of `model_config.yaml`."""
 
 
 class _Block(nn.Module):
@@ -37,7 +31,7 @@ class _Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-class GPT2Simple(nn.Module):
+class GPT2Simple(TargetModel):
     """GPT-2 with separate query, key and value matrices; the unembedding is tied to the embedding.
 
     Args:
@@ -45,8 +39,7 @@ class GPT2Simple(nn.Module):
     """
 
     def __init__(self, config: GPT2SimpleConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.h = nn.ModuleList(_Block(config) for _ in range(config.n_layer))
@@ -60,7 +53,7 @@ class GPT2Simple(nn.Module):
         Raises:
             DataError: If a sequence is longer than the context.
         """
-        check_context(tokens, self.config.block_size)
+        self.check_context(tokens)
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[-1], device=tokens.device))
         for block in self.h:
             x = block(x)

@@ -1,11 +1,9 @@
 """Layers that the target models share."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from lit_attr.errors import DataError
 
 RopeTable = Float[Tensor, "seq half_head"]
 
@@ -13,16 +11,6 @@ RopeTable = Float[Tensor, "seq half_head"]
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype that norms compute in: float32, or the input's own where that is wider."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def check_context(tokens: Int[Tensor, "batch seq"], block_size: int) -> None:
-    """Refuse sequences that are longer than the model's context.
-
-    Raises:
-        DataError: If they are.
-    """
-    if tokens.shape[-1] > block_size:
-        raise DataError(f"sequences of {tokens.shape[-1]} tokens are longer than the model's context of {block_size}")
 
 
 class RMSNorm(nn.Module):

@@ -6,24 +6,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lit_attr.decomposition.targets.attention import CausalSelfAttention
+from lit_attr.decomposition.targets.base import TargetConfig, TargetModel
 from lit_attr.decomposition.targets.layers import (
     GeluMLP,
     RMSNorm,
     Rotary,
     SwiGLU,
-    check_context,
 )
 
 
 @dataclass(frozen=True)
-class LlamaSimpleMLPConfig:
-    """The entries of `model_config.yaml`; `rotary_dim` and `flash_attention` do not change what is computed."""
+class LlamaSimpleMLPConfig(TargetConfig):
+    """The entries of `model_config.yaml`; `rotary_dim` does not change what is computed."""
 
-    block_size: int = 1024
-    vocab_size: int = 50257
-    n_layer: int = 12
-    n_head: int = 12
-    n_embd: int = 768
     n_intermediate: int = 3072
     mlp_bias: bool = False
     attn_bias: bool = False
@@ -33,7 +28,6 @@ class LlamaSimpleMLPConfig:
     n_ctx: int = 1024
     n_key_value_heads: int = 3
     use_grouped_query_attention: bool = True
-    flash_attention: bool = True
     rms_norm_eps: float = 1e-6
 
 
@@ -64,7 +58,7 @@ class _Block(nn.Module):
         return x + self.mlp(self.rms_2(x))
 
 
-class LlamaSimpleMLP(nn.Module):
+class LlamaSimpleMLP(TargetModel):
     """Llama-style transformer with a plain GELU MLP; the unembedding is tied to the embedding.
 
     Args:
@@ -74,8 +68,7 @@ class LlamaSimpleMLP(nn.Module):
     mlp: type[GeluMLP] | type[SwiGLU] = GeluMLP
 
     def __init__(self, config: LlamaSimpleMLPConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.h = nn.ModuleList(_Block(config, self.mlp) for _ in range(config.n_layer))
         self.ln_f = RMSNorm(config.n_embd, config.rms_norm_eps)
@@ -92,7 +85,7 @@ class LlamaSimpleMLP(nn.Module):
         Raises:
             DataError: If a sequence is longer than the context.
         """
-        check_context(tokens, self.config.block_size)
+        self.check_context(tokens)
         x = self.wte(tokens)
         for block in self.h:
             x = block(x, self.rotary)

@@ -1,0 +1,47 @@
+"""Dataset attributions of decomposed language models: which components influence which, over a whole training set."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from lit_attr._version import __version__
+
+if TYPE_CHECKING:
+    from lit_attr.decomposition.load import load_run
+    from lit_attr.harvest.harvester import AttributionHarvester
+    from lit_attr.harvest.sums import AttributionSums
+    from lit_attr.harvest.tokens import TokenDataModule
+    from lit_attr.harvest.writer import StorageWriter
+    from lit_attr.storage.repo import AttributionRepo
+    from lit_attr.storage.storage import DatasetAttributionStorage
+
+__all__ = [
+    "AttributionHarvester",
+    "AttributionRepo",
+    "AttributionSums",
+    "DatasetAttributionStorage",
+    "StorageWriter",
+    "TokenDataModule",
+    "__version__",
+    "load_run",
+]
+
+# Loaded on first use, so that reading a stored result does not import Lightning.
+_HOMES = {
+    "AttributionHarvester": "lit_attr.harvest.harvester",
+    "AttributionRepo": "lit_attr.storage.repo",
+    "AttributionSums": "lit_attr.harvest.sums",
+    "DatasetAttributionStorage": "lit_attr.storage.storage",
+    "StorageWriter": "lit_attr.harvest.writer",
+    "TokenDataModule": "lit_attr.harvest.tokens",
+    "load_run": "lit_attr.decomposition.load",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

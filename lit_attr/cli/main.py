@@ -1,0 +1,61 @@
+"""Entry point of `lit-attr`: finds the command, and imports only what that command needs."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from lit_attr._version import __version__
+from lit_attr.errors import LitAttrError
+
+# Command to the module whose `run(arguments)` does it, and one line of help.
+_COMMANDS = {
+    "predict": ("lit_attr.cli.predict", "harvest dataset attributions of a decomposition run"),
+    "query": ("lit_attr.cli.query", "ask a stored harvest: sources or targets of a component, or one edge"),
+}
+_USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Without the program's name; those of the process if None.
+
+    Returns:
+        0, or 2 for a mistake, which is explained on standard error.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else _USAGE_ERROR
+    if arguments[0] == "--version":
+        print(f"lit_attr {__version__}")
+        return 0
+    command, *rest = arguments
+    if command not in _COMMANDS:
+        print(f"lit-attr: unknown command {command!r}\n\n{_help()}", file=sys.stderr)
+        return _USAGE_ERROR
+    run: Callable[[Sequence[str]], None] = import_module(_COMMANDS[command][0]).run
+    try:
+        run(rest)
+    except LitAttrError as error:
+        print(f"lit-attr: error: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    return 0
+
+
+def _help() -> str:
+    lines = [f"  {name:<10}{text}" for name, (_, text) in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: lit-attr COMMAND ...",
+            "",
+            *lines,
+            "",
+            "`lit-attr COMMAND --help` explains a command; --version is shown too.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""`lit-attr predict`: the harvest, on Lightning's command line."""
+
+import warnings
+from collections.abc import Sequence
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lit_attr.harvest.harvester import AttributionHarvester
+from lit_attr.harvest.progress import HarvestProgress
+from lit_attr.harvest.tokens import TokenDataModule
+from lit_attr.harvest.writer import StorageWriter
+
+
+class PredictCLI(LightningCLI):
+    """Lightning's command line with the one command that a harvest needs, and the writer's keys."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The command, and the parameters of `Trainer.predict` that are not the user's to set."""
+        return {"predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the `--writer.*` keys."""
+        parser.add_lightning_class_args(StorageWriter, "writer")
+
+    def after_predict(self) -> None:
+        """Say how to ask the result."""
+        writer: StorageWriter = self._get(self.config_init, "writer")
+        if writer.path is not None:
+            print(f"harvest stored in {writer.path}\nask it with: lit-attr query {writer.path} sources KEY")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Harvest.
+
+    Args:
+        arguments: Those after `predict`.
+    """
+    # The arguments are those of the process less the command's name, which Lightning would parse as well.
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+    PredictCLI(
+        AttributionHarvester,
+        TokenDataModule,
+        save_config_callback=None,
+        seed_everything_default=False,
+        auto_configure_optimizers=False,
+        trainer_defaults={
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "inference_mode": False,
+            "callbacks": [HarvestProgress()],
+        },
+        parser_kwargs={"prog": "lit-attr"},
+        args=["predict", *arguments],
+    )

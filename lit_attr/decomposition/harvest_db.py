@@ -1,0 +1,61 @@
+"""Which components ever fired, from the `harvest.db` of a goodfire-ai/spd harvest."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from lit_attr.decomposition.reference import RunReference
+from lit_attr.errors import RunFormatError
+
+
+def alive_in_harvest(
+    path: Path, paths: Mapping[str, str], n_components: Mapping[str, int], run_id: str
+) -> dict[str, Bool[Tensor, " component"]]:
+    """The components with a firing density above zero; those that never fired have no row in the file.
+
+    Args:
+        path: The SQLite file.
+        paths: Canonical layer to path of its matrix in the target model.
+        n_components: Canonical layer to number of components.
+        run_id: Of the decomposition that the harvest must be of.
+
+    Returns:
+        Canonical layer to mask.
+
+    Raises:
+        RunFormatError: If the file is missing, damaged, or of another run.
+    """
+    if not path.is_file():
+        raise RunFormatError(f"no harvest database at {path}")
+    try:
+        # `immutable` takes no locks, which network file systems may not have.
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?immutable=1", uri=True)) as connection:
+            rows = connection.execute("SELECT component_key, firing_density FROM components").fetchall()
+            settings = dict(connection.execute("SELECT key, value FROM config").fetchall())
+    except sqlite3.Error as error:
+        raise RunFormatError(f"cannot read the harvest database {path}: {error}") from error
+    _check_run(path, settings, run_id)
+    layers = {module_path: layer for layer, module_path in paths.items()}
+    alive = {layer: torch.zeros(count, dtype=torch.bool) for layer, count in n_components.items()}
+    for key, density in rows:
+        module_path, _, index = key.rpartition(":")
+        layer = layers.get(module_path)
+        if layer is None or not index.isdecimal() or int(index) >= n_components[layer]:
+            raise RunFormatError(f"{path} is the harvest of another model: it has a component {key!r}, the run has not")
+        alive[layer][int(index)] = density > 0
+    return alive
+
+
+def _check_run(path: Path, settings: Mapping[str, str], run_id: str) -> None:
+    """Refuse a harvest that says it is of another run."""
+    method = json.loads(settings.get("method_config", "null")) or {}
+    harvested = RunReference.match(str(method.get("wandb_path") or ""))
+    if harvested is not None and harvested.run_id != run_id:
+        raise RunFormatError(f"{path} is the harvest of run {harvested.run_id}, expected {run_id}")

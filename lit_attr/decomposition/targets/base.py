@@ -1,0 +1,62 @@
+"""What the package asks of any target model."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lit_attr.errors import DataError
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """The entries of `model_config.yaml` that every target model has.
+
+    Attributes:
+        block_size: Longest sequence.
+        vocab_size: Number of token ids.
+        n_layer: Number of blocks.
+        n_head: Attention heads of a block.
+        n_embd: Width of the residual stream.
+        flash_attention: Of the training code; does not change what is computed.
+    """
+
+    block_size: int = 1024
+    vocab_size: int = 50257
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    flash_attention: bool = True
+
+
+class TargetModel(nn.Module, ABC):
+    """A language model, from token ids to logits.
+
+    Args:
+        config: Its shape.
+    """
+
+    def __init__(self, config: TargetConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def check_context(self, tokens: Int[Tensor, "batch seq"]) -> None:
+        """Refuse sequences that are longer than the model's context.
+
+        Raises:
+            DataError: If they are.
+        """
+        if tokens.shape[-1] > self.config.block_size:
+            raise DataError(
+                f"sequences of {tokens.shape[-1]} tokens are longer than the model's context "
+                f"of {self.config.block_size}"
+            )
+
+    @abstractmethod
+    def forward(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
+        """Logits of the next token.
+
+        Raises:
+            DataError: If a sequence is longer than the context.
+        """

@@ -1,0 +1,204 @@
+"""The harvest: batches of tokens in, sums of attributions out."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Bool, Int
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from lit_attr.attribution.autograd import AutogradEngine
+from lit_attr.attribution.connectivity import trace_topology
+from lit_attr.attribution.normalisers import add_normalisers_
+from lit_attr.decomposition.harvest_db import alive_in_harvest
+from lit_attr.decomposition.load import Run, load_run
+from lit_attr.errors import ConfigurationError
+from lit_attr.harvest.memory import memory_limit, rows_that_fit
+from lit_attr.harvest.settings import prepare_trainer
+from lit_attr.harvest.sums import AttributionSums
+from lit_attr.harvest.tokens import TokenBatch, TokenDataModule, check_batch
+from lit_attr.storage.sums import Sums
+
+Alive = dict[str, Bool[Tensor, " component"]]
+
+
+class AttributionHarvester(LightningModule):
+    """Harvests dataset attributions of a decomposition run in `Trainer.predict`.
+
+    For every batch: a forward of the target model gives causal importances, a forward with all components on gives
+    activations and their graph, an attribution engine turns these into sums, in place.
+
+    Args:
+        run: A run directory, a checkpoint file, or a wandb reference that a cache answers; see `load_run`.
+        engine: How attributions are computed. `autograd`: one gradient for each target component and metric.
+        targets_per_pass: Gradients that one backward pass of `autograd` takes; memory grows with it.
+        harvest_db: The `harvest.db` of a goodfire-ai/spd harvest of the run; only components that fired in it are
+            targets. Without it, and without `alive_batches`, all components are.
+        alive_batches: Only components whose mean causal importance over the first so many batches exceeds
+            `ci_threshold` are targets.
+        ci_threshold: See `alive_batches`; recorded in the result.
+        memory_gb: Memory for one batch's forwards, captured activations and workspace, in 10^9 bytes; batches that need
+            more are split by rows. None for 70 % of what is free.
+
+    Raises:
+        ConfigurationError: If the settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        engine: Literal["autograd"] = "autograd",
+        targets_per_pass: int = 16,
+        harvest_db: str | Path | None = None,
+        alive_batches: int | None = None,
+        ci_threshold: float = 0.0,
+        memory_gb: float | None = None,
+    ) -> None:
+        super().__init__()
+        if targets_per_pass < 1:
+            raise ConfigurationError(f"model.targets_per_pass must be at least 1, found {targets_per_pass}")
+        if harvest_db is not None and alive_batches is not None:
+            raise ConfigurationError(
+                "model.harvest_db and model.alive_batches both say which components are alive: drop one"
+            )
+        if alive_batches is not None and alive_batches < 1:
+            raise ConfigurationError(f"model.alive_batches must be at least 1, found {alive_batches}")
+        self.save_hyperparameters()
+        self.sums = AttributionSums()
+        self.run: Run | None = None
+        self._engine: AutogradEngine | None = None
+        self._rows_at_once: int | None = None
+
+    @classmethod
+    def from_run(cls, run: Run, **options: Any) -> Self:  # noqa: ANN401 - those of __init__
+        """A harvester of a run that is loaded already.
+
+        Args:
+            run: The loaded run.
+            options: As for the constructor, `run` aside.
+        """
+        harvester = cls(run.reference, **options)
+        harvester.run = run
+        return harvester
+
+    @property
+    def loaded_run(self) -> Run:
+        """The run, loaded when it is first asked for."""
+        if self.run is None:
+            self.run = load_run(self.hparams["run"])
+        return self.run
+
+    def setup(self, stage: str = "predict") -> None:
+        """Load the run, find its attribution graph, and allocate the sums; on every process.
+
+        Args:
+            stage: As Lightning names it.
+
+        Raises:
+            ConfigurationError: If trainer settings would give wrong results, or the sums do not fit.
+        """
+        dtype = prepare_trainer(self.trainer)
+        # Registered here, so that Lightning moves it to the device with the module.
+        self.model = self.loaded_run.model
+        self.topology = trace_topology(self.model)
+        self.sums.allocate(self.topology, dtype, self.trainer.strategy.root_device)
+        counts = self.topology.n_components
+        rank_zero_info(
+            f"lit_attr: harvesting {self.loaded_run.run_id}: {sum(counts.values())} components in {len(counts)} matrices; "
+            f"sums take {self.sums.recent.nbytes / 1e9:.3g} GB on the device and "
+            f"{self.sums.totals.nbytes / 1e9:.3g} GB on the host"
+        )
+
+    def on_predict_start(self) -> None:
+        """Find out which components are targets."""
+        self.alive = self._find_alive()
+        self._engine = AutogradEngine(self.topology, self.alive, self.hparams["targets_per_pass"])
+
+    def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Add one batch to the sums.
+
+        Args:
+            batch: Token ids; empty where this process has no more batches than the others have steps.
+            batch_idx: Step of this process.
+
+        Returns:
+            Nothing, as a dictionary: Lightning warns of None.
+
+        Raises:
+            DataError: If the tokens do not belong to the model.
+        """
+        batch_id, tokens = batch
+        if len(tokens):
+            check_batch(batch, self.model.vocab_size, self.model.block_size)
+            if self._rows_at_once is None:
+                self._rows_at_once = self._measure_rows(batch)
+            for first_row in range(0, len(tokens), self._rows_at_once):
+                rows = tokens[first_row : first_row + self._rows_at_once]
+                self.sums.update(partial(self._contribute, self.engine, rows, batch_id, first_row))
+        return {}
+
+    @property
+    def engine(self) -> AutogradEngine:
+        """The attribution engine; after `on_predict_start`."""
+        if self._engine is None:
+            raise ConfigurationError("the harvest has not started: there is no engine yet")
+        return self._engine
+
+    def _contribute(
+        self, engine: AutogradEngine, tokens: Int[Tensor, "rows seq"], batch_id: int, first_row: int, sums: Sums
+    ) -> None:
+        # Lightning's autocast is on for the two forwards.
+        ci = self.model.causal_importance(tokens, batch_id, first_row)
+        capture = self.model.component_forward(tokens)
+        with torch.autocast(self.device.type, enabled=False):
+            engine.add_(sums, capture, ci)
+            add_normalisers_(sums, self.topology, capture, ci)
+
+    def _measure_rows(self, batch: TokenBatch) -> int:
+        """How many rows of a batch to take at once; a trial of a few rows, whose sums are dropped."""
+        limit = memory_limit(
+            self.hparams["memory_gb"], self.device, 1 if self.device.type == "cuda" else self.trainer.num_devices
+        )
+        truncated = self.engine.truncated()
+
+        def trial(rows: Int[Tensor, "rows seq"]) -> None:
+            with torch.enable_grad():
+                self._contribute(truncated, rows, batch.batch_id, 0, self.sums.recent)
+
+        rows = rows_that_fit(trial, batch.tokens, limit)
+        self.sums.recent.zero_()
+        if rows < len(batch.tokens):
+            rank_zero_info(
+                f"lit_attr: taking {rows} of {len(batch.tokens)} rows at once, to stay within {limit / 1e9:.3g} GB"
+            )
+        return rows
+
+    def _find_alive(self) -> Alive:
+        counts = self.topology.n_components
+        if self.hparams["harvest_db"] is not None:
+            path = Path(self.hparams["harvest_db"])
+            return alive_in_harvest(path, self.model.paths, counts, self.loaded_run.run_id)
+        if self.hparams["alive_batches"] is None:
+            return {layer: torch.ones(count, dtype=torch.bool) for layer, count in counts.items()}
+        # Means near the threshold may round differently on different devices: one process decides for all.
+        alive: Alive = self._alive_by_mean() if self.trainer.is_global_zero else {}
+        return self.trainer.strategy.broadcast(alive)
+
+    def _alive_by_mean(self) -> Alive:
+        """The components whose mean causal importance over the first batches exceeds the threshold."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, TokenDataModule):
+            raise ConfigurationError("model.alive_batches needs a TokenDataModule, whose batches have ids")
+        sums = {layer: torch.zeros(count, dtype=torch.float64) for layer, count in self.topology.n_components.items()}
+        n_tokens = 0
+        for batch_id in range(min(self.hparams["alive_batches"], data.n_batches)):
+            batch = TokenBatch(batch_id, data.batch(batch_id))
+            check_batch(batch, self.model.vocab_size, self.model.block_size)
+            for row, tokens in enumerate(batch.tokens.to(self.device).split(1)):
+                for layer, ci in self.model.causal_importance(tokens, batch_id, row).items():
+                    sums[layer] += ci.sum((0, 1), dtype=torch.float64).cpu()
+            n_tokens += batch.tokens.numel()
+        return {layer: total / n_tokens > self.hparams["ci_threshold"] for layer, total in sums.items()}

@@ -1,0 +1,46 @@
+"""Trainer settings under which a harvest would be wrong: corrected where that is possible, refused where not."""
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_info
+
+from lit_attr.errors import ConfigurationError
+
+# Precision of the trainer to the dtype of engine and sums.
+_ENGINE_DTYPE = {"32-true": torch.float32, "bf16-mixed": torch.float32, "64-true": torch.float64}
+
+
+def prepare_trainer(trainer: Trainer) -> torch.dtype:
+    """Correct or refuse settings that break gradients or results.
+
+    Args:
+        trainer: Before its loop starts.
+
+    Returns:
+        The dtype of engine and sums.
+
+    Raises:
+        ConfigurationError: If a setting would give wrong or partial results.
+    """
+    if trainer.precision not in _ENGINE_DTYPE:
+        raise ConfigurationError(
+            f"trainer.precision {trainer.precision!r} is not supported: attributions lose their meaning in half "
+            f"precision; use one of {list(_ENGINE_DTYPE)} (bf16-mixed runs the two forwards alone in bfloat16)"
+        )
+    if trainer.limit_predict_batches != 1.0:
+        raise ConfigurationError(
+            f"trainer.limit_predict_batches is {trainer.limit_predict_batches} (fast_dev_run sets it too) and would cut "
+            "the harvest short unnoticed: use --data.n_batches"
+        )
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        raise ConfigurationError(
+            f"trainer.strategy {type(trainer.strategy).__name__} is not supported: use 'auto' or 'ddp', every process "
+            "needs the whole model"
+        )
+    loop = trainer.predict_loop
+    if loop.inference_mode:
+        rank_zero_info("lit_attr: turning inference_mode off, attributions are gradients")
+        loop.inference_mode = False
+    loop.return_predictions = False  # the result is a file; a list of empty predictions would only grow
+    return _ENGINE_DTYPE[trainer.precision]

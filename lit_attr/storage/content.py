@@ -1,0 +1,165 @@
+"""The content of `dataset_attributions.pt`: thirteen keys, as goodfire-ai/spd writes them, and `provenance`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lit_attr.errors import StorageError
+from lit_attr.topology.address import EMBED, OUTPUT
+
+_SHOWN = 5
+_NUMBERS = ("ci_threshold", "n_tokens_processed")
+# How many mappings are around the tensors of a key.
+_NESTING = {
+    **{"regular_attr": 2, "regular_attr_abs": 2},
+    **{"embed_attr": 1, "embed_attr_abs": 1, "unembed_attr": 1},
+    **{"ci_sum": 1, "component_act_sq_sum": 1},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """Raw sums over tokens, and what they are divided by; layers are canonical addresses.
+
+    Attributes:
+        regular_attr: Target layer to source layer to sums; empty for a target that the embedding alone feeds.
+        regular_attr_abs: The same for `attr_abs`.
+        embed_attr: Target layer to sums by token, for targets that the embedding feeds.
+        embed_attr_abs: The same for `attr_abs`.
+        unembed_attr: Source layer to sums by dimension of the residual stream that the unembedding reads.
+        embed_unembed_attr: Sums by residual dimension and token.
+        w_unembed: The unembedding.
+        ci_sum: Layer to sums of causal importances.
+        component_act_sq_sum: Layer to sums of squared component activations; zero for layers that are no targets.
+        logit_sq_sum: Sums of squared logits.
+        embed_token_count: Occurrences of each token id.
+        ci_threshold: Mean causal importance above which a component was counted alive, where that was asked for.
+        n_tokens_processed: Number of tokens.
+        provenance: Where the numbers come from, in plain types; None in files of other tools.
+
+    Raises:
+        StorageError: If nesting or shapes do not belong together.
+    """
+
+    regular_attr: Mapping[str, Mapping[str, Float[Tensor, "target source"]]]
+    regular_attr_abs: Mapping[str, Mapping[str, Float[Tensor, "target source"]]]
+    embed_attr: Mapping[str, Float[Tensor, "target vocab"]]
+    embed_attr_abs: Mapping[str, Float[Tensor, "target vocab"]]
+    unembed_attr: Mapping[str, Float[Tensor, "d_model source"]]
+    embed_unembed_attr: Float[Tensor, "d_model vocab"]
+    w_unembed: Float[Tensor, "d_model vocab"]
+    ci_sum: Mapping[str, Float[Tensor, " component"]]
+    component_act_sq_sum: Mapping[str, Float[Tensor, " component"]]
+    logit_sq_sum: Float[Tensor, " vocab"]
+    embed_token_count: Int[Tensor, " vocab"]
+    ci_threshold: float
+    n_tokens_processed: int
+    provenance: Mapping[str, Any] | None = None
+
+    def named_sums(self) -> Iterator[tuple[str, Tensor]]:
+        """All tensors that add up over tokens, with unique names, in the file's order."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("w_unembed", "provenance"):
+                yield from _flatten(field.name, value)
+
+    def __post_init__(self) -> None:
+        """Check that nesting and shapes belong together."""
+        counts = {layer: len(values) for layer, values in self.ci_sum.items()}
+        d_model, vocab = self.w_unembed.shape
+        expected: dict[str, tuple[int, ...]] = {}
+        for name, nested in (("regular_attr", self.regular_attr), ("regular_attr_abs", self.regular_attr_abs)):
+            for target, by_source in nested.items():
+                for source in by_source:
+                    expected[f"{name}[{target}][{source}]"] = (counts.get(target, -1), counts.get(source, -1))
+        for name, by_target in (("embed_attr", self.embed_attr), ("embed_attr_abs", self.embed_attr_abs)):
+            expected |= {f"{name}[{target}]": (counts.get(target, -1), vocab) for target in by_target}
+        expected |= {f"unembed_attr[{source}]": (d_model, counts.get(source, -1)) for source in self.unembed_attr}
+        expected |= {"embed_unembed_attr": (d_model, vocab)}
+        expected |= {f"ci_sum[{layer}]": (count,) for layer, count in counts.items()}
+        expected |= {f"component_act_sq_sum[{layer}]": (count,) for layer, count in counts.items()}
+        expected |= {"logit_sq_sum": (vocab,), "embed_token_count": (vocab,)}
+        found = {name: tuple(tensor.shape) for name, tensor in self.named_sums()}
+        if problems := [
+            f"{name}: expected {expected.get(name, 'nothing')}, found {found.get(name, 'nothing')}"
+            for name in expected | found
+            if expected.get(name) != found.get(name)
+        ]:
+            shown = "; ".join(problems[:_SHOWN])
+            raise StorageError(f"shapes do not belong together ({len(problems)} problems): {shown}")
+        unpaired = {*_edges(self.regular_attr, self.embed_attr)} ^ {*_edges(self.regular_attr_abs, self.embed_attr_abs)}
+        if unpaired:
+            shown = ", ".join(sorted(unpaired)[:_SHOWN])
+            raise StorageError(f"edges with only one of attr and attr_abs: {shown}")
+        if reserved := {EMBED, OUTPUT} & counts.keys():
+            raise StorageError(f"{sorted(reserved)} cannot be decomposed layers")
+
+
+def _edges(regular: Mapping[str, Mapping[str, Tensor]], embed: Mapping[str, Tensor]) -> Iterator[str]:
+    for target, by_source in regular.items():
+        yield target
+        yield from (f"{source}->{target}" for source in by_source)
+    yield from (f"{EMBED}->{target}" for target in embed)
+
+
+def _flatten(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(f"{name}[{key}]", inner)
+
+
+def checked_keys(raw: object) -> dict[str, Any]:
+    """The keys of a loaded file, as arguments of `Content`.
+
+    Args:
+        raw: What the file holds.
+
+    Raises:
+        StorageError: If it is not the result of a harvest.
+    """
+    names = [field.name for field in fields(Content)]
+    required = [name for name in names if name != "provenance"]
+    if not isinstance(raw, Mapping):
+        raise StorageError(f"not a stored harvest: expected a mapping with keys {required}, found {type(raw).__name__}")
+    missing, unknown = [n for n in required if n not in raw], sorted(map(str, raw.keys() - set(names)))
+    if missing or unknown:
+        raise StorageError(f"not a stored harvest: missing keys {missing}, unknown keys {unknown}")
+    if wrong := [name for name in required if not _has_kind(name, raw[name])]:
+        raise StorageError(f"not a stored harvest: of a wrong type are {wrong}")
+    return dict(raw)
+
+
+def _has_kind(name: str, value: object) -> bool:
+    if name in _NUMBERS:
+        return isinstance(value, int | float)
+
+    def fits(value: object, depth: int) -> bool:
+        if depth == 0:
+            return isinstance(value, Tensor)
+        return isinstance(value, Mapping) and all(isinstance(k, str) and fits(v, depth - 1) for k, v in value.items())
+
+    return fits(value, _NESTING.get(name, 0))
+
+
+def to_file(content: Content) -> dict[str, Any]:
+    """What a file holds: plain dictionaries, contiguous float32 sums and int64 counts on the CPU."""
+    raw: dict[str, Any] = {}
+    for field in fields(Content):
+        value = getattr(content, field.name)
+        raw[field.name] = value.detach().cpu() if field.name == "w_unembed" else _plain(value)
+    return raw
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever the content holds
+    if isinstance(value, Tensor):
+        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        return value.detach().to("cpu", dtype).contiguous()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return value

@@ -1,0 +1,79 @@
+"""Finding stored harvests of a run."""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from lit_attr.errors import StorageError
+from lit_attr.storage.roots import output_root
+from lit_attr.storage.storage import DatasetAttributionStorage
+
+MERGED_FILE = "dataset_attributions.pt"
+_FOLDER = "dataset_attributions"
+_SUBRUN_PREFIX = "da-"
+_MAX_SUBRUNS_AT_ONCE = 100
+
+
+def run_folder(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of a run's harvests; `out_dir` as in `output_root`."""
+    return output_root(out_dir) / _FOLDER / run_id
+
+
+def create_subrun(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Create the folder of a new harvest, named after the local time.
+
+    Raises:
+        StorageError: If it cannot be created.
+    """
+    parent = run_folder(run_id, out_dir)
+    name = datetime.now().strftime(f"{_SUBRUN_PREFIX}%Y%m%d_%H%M%S")
+    # Two harvests that end in the same second get folders of their own; the later sorts behind.
+    for number in range(_MAX_SUBRUNS_AT_ONCE):
+        folder = parent / (f"{name}_{number:02d}" if number else name)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StorageError(f"cannot create the folder {folder}: {error}") from error
+        return folder
+    raise StorageError(f"{_MAX_SUBRUNS_AT_ONCE} harvests of {run_id} ended in the same second in {parent}")
+
+
+@dataclass(frozen=True)
+class AttributionRepo:
+    """One finished harvest of a run.
+
+    Attributes:
+        run_id: Of the decomposition run.
+        subrun_id: Name of the harvest's folder, `da-YYYYMMDD_HHMMSS`.
+        path: The merged file.
+    """
+
+    run_id: str
+    subrun_id: str
+    path: Path
+
+    @classmethod
+    def open(cls, run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Self | None:
+        """The newest harvest of a run that has a merged file; None if there is none.
+
+        Args:
+            run_id: Of the decomposition run.
+            out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
+        """
+        folder = run_folder(run_id, out_dir)
+        for subrun in sorted(folder.glob(f"{_SUBRUN_PREFIX}*"), reverse=True):
+            if (subrun / MERGED_FILE).is_file():
+                return cls(run_id, subrun.name, subrun / MERGED_FILE)
+        return None
+
+    def get_attributions(self) -> DatasetAttributionStorage:
+        """The stored harvest, memory-mapped.
+
+        Raises:
+            StorageError: If the file is damaged.
+        """
+        return DatasetAttributionStorage.load(self.path)
