@@ -77,27 +77,31 @@ def build_model(
     with torch.random.fork_rng(
         devices=[]
     ):  # initial weights are drawn and overwritten: leave the caller's stream alone
-        target = build_target(config.architecture, dict(model_options))
-        counts = expand_patterns(config.module_patterns, target)
-        for path in counts:
-            if path in (table.embed, table.output):
-                raise UnsupportedModelError(
-                    f"the run decomposes {path!r}: attributions start at the undecomposed embedding ({table.embed!r}) "
-                    f"and end at the undecomposed unembedding ({table.output!r})"
-                )
-        components = {path: _components_of(target.get_submodule(path), count) for path, count in counts.items()}
-        ci_fn = build_ci(config.ci, components)
-    model = DecomposedModel(
+        model = assemble_model(config, table, model_options)
+    load_strictly(model, state, where)
+    return model
+
+
+def assemble_model(config: RunConfig, table: PathTable, model_options: Mapping[str, Any]) -> DecomposedModel:
+    """Build a decomposed model with untrained weights; arguments and errors as for `build_model`."""
+    target = build_target(config.architecture, dict(model_options))
+    counts = expand_patterns(config.module_patterns, target)
+    for path in counts:
+        if path in (table.embed, table.output):
+            raise UnsupportedModelError(
+                f"the run decomposes {path!r}: attributions start at the undecomposed embedding ({table.embed!r}) "
+                f"and end at the undecomposed unembedding ({table.output!r})"
+            )
+    components = {path: _components_of(target.get_submodule(path), count) for path, count in counts.items()}
+    return DecomposedModel(
         target,
         table,
         components,
-        ci_fn,
+        build_ci(config.ci, components),
         config,
         vocab_size=target.config.vocab_size,
         block_size=target.config.block_size,
     )
-    load_strictly(model, state, where)
-    return model
 
 
 def expand_patterns(patterns: tuple[tuple[str, int], ...], target: nn.Module) -> dict[str, int]:

@@ -107,8 +107,8 @@ class AttributionHarvester(LightningModule):
         self.sums.allocate(self.topology, dtype, self.trainer.strategy.root_device)
         counts = self.topology.n_components
         rank_zero_info(
-            f"lit_attr: harvesting {self.loaded_run.run_id}: {sum(counts.values())} components in {len(counts)} matrices; "
-            f"sums take {self.sums.recent.nbytes / 1e9:.3g} GB on the device and "
+            f"lit_attr: harvesting {self.loaded_run.run_id}: {sum(counts.values())} components in {len(counts)} "
+            f"matrices; sums take {self.sums.recent.nbytes / 1e9:.3g} GB on the device and "
             f"{self.sums.totals.nbytes / 1e9:.3g} GB on the host"
         )
 

@@ -110,8 +110,8 @@ def rows_that_fit(
         peaks.append(memory.peak)
     if peaks[0] > limit:
         raise ConfigurationError(
-            f"one sequence of {tokens.shape[1]} tokens needs {peaks[0] / _GB:.3g} GB, but only {limit / _GB:.3g} GB may "
-            "be used: raise --model.memory_gb, or lower --model.targets_per_pass"
+            f"one sequence of {tokens.shape[1]} tokens needs {peaks[0] / _GB:.3g} GB, but only {limit / _GB:.3g} GB "
+            "may be used: raise --model.memory_gb, or lower --model.targets_per_pass"
         )
     per_row = max(peaks[-1] - peaks[0], 1)
     return min(len(tokens), 1 + int((limit - peaks[0]) / per_row)) if len(peaks) > 1 else 1

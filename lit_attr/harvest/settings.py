@@ -30,8 +30,8 @@ def prepare_trainer(trainer: Trainer) -> torch.dtype:
         )
     if trainer.limit_predict_batches != 1.0:
         raise ConfigurationError(
-            f"trainer.limit_predict_batches is {trainer.limit_predict_batches} (fast_dev_run sets it too) and would cut "
-            "the harvest short unnoticed: use --data.n_batches"
+            f"trainer.limit_predict_batches is {trainer.limit_predict_batches} (fast_dev_run sets it too) and would "
+            "cut the harvest short unnoticed: use --data.n_batches"
         )
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         raise ConfigurationError(

@@ -12,8 +12,8 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.storage.sums import CHUNK, Sums
 from lit_attr.topology.graph import Topology
 
-# A float32 sum of n numbers is off by at most n * 2^-24 of the sum of their magnitudes, a float64 sum by n * 2^-53. With
-# 32 updates between flushes the first is 2e-6 and the second negligible for any number of batches.
+# A float32 sum of n numbers is off by at most n * 2^-24 of the sum of their magnitudes, a float64 sum by n * 2^-53.
+# With 32 updates between flushes the first is 2e-6 and the second negligible for any number of batches.
 _UPDATES_PER_FLUSH = 32
 
 

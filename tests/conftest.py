@@ -1,0 +1,26 @@
+"""Fixtures that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One process of a test gets the machine; more threads than that only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Runs and results of the other implementation; absent outside the project's workshop."""
+    if not SHARED.is_dir():
+        pytest.skip("fixtures of the other implementation are not here (../shared/fixtures)")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _own_output_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes anyone's real results."""
+    monkeypatch.setenv("LIT_ATTR_OUT_DIR", str(tmp_path / "out"))
+    monkeypatch.delenv("SPD_OUT_DIR", raising=False)
