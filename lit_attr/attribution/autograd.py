@@ -65,7 +65,8 @@ class AutogradEngine:
                 values = {"attr": capture.pre[target], "attr_abs": capture.pre[target].abs()}
             for metric, value in values.items():
                 total = value.sum((0, 1))
-                for chunk in indices.split(self.targets_per_pass):
+                for start in range(0, len(indices), self.targets_per_pass):
+                    chunk = indices[start : start + self.targets_per_pass]
                     _add_pass_(sums, batch, target, sources, metric, total, chunk)
 
 
