@@ -138,9 +138,9 @@ class Query:
         if target.layer == OUTPUT:
             if metric == "attr_abs":
                 return []
-            direction = content.w_unembed[:, row].float()
+            direction = content.w_unembed[:, row]
             blocks = [*content.unembed_attr.items(), (EMBED, content.embed_unembed_attr)]
-            return [(layer, direction @ block) for layer, block in blocks]
+            return [(layer, direction.to(block.dtype) @ block) for layer, block in blocks]
         regular, embed = self._by_metric(metric)
         segments = [(layer, block[row]) for layer, block in regular.get(target.layer, {}).items()]
         if target.layer in embed:
@@ -161,7 +161,7 @@ class Query:
             ]
             to_residual = content.unembed_attr.get(source.layer)
         if include_outputs and metric == "attr" and to_residual is not None:
-            segments.append((OUTPUT, to_residual[:, column] @ content.w_unembed.float()))
+            segments.append((OUTPUT, to_residual[:, column] @ content.w_unembed.to(to_residual.dtype)))
         return segments
 
     def _by_metric(self, metric: AttrMetric) -> tuple:
