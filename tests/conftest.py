@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-# One process of a test gets the machine; more threads than that only wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# The tensors of most tests are tiny: threads would only wait for each other, and for other processes of the test.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Lightning calls jsonargparse by a name that the newest release deprecates.
+os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 
 SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
 

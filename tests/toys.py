@@ -65,13 +65,18 @@ def toy_run(**options: Any) -> Run:
 
 
 def write_run(
-    folder: Path, architecture: str = "LlamaSimpleMLP", seed: int = 0, step: int = 10, **changes: Any
+    folder: Path,
+    architecture: str = "LlamaSimpleMLP",
+    seed: int = 0,
+    step: int = 10,
+    model_options: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Path:
     """A run of a float32 toy model on disk, its target's configuration beside it."""
-    model = toy_model(architecture, torch.float32, seed, **changes)
+    model = toy_model(architecture, torch.float32, seed, model_options, **changes)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "final_config.yaml").write_text(yaml.safe_dump(run_options(architecture, **changes)))
-    options = {"model_type": architecture, **MODEL_OPTIONS[architecture]}
+    options = {"model_type": architecture, **MODEL_OPTIONS[architecture], **(model_options or {})}
     (folder / "model_config.yaml").write_text(yaml.safe_dump(options))
     torch.save(model.state_dict(), folder / f"model_{step}.pth")
     return folder

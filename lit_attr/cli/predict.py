@@ -30,27 +30,41 @@ class PredictCLI(LightningCLI):
             print(f"harvest stored in {writer.path}\nask it with: lit-attr query {writer.path} sources KEY")
 
 
+def build_cli(arguments: Sequence[str], run: bool = True) -> PredictCLI:
+    """Parse arguments, instantiate model, data and trainer, and harvest.
+
+    Args:
+        arguments: Those after `predict`.
+        run: Whether to harvest, or to stop before.
+    """
+    with warnings.catch_warnings():
+        # The arguments are those of the process less the command's name, which Lightning would parse as well.
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+        # Lightning's own use of torch 2.13; nothing that a user could change.
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec", FutureWarning)
+        return PredictCLI(
+            AttributionHarvester,
+            TokenDataModule,
+            save_config_callback=None,
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_model_summary": False,
+                "inference_mode": False,
+                "callbacks": [HarvestProgress()],
+            },
+            parser_kwargs={"prog": "lit-attr"},
+            args=[*(["predict"] if run else []), *arguments],
+            run=run,
+        )
+
+
 def run(arguments: Sequence[str]) -> None:
     """Harvest.
 
     Args:
         arguments: Those after `predict`.
     """
-    # The arguments are those of the process less the command's name, which Lightning would parse as well.
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
-    PredictCLI(
-        AttributionHarvester,
-        TokenDataModule,
-        save_config_callback=None,
-        seed_everything_default=False,
-        auto_configure_optimizers=False,
-        trainer_defaults={
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_model_summary": False,
-            "inference_mode": False,
-            "callbacks": [HarvestProgress()],
-        },
-        parser_kwargs={"prog": "lit-attr"},
-        args=["predict", *arguments],
-    )
+    build_cli(arguments)

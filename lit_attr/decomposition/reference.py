@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from lit_attr.errors import ReferenceFormatError
 
@@ -35,7 +34,7 @@ class RunReference:
     run_id: str
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> "RunReference":
         """Read a reference in any of its forms.
 
         Raises:
@@ -53,7 +52,7 @@ class RunReference:
         return reference
 
     @classmethod
-    def match(cls, text: str) -> Self | None:
+    def match(cls, text: str) -> "RunReference | None":
         """As `parse`, with None for a text of no such form."""
         text = text.strip().removeprefix("wandb:")
         if _BARE.fullmatch(text):

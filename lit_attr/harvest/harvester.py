@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -73,7 +73,7 @@ class AttributionHarvester(LightningModule):
         self._rows_at_once: int | None = None
 
     @classmethod
-    def from_run(cls, run: Run, **options: Any) -> Self:  # noqa: ANN401 - those of __init__
+    def from_run(cls, run: Run, **options: Any) -> "AttributionHarvester":  # noqa: ANN401 - those of __init__
         """A harvester of a run that is loaded already.
 
         Args:

@@ -28,9 +28,10 @@ def prepare_trainer(trainer: Trainer) -> torch.dtype:
             f"trainer.precision {trainer.precision!r} is not supported: attributions lose their meaning in half "
             f"precision; use one of {list(_ENGINE_DTYPE)} (bf16-mixed runs the two forwards alone in bfloat16)"
         )
-    if trainer.limit_predict_batches != 1.0:
+    limit = trainer.limit_predict_batches
+    if isinstance(limit, int) or limit != 1.0:  # for Lightning 1 is one batch, 1.0 is all of them
         raise ConfigurationError(
-            f"trainer.limit_predict_batches is {trainer.limit_predict_batches} (fast_dev_run sets it too) and would "
+            f"trainer.limit_predict_batches is {limit} (fast_dev_run sets it too) and would "
             "cut the harvest short unnoticed: use --data.n_batches"
         )
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):

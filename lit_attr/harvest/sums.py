@@ -1,7 +1,7 @@
 """The distributed accumulator of a harvest."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -153,7 +153,7 @@ class AttributionSums(Metric):
         self._update_count = 0
         self._is_synced = False
 
-    def _apply(self, fn: Callable, exclude_state: Sequence[str] = "") -> Self:
+    def _apply(self, fn: Callable, exclude_state: Sequence[str] = "") -> "AttributionSums":
         """Follow the module to its device with `recent`; the totals stay on the host and keep their precision."""
         super()._apply(fn, exclude_state=tuple(self._defaults))
         if "recent" in vars(self):

@@ -45,15 +45,15 @@ class Content:
         StorageError: If nesting or shapes do not belong together.
     """
 
-    regular_attr: Mapping[str, Mapping[str, Float[Tensor, "target source"]]]
-    regular_attr_abs: Mapping[str, Mapping[str, Float[Tensor, "target source"]]]
-    embed_attr: Mapping[str, Float[Tensor, "target vocab"]]
-    embed_attr_abs: Mapping[str, Float[Tensor, "target vocab"]]
-    unembed_attr: Mapping[str, Float[Tensor, "d_model source"]]
+    regular_attr: Mapping[str, Mapping[str, Float[Tensor, "_target _source"]]]
+    regular_attr_abs: Mapping[str, Mapping[str, Float[Tensor, "_target _source"]]]
+    embed_attr: Mapping[str, Float[Tensor, "_target vocab"]]
+    embed_attr_abs: Mapping[str, Float[Tensor, "_target vocab"]]
+    unembed_attr: Mapping[str, Float[Tensor, "d_model _source"]]
     embed_unembed_attr: Float[Tensor, "d_model vocab"]
     w_unembed: Float[Tensor, "d_model vocab"]
-    ci_sum: Mapping[str, Float[Tensor, " component"]]
-    component_act_sq_sum: Mapping[str, Float[Tensor, " component"]]
+    ci_sum: Mapping[str, Float[Tensor, " _component"]]
+    component_act_sq_sum: Mapping[str, Float[Tensor, " _component"]]
     logit_sq_sum: Float[Tensor, " vocab"]
     embed_token_count: Int[Tensor, " vocab"]
     ci_threshold: float

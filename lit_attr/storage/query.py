@@ -43,7 +43,7 @@ class DatasetAttributionEntry:
     value: float
 
 
-Segments = list[tuple[str, Float[Tensor, " entry"]]]
+Segments = list[tuple[str, Float[Tensor, " _entry"]]]
 
 
 class Query:

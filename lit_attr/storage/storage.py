@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -136,7 +136,7 @@ class DatasetAttributionStorage(Content):
         publish(Path(path), partial(torch.save, to_file(self)))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str]) -> "DatasetAttributionStorage":
         """Open a file, memory-mapped: tensors are read when they are asked for.
 
         Raises:
@@ -155,7 +155,7 @@ class DatasetAttributionStorage(Content):
             raise StorageError(f"{path}: {error}") from error
 
     @classmethod
-    def merge(cls, paths: Sequence[str | os.PathLike[str]]) -> Self:
+    def merge(cls, paths: Sequence[str | os.PathLike[str]]) -> "DatasetAttributionStorage":
         """Add harvests of disjoint data of one model.
 
         All sums, counts and numbers of tokens are added, in float64; that is the token-weighted mean of per-token
@@ -185,7 +185,7 @@ class DatasetAttributionStorage(Content):
         w_unembed: Float[Tensor, "d_model vocab"],
         ci_threshold: float,
         provenance: Mapping[str, Any] | None = None,
-    ) -> Self:
+    ) -> "DatasetAttributionStorage":
         """The storage of finished sums, in the file's layout.
 
         Args:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -36,20 +36,20 @@ class Sums:
         n_tokens: Number of tokens.
     """
 
-    regular: dict[str, dict[str, Float[Tensor, "target source"]]]
-    regular_abs: dict[str, dict[str, Float[Tensor, "target source"]]]
-    embed: dict[str, Float[Tensor, "vocab target"]]
-    embed_abs: dict[str, Float[Tensor, "vocab target"]]
-    unembed: dict[str, Float[Tensor, "d_model source"]]
+    regular: dict[str, dict[str, Float[Tensor, "_target _source"]]]
+    regular_abs: dict[str, dict[str, Float[Tensor, "_target _source"]]]
+    embed: dict[str, Float[Tensor, "vocab _target"]]
+    embed_abs: dict[str, Float[Tensor, "vocab _target"]]
+    unembed: dict[str, Float[Tensor, "d_model _source"]]
     embed_unembed: Float[Tensor, "vocab d_model"]
-    ci: dict[str, Float[Tensor, " component"]]
-    act_sq: dict[str, Float[Tensor, " component"]]
+    ci: dict[str, Float[Tensor, " _component"]]
+    act_sq: dict[str, Float[Tensor, " _component"]]
     logit_sq: Float[Tensor, " vocab"]
     token_count: Int[Tensor, " vocab"]
     n_tokens: Int[Tensor, ""]
 
     @classmethod
-    def zeros(cls, topology: Topology, dtype: torch.dtype, device: torch.device | str = "cpu") -> Self:
+    def zeros(cls, topology: Topology, dtype: torch.dtype, device: torch.device | str = "cpu") -> "Sums":
         """Sums of nothing.
 
         Args:
@@ -117,7 +117,7 @@ class Sums:
         for (_, mine), (_, theirs) in zip(self.named(), other.named(), strict=True):
             add_chunked_(mine, theirs)
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Sums":
         """The same sums on another device; themselves where they are there already."""
         return replace(self, **{name: _move(value, device) for name, value in vars(self).items()})
 

@@ -6,7 +6,6 @@ A *key* is `<layer>:<index>`, split at the last colon; for `embed` and `output` 
 
 import re
 from dataclasses import dataclass
-from typing import Self
 
 from lit_attr.errors import KeyFormatError
 
@@ -51,7 +50,7 @@ class ComponentKey:
     index: int
 
     @classmethod
-    def parse(cls, key: str) -> Self:
+    def parse(cls, key: str) -> "ComponentKey":
         """Read a key such as `0.mlp.up:5`.
 
         Raises:

@@ -25,7 +25,7 @@ def random_sums(seed: int = 0, dtype: torch.dtype = torch.float64) -> Sums:
     for name, tensor in sums.named():
         if name in ("token_count", "n_tokens"):
             continue
-        tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=dtype))
+        tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
         if not name.startswith("attr"):
             tensor.abs_()
     sums.token_count.copy_(torch.tensor([3, 0, 2, 1, 4]) + seed)

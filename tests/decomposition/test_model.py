@@ -1,0 +1,156 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lit_attr.decomposition.model import DecomposedModel
+from tests.toys import ARCHITECTURES, MODEL_OPTIONS, random_tokens, run_options, toy_model
+
+FORWARDS = ["causal_importance", "component_forward"]
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def model(request: pytest.FixtureRequest) -> DecomposedModel:
+    return toy_model(request.param)
+
+
+def condition(model: nn.Module) -> dict[str, Any]:
+    """All of a model that a forward could leave changed."""
+    hooks = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
+    assert {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks"} <= set(hooks)
+    return {
+        path: (
+            {name: dict(getattr(module, name)) for name in hooks},
+            vars(module).get("forward"),
+            sorted(vars(module)),
+            module.training,
+            [(name, p.requires_grad, p.grad, p._version) for name, p in module.named_parameters(recurse=False)],
+        )
+        for path, module in model.named_modules()
+    }
+
+
+@pytest.mark.parametrize("forward", FORWARDS)
+def test_forward_leaves_the_model_as_it_was(model: DecomposedModel, forward: str):
+    before = condition(model)
+    getattr(model, forward)(random_tokens(2))
+    assert condition(model) == before
+
+
+@pytest.mark.parametrize("where", ["wte", "h.0.mlp", "h.1.attn.o_proj", "ln_f", "lm_head"])
+@pytest.mark.parametrize("forward", FORWARDS)
+def test_forward_that_fails_leaves_the_model_as_it_was(model: DecomposedModel, forward: str, where: str):
+    def fail(*args: object) -> None:
+        raise RuntimeError("stopped on purpose")
+
+    before = condition(model)
+    handle = model.target_model.get_submodule(where).register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="stopped on purpose"):
+        getattr(model, forward)(random_tokens(2))
+    handle.remove()
+    assert condition(model) == before
+
+
+@pytest.mark.parametrize("forward", FORWARDS)
+def test_forward_that_fails_does_not_change_later_ones(model: DecomposedModel, forward: str):
+    tokens = random_tokens(2)
+    before = model.target_model(tokens), model.component_forward(tokens).logits
+    with pytest.raises(IndexError):
+        getattr(model, forward)(tokens + 11)
+    after = model.target_model(tokens), model.component_forward(tokens).logits
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def lossless(architecture: str) -> DecomposedModel:
+    """A model whose components are the rows that the target's own matrices multiply."""
+    widths = {"mlp.down_proj": MODEL_OPTIONS[architecture].get("n_intermediate", 32)}
+    modules = [
+        {**info, "C": widths.get(info["module_pattern"].removeprefix("h.*."), 8)}
+        for info in run_options(architecture)["module_info"]
+    ]
+    model = toy_model(architecture, module_info=modules)
+    for layer, path in model.paths.items():
+        matrix, components = model.target_model.get_submodule(path), model.components(layer)
+        components.V.copy_(torch.eye(matrix.in_features))
+        components.U.copy_(matrix.weight.T)
+        if matrix.bias is not None:
+            components.bias.copy_(matrix.bias)
+    return model
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_component_forward_of_a_lossless_decomposition_is_the_target_forward(architecture: str):
+    model, tokens = lossless(architecture), random_tokens(3)
+    torch.testing.assert_close(model.component_forward(tokens).logits, model.target_model(tokens), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_component_forward_of_a_lossy_decomposition_is_not_the_target_forward(architecture: str):
+    model, tokens = toy_model(architecture), random_tokens(3)
+    assert (model.component_forward(tokens).logits - model.target_model(tokens)).abs().max() > 0.1
+
+
+def test_capture_is_keyed_by_layer_in_module_order(model: DecomposedModel):
+    capture = model.component_forward(random_tokens(2))
+    assert [list(capture.pre), list(capture.post)] == [list(model.n_components)] * 2
+    assert {layer: x.shape for layer, x in capture.pre.items()} == {
+        layer: (2, 8, count) for layer, count in model.n_components.items()
+    }
+
+
+def test_post_activations_are_leaves_with_the_values_of_pre(model: DecomposedModel):
+    capture = model.component_forward(random_tokens(2))
+    for layer, post in capture.post.items():
+        assert post.is_leaf
+        assert post.requires_grad
+        assert torch.equal(post, capture.pre[layer])
+
+
+def test_embeddings_are_leaves_of_the_tokens_alone(model: DecomposedModel):
+    tokens = random_tokens(2)
+    embed = model.component_forward(tokens).embed
+    assert embed.is_leaf
+    assert embed.requires_grad
+    assert torch.equal(embed, model.target_model.wte.weight[tokens])
+
+
+def test_residual_is_what_the_unembedding_reads(model: DecomposedModel):
+    capture = model.component_forward(random_tokens(2))
+    torch.testing.assert_close(capture.residual @ model.unembedding, capture.logits, rtol=0, atol=1e-12)
+    assert capture.residual.requires_grad
+    assert not capture.logits.requires_grad
+
+
+def test_graph_is_cut_at_every_matrix(model: DecomposedModel):
+    capture = model.component_forward(random_tokens(2))
+    down = next(layer for layer in model.paths if layer.startswith("0.") and layer.endswith("down"))
+    for layer, post in capture.post.items():
+        (gradient,) = torch.autograd.grad(capture.pre[down].sum(), post, retain_graph=True, allow_unused=True)
+        assert (gradient is not None) == (layer in ("0.mlp.up", "0.glu.up", "0.glu.gate")), layer
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def test_callers_gradient_mode_does_not_matter(model: DecomposedModel, mode: Callable[[], Any]):
+    tokens = random_tokens(2)
+    with mode():
+        ci, capture = model.causal_importance(tokens), model.component_forward(tokens)
+        assert torch.is_grad_enabled() == (mode is torch.enable_grad)
+    assert not any(values.requires_grad for values in ci.values())
+    assert all(x.requires_grad for x in (capture.embed, capture.residual, *capture.pre.values()))
+
+
+def test_causal_importance_is_of_the_target_forward_not_of_the_component_forward(model: DecomposedModel):
+    tokens = random_tokens(2)
+    before = model.causal_importance(tokens)
+    for layer in model.paths:
+        model.components(layer).U.zero_()
+    after: dict[str, Tensor] = model.causal_importance(tokens)
+    assert all(torch.equal(before[layer], after[layer]) for layer in model.paths)
+
+
+def test_unembedding_is_a_transposed_view_of_the_tied_weight(model: DecomposedModel):
+    assert model.unembedding.shape == (model.d_model, model.vocab_size)
+    assert model.unembedding.data_ptr() == model.target_model.wte.weight.data_ptr()
+    assert torch.equal(model.unembedding, model.target_model.wte.weight.T)

@@ -1,0 +1,82 @@
+import os
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from lit_attr import __version__
+from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.harvest.harvester import AttributionHarvester
+from lit_attr.harvest.tokens import TokenDataModule
+from lit_attr.harvest.writer import StorageWriter
+from lit_attr.storage.repo import AttributionRepo
+from tests.harvest.runs import QUIET, harvest
+from tests.toys import write_run, write_tokens
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "spd-s-toytoy00")
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    return write_tokens(tmp_path / "tokens.npy", n_rows=3)
+
+
+def test_place_and_provenance(run, tokens, tmp_path):
+    harvester = AttributionHarvester(run, ci_threshold=0.25)
+    stored = harvest(harvester, tokens, tmp_path / "results")
+    repo = AttributionRepo.open("s-toytoy00", tmp_path / "results")
+    assert repo.path.parent.parent == tmp_path / "results" / "dataset_attributions" / "s-toytoy00"
+    assert repo.get_attributions().n_tokens_processed == stored.n_tokens_processed == 24
+    provenance = stored.provenance
+    assert provenance["lit_attr_version"] == __version__
+    assert provenance["run_reference"] == str(run)
+    assert provenance["weights_digest"] == harvester.loaded_run.weights_digest
+    assert provenance["data_fingerprint"] == TokenDataModule(tokens).fingerprint()
+    assert (provenance["engine"], provenance["precision"], provenance["n_tokens"]) == ("autograd", "32-true", 24)
+    assert provenance["configuration"]["model"]["ci_threshold"] == 0.25
+    assert provenance["configuration"]["data"] == {"tokens": str(tokens), "batch_size": 2, "n_batches": "whole_dataset"}
+    assert provenance["configuration"]["writer"] == {"out_dir": str(tmp_path / "results")}
+    assert set(provenance["n_alive"]) == set(stored.ci_sum)
+
+
+def test_default_root_is_the_environments(run, tokens, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIT_ATTR_OUT_DIR", str(tmp_path / "elsewhere"))
+    harvest(AttributionHarvester(run), tokens, None)
+    assert AttributionRepo.open("s-toytoy00").path.is_relative_to(tmp_path / "elsewhere")
+
+
+def test_a_second_harvest_is_the_newest(run, tokens, tmp_path):
+    harvest(AttributionHarvester(run), tokens, tmp_path, n_batches=1)
+    harvest(AttributionHarvester(run), tokens, tmp_path, n_batches=2)
+    assert AttributionRepo.open("s-toytoy00", tmp_path).get_attributions().n_tokens_processed == 24
+
+
+def test_unwritable_root_is_found_before_the_first_batch(run, tokens, tmp_path, monkeypatch):
+    (tmp_path / "results").write_text("a file in the way")
+    monkeypatch.setattr(AttributionHarvester, "predict_step", lambda *_: pytest.fail("a batch was harvested"))
+    with pytest.raises(StorageError, match="cannot create the folder"):
+        harvest(AttributionHarvester(run), tokens, tmp_path / "results")
+
+
+def test_failed_write_leaves_no_result(run, tokens, tmp_path, monkeypatch):
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(StorageError, match=r"cannot write .*dataset_attributions\.pt: .*No space left on device"):
+        harvest(AttributionHarvester(run), tokens, tmp_path)
+    monkeypatch.undo()
+    assert AttributionRepo.open("s-toytoy00", tmp_path) is None
+
+
+def test_other_modules_are_refused(tmp_path):
+    class Other(LightningModule):
+        def predict_step(self, batch):
+            return {}
+
+    trainer = Trainer(**QUIET, callbacks=[StorageWriter(tmp_path)])
+    with pytest.raises(ConfigurationError, match="StorageWriter writes an AttributionHarvester's sums, found Other"):
+        trainer.predict(Other(), dataloaders=[torch.zeros(1)])
