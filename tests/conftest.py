@@ -27,3 +27,16 @@ def _own_output_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes anyone's real results."""
     monkeypatch.setenv("LIT_ATTR_OUT_DIR", str(tmp_path / "out"))
     monkeypatch.delenv("SPD_OUT_DIR", raising=False)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--forbid-skips", action="store_true", help="a skipped test is a failure")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> object:
+    report = yield
+    if report.skipped and item.config.getoption("--forbid-skips") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is forbidden here: {report.longrepr}"
+    return report

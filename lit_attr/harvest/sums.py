@@ -38,7 +38,7 @@ class AttributionSums(Metric):
         >>> metric.allocate(topology, torch.float32, "cpu")
         >>> def contribute(sums):
         ...     sums.embed["0.mlp.up"][1] += 3.0
-        ...     sums.n_tokens += 2
+        ...     sums.n_tokens.add_(2)
         >>> metric.update(contribute)
         >>> metric.compute()["attr/embed->0.mlp.up"]
         tensor([[0.0000],

@@ -49,11 +49,12 @@ def step(per_row, fixed=0):
     return run
 
 
-@pytest.mark.parametrize(
-    ("limit", "expected"), [(10_000, 9), (2_000, 1), (3_500, 2), (1_000_000, 32)]
-)
+@pytest.mark.parametrize(("limit", "expected"), [(10_000, 9), (2_000, 1), (3_500, 2), (1_000_000, 32)])
 def test_rows_that_fit(limit, expected):
-    assert rows_that_fit(step(1_000 * KB, fixed=1_000 * KB), torch.zeros(32, 4, dtype=torch.int64), float(limit * KB)) == expected
+    assert (
+        rows_that_fit(step(1_000 * KB, fixed=1_000 * KB), torch.zeros(32, 4, dtype=torch.int64), float(limit * KB))
+        == expected
+    )
 
 
 def test_a_batch_of_one_row():
