@@ -7,9 +7,9 @@ from lit_attr._version import __version__
 
 if TYPE_CHECKING:
     from lit_attr.decomposition.load import load_run
+    from lit_attr.harvest.datamodule import TokenDataModule
     from lit_attr.harvest.harvester import AttributionHarvester
     from lit_attr.harvest.sums import AttributionSums
-    from lit_attr.harvest.tokens import TokenDataModule
     from lit_attr.harvest.writer import StorageWriter
     from lit_attr.storage.repo import AttributionRepo
     from lit_attr.storage.storage import DatasetAttributionStorage
@@ -32,7 +32,7 @@ _HOMES = {
     "AttributionSums": "lit_attr.harvest.sums",
     "DatasetAttributionStorage": "lit_attr.storage.storage",
     "StorageWriter": "lit_attr.harvest.writer",
-    "TokenDataModule": "lit_attr.harvest.tokens",
+    "TokenDataModule": "lit_attr.harvest.datamodule",
     "load_run": "lit_attr.decomposition.load",
 }
 

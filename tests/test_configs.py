@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from lit_attr.cli.predict import build_cli
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.harvest.tokens import TokenDataModule
 from tests.toys import write_run, write_tokens
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

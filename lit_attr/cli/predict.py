@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.progress import HarvestProgress
-from lit_attr.harvest.tokens import TokenDataModule
 from lit_attr.harvest.writer import StorageWriter
 
 
@@ -20,8 +20,9 @@ class PredictCLI(LightningCLI):
         return {"predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the `--writer.*` keys."""
+        """Add the `--writer.*` keys, and let the data know the run."""
         parser.add_lightning_class_args(StorageWriter, "writer")
+        parser.link_arguments("model.run", "data.run")
 
     def after_predict(self) -> None:
         """Say how to ask the result."""

@@ -16,10 +16,11 @@ from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.decomposition.harvest_db import alive_in_harvest
 from lit_attr.decomposition.load import Run, load_run
 from lit_attr.errors import ConfigurationError
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import memory_limit, rows_that_fit
 from lit_attr.harvest.settings import prepare_trainer
 from lit_attr.harvest.sums import AttributionSums
-from lit_attr.harvest.tokens import TokenBatch, TokenDataModule, check_batch
+from lit_attr.harvest.tokens import TokenBatch, check_batch
 from lit_attr.storage.sums import Sums
 
 Alive = dict[str, Bool[Tensor, " component"]]

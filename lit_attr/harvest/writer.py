@@ -10,8 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_attr._version import __version__
 from lit_attr.errors import ConfigurationError
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.harvest.tokens import TokenDataModule
 from lit_attr.storage.files import make_folder
 from lit_attr.storage.repo import MERGED_FILE, create_subrun, run_folder
 from lit_attr.storage.storage import DatasetAttributionStorage

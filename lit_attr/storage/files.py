@@ -9,7 +9,7 @@ from typing import BinaryIO
 from lit_attr.errors import StorageError
 
 
-def publish(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def publish(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name, flush it to the disk, and rename it into place.
 
     Args:

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.harvest.tokens import TokenDataModule
 from lit_attr.harvest.writer import StorageWriter
 from lit_attr.storage.storage import DatasetAttributionStorage
 

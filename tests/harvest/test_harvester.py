@@ -6,8 +6,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from lit_attr.errors import ConfigurationError, DataError, RunNotFoundError
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.harvest.tokens import TokenDataModule
 from lit_attr.harvest.writer import StorageWriter
 from tests.attribution.brute_force import brute_force
 from tests.harvest.runs import assert_same, harvest

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from lit_attr.errors import ConfigurationError, DataError
-from lit_attr.harvest.tokens import BatchStream, TokenBatch, TokenDataModule, check_batch
+from lit_attr.harvest.datamodule import BatchStream, TokenDataModule
+from lit_attr.harvest.tokens import TokenBatch, check_batch
 from tests.toys import random_tokens, write_tokens
 
 

@@ -6,8 +6,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lit_attr import __version__
 from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.harvest.tokens import TokenDataModule
 from lit_attr.harvest.writer import StorageWriter
 from lit_attr.storage.repo import AttributionRepo
 from tests.harvest.runs import QUIET, harvest

@@ -1,0 +1,154 @@
+"""Token rows on disk: tokenized once, extended when more are needed, shared by all processes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from jaxtyping import Int
+
+from lit_attr.data.rows import loader_order, read_rows
+from lit_attr.data.spec import DatasetSpec
+from lit_attr.errors import DataError, StorageError
+from lit_attr.storage.files import make_folder, publish
+
+_DTYPE = np.dtype("<i4")
+_PATIENCE = 30.0  # seconds between two words to a waiting user
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What of the token file counts; anything behind it is the rest of an interrupted run.
+
+    Attributes:
+        n_rows: Rows written.
+        n_batches: Batches of source rows that they came from.
+        complete: Whether the dataset has no more.
+    """
+
+    n_rows: int = 0
+    n_batches: int = 0
+    complete: bool = False
+
+
+class TokenCache:
+    """The tokenized rows of one dataset.
+
+    A folder of its own holds `tokens.bin` (rows of little-endian int32), `progress.json`, which is replaced after every
+    batch of source rows and counts what is valid, and a lock. A killed run goes on where its progress says.
+
+    Args:
+        spec: Of the dataset.
+        root: Folder of all caches.
+        say: Takes messages to the user.
+    """
+
+    def __init__(self, spec: DatasetSpec, root: Path, say: Callable[[str], None] = print) -> None:
+        self.spec = spec
+        self.folder = root / _digest(spec)
+        self._say = say
+
+    @property
+    def _tokens(self) -> Path:
+        return self.folder / "tokens.bin"
+
+    def progress(self) -> _Progress:
+        """How far the cache is."""
+        path = self.folder / "progress.json"
+        try:
+            return _Progress(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            return _Progress()
+        except (ValueError, TypeError) as error:
+            raise DataError(f"damaged token cache {path}: {error}; delete {self.folder} to make it anew") from error
+
+    def has(self, n_rows: int | None) -> bool:
+        """Whether so many rows are there, or all that the dataset has; None for all."""
+        progress = self.progress()
+        return progress.complete or (
+            n_rows is not None and progress.n_rows >= n_rows and not self.spec.order_needs_all_rows
+        )
+
+    def prepare(self, n_rows: int | None) -> None:
+        """Tokenize what is missing; one process does it, others wait as long as it takes.
+
+        Args:
+            n_rows: How many rows will be read; None for all.
+
+        Raises:
+            DataError: If the dataset cannot be had or is not as described.
+            StorageError: If the cache cannot be written.
+        """
+        if self.has(n_rows):
+            return
+        make_folder(self.folder)
+        lock = FileLock(self.folder / "lock")
+        while True:
+            try:
+                with lock.acquire(timeout=_PATIENCE):
+                    if not self.has(n_rows):
+                        self._extend(n_rows)
+                    return
+            except Timeout:
+                self._say(f"lit_attr: waiting for another process to tokenize into {self.folder}")
+
+    def _extend(self, n_rows: int | None) -> None:
+        wanted = None if self.spec.order_needs_all_rows else n_rows
+        done = self.progress()
+        self._say(f"lit_attr: tokenizing {self.spec.dataset_name} into {self.folder} ({done.n_rows} rows are there)")
+        publish(self.folder / "spec.json", lambda file: file.write(json.dumps(asdict(self.spec), indent=1).encode()))
+        try:
+            with open(self._tokens, "ab") as file:
+                if file.tell() < done.n_rows * self._row_bytes:
+                    raise DataError(f"truncated token cache {self._tokens}: delete {self.folder} to make it anew")
+                file.truncate(done.n_rows * self._row_bytes)
+                for rows in read_rows(self.spec, done.n_batches):
+                    file.write(rows.astype(_DTYPE).tobytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+                    done = _Progress(done.n_rows + len(rows), done.n_batches + 1)
+                    self._publish(done)
+                    if wanted is not None and done.n_rows >= wanted:
+                        return
+        except OSError as error:
+            raise StorageError(f"cannot write the token cache {self._tokens}: {error}") from error
+        self._publish(_Progress(done.n_rows, done.n_batches, complete=True))
+
+    def _publish(self, progress: _Progress) -> None:
+        publish(self.folder / "progress.json", lambda file: file.write(json.dumps(asdict(progress)).encode()))
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.spec.max_seq_len * _DTYPE.itemsize
+
+    def open(self) -> tuple[Int[np.ndarray, "row seq"], Int[np.ndarray, " row"] | None]:
+        """The rows, memory-mapped, and the order to read them in; None for that of the file.
+
+        Raises:
+            DataError: If there are none, or fewer than there should be.
+        """
+        n_rows = self.progress().n_rows
+        if n_rows == 0:
+            raise DataError(
+                f"dataset {self.spec.dataset_name!r}, split {self.spec.split!r}, gives no row of "
+                f"{self.spec.max_seq_len} tokens"
+            )
+        size = self._tokens.stat().st_size if self._tokens.is_file() else 0
+        if size < n_rows * self._row_bytes:
+            raise DataError(f"truncated token cache {self._tokens}: delete {self.folder} to make it anew")
+        rows = np.memmap(self._tokens, _DTYPE, "r", shape=(n_rows, self.spec.max_seq_len))
+        order = loader_order(n_rows, self.spec.seed) if self.spec.order_needs_all_rows else None
+        return rows, None if order is None else np.asarray(order)
+
+
+def _digest(spec: DatasetSpec) -> str:
+    """Identifies the content: the description, and for local files their sizes and times."""
+    parts = [json.dumps(asdict(spec), sort_keys=True)]
+    for path in [Path(name).expanduser() for name in (spec.dataset_name, spec.tokenizer) if name]:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
+        parts += [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

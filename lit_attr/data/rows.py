@@ -1,0 +1,114 @@
+"""Rows of token ids from a dataset, in the order in which goodfire-ai/spd trains on them."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch.utils.data import DataLoader
+
+from lit_attr.data.hub import require
+from lit_attr.data.spec import DatasetSpec
+from lit_attr.data.tokenizer import load_tokenizer
+from lit_attr.errors import DataError
+
+Rows = Int[np.ndarray, "row seq"]
+
+# Texts that are joined and tokenized together, and into how many pieces they are cut: both decide where rows begin.
+_TEXTS_AT_ONCE = 1000
+_PIECES = 20
+_BUILDERS = {".txt": "text", ".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+
+
+def read_rows(spec: DatasetSpec, skip_batches: int = 0) -> Iterator[Rows]:
+    """Rows of `max_seq_len` token ids, a batch of source rows at a time.
+
+    Args:
+        spec: Of the dataset. Where `spec.order_needs_all_rows`, the order is that before the last shuffle.
+        skip_batches: Batches of source rows to leave out at the beginning.
+
+    Raises:
+        DataError: If the dataset or its tokenizer cannot be had, or a row is not as described.
+    """
+    dataset = _open(spec)
+    if spec.streaming:
+        dataset = dataset.shuffle(seed=spec.seed, buffer_size=spec.buffer_size)
+    else:
+        dataset = dataset.shuffle(seed=spec.seed)
+        if spec.is_tokenized and spec.shuffle_each_epoch:
+            dataset = dataset.select(loader_order(len(dataset), spec.seed))
+    batches = dataset.iter(batch_size=_TEXTS_AT_ONCE)
+    tokenizer = None if spec.is_tokenized else load_tokenizer(spec.tokenizer or "")
+    eos = spec.eos_token or (tokenizer.eos_token if tokenizer else None)
+    if tokenizer is not None and eos is None:
+        raise DataError(f"tokenizer {spec.tokenizer!r} has no end-of-text token: name it with --data.dataset.eos_token")
+    for number, batch in enumerate(islice(batches, skip_batches, None), start=skip_batches):
+        if spec.column_name not in batch:
+            raise DataError(f"dataset {spec.dataset_name!r} has no column {spec.column_name!r}; it has {sorted(batch)}")
+        column = batch[spec.column_name]
+        if tokenizer is None:
+            yield _truncate(column, spec, number * _TEXTS_AT_ONCE)
+        else:
+            text = join_texts(column, str(eos), spec.dataset_name)
+            yield _cut([token for ids in tokenizer.encode(pieces(text)) for token in ids], spec.max_seq_len)
+
+
+def join_texts(texts: Sequence[str], eos: str, dataset_name: str) -> str:
+    """Texts with the end-of-text token between them.
+
+    Args:
+        texts: Some texts.
+        eos: The token.
+        dataset_name: SimpleStories may hold the token in lower case; only there it is restored.
+    """
+    joined = eos.join(texts)
+    return joined.replace(eos.lower(), eos) if "SimpleStories" in dataset_name else joined
+
+
+def pieces(text: str) -> list[str]:
+    """The text cut into 20 pieces of equally many characters, the last one shorter; tokens may break there."""
+    length = max(-(-len(text) // _PIECES), 1)
+    return [text[start : start + length] for start in range(0, len(text), length)]
+
+
+def loader_order(n_rows: int, seed: int) -> list[int]:
+    """The order in which a seeded torch DataLoader visits rows, whatever its batch size."""
+    generator = torch.Generator().manual_seed(seed)
+    rows: Any = range(n_rows)
+    loader: DataLoader[int] = DataLoader(rows, batch_size=4096, shuffle=True, generator=generator, collate_fn=list)
+    return [row for batch in loader for row in batch]
+
+
+def _cut(tokens: Sequence[int], seq_len: int) -> Rows:
+    n_rows = len(tokens) // seq_len
+    return np.asarray(tokens[: n_rows * seq_len], dtype=np.int64).reshape(n_rows, seq_len)
+
+
+def _truncate(column: Sequence[Sequence[int]], spec: DatasetSpec, first: int) -> Rows:
+    for number, ids in enumerate(column):
+        if not isinstance(ids, list | np.ndarray) or len(ids) < spec.max_seq_len:
+            found = len(ids) if isinstance(ids, list | np.ndarray) else repr(ids)[:40]
+            raise DataError(
+                f"dataset {spec.dataset_name!r}, row {first + number} (shuffled), column {spec.column_name!r}: "
+                f"expected at least {spec.max_seq_len} token ids, found {found}"
+            )
+    return np.asarray([ids[: spec.max_seq_len] for ids in column], dtype=np.int64).reshape(-1, spec.max_seq_len)
+
+
+def _open(spec: DatasetSpec) -> Any:  # noqa: ANN401 - a datasets.Dataset or IterableDataset
+    datasets = require("datasets")
+    path = Path(spec.dataset_name).expanduser()
+    where: dict[str, Any] = {"path": spec.dataset_name}
+    if path.is_file():
+        if path.suffix not in _BUILDERS:
+            raise DataError(f"{path}: expected a file ending in {', '.join(_BUILDERS)}, found {path.suffix!r}")
+        where = {"path": _BUILDERS[path.suffix], "data_files": {spec.split: str(path)}}
+    elif path.is_dir():
+        where = {"path": str(path)}
+    try:
+        return datasets.load_dataset(**where, split=spec.split, streaming=spec.streaming)
+    except Exception as error:  # anything from the hub or the files: no network, no such id, no such split
+        raise DataError(f"cannot open the dataset {spec.dataset_name!r}, split {spec.split!r}: {error}") from error

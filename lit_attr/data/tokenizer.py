@@ -1,0 +1,67 @@
+"""Tokenizers, from a local tokenizer.json or from the Hugging Face hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tokenizers import Tokenizer
+
+from lit_attr.data.hub import require
+from lit_attr.errors import DataError
+
+# Where a bare tokenizer.json does not say which token ends a text, the first of these that it has.
+_USUAL_EOS = ("<|endoftext|>", "</s>", "<eos>", "[EOS]", "<|eos|>")
+
+
+class TextTokenizer(Protocol):
+    """What tokenising a dataset asks of a tokenizer."""
+
+    eos_token: str | None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        ...
+
+
+class _FileTokenizer:
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain exceptions
+            raise DataError(f"cannot read the tokenizer {path}: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.eos_token = next((t for t in _USUAL_EOS if self._tokenizer.token_to_id(t) is not None), None)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+
+class _HubTokenizer:
+    def __init__(self, name: str) -> None:
+        transformers = require("transformers")
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        except Exception as error:  # anything from the hub: no network, no such id, no access
+            raise DataError(f"cannot load the tokenizer {name!r}: {error}") from error
+        self.eos_token: str | None = self._tokenizer.eos_token
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+
+def load_tokenizer(name: str) -> TextTokenizer:
+    """Load a tokenizer.
+
+    Args:
+        name: A tokenizer.json, a folder with one, or an id on the Hugging Face hub.
+
+    Raises:
+        DataError: If there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return _FileTokenizer(path)
+    if (path / "tokenizer.json").is_file() and not (path / "tokenizer_config.json").is_file():
+        return _FileTokenizer(path / "tokenizer.json")
+    return _HubTokenizer(name)

@@ -1,0 +1,207 @@
+"""Batches of token sequences, addressed by a global id and sharded over processes."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from lit_attr.data.cache import TokenCache
+from lit_attr.data.spec import DatasetOptions, DatasetSpec
+from lit_attr.decomposition.config import RunConfig, read_yaml
+from lit_attr.decomposition.locate import locate_model_config, locate_run
+from lit_attr.errors import ConfigurationError, DataError
+from lit_attr.harvest.tokens import TokenBatch, open_tokens
+from lit_attr.storage.roots import output_root
+
+WHOLE_DATASET: Literal["whole_dataset"] = "whole_dataset"
+# Rows that go into a fingerprint, evenly spaced.
+_FINGERPRINT_ROWS = 1024
+_CACHES = "token_cache"
+_TOKENIZER = "tokenizer.json"
+
+
+class TokenDataModule(LightningDataModule):
+    """Batches of token sequences, sharded over processes.
+
+    Batch i holds rows `i * batch_size` to `(i + 1) * batch_size` of the data, however many processes there are; process
+    r of w takes the batches with `i % w == r`. All processes take the same number of steps, the last of them empty
+    where the batches do not divide.
+
+    The data is a token file, or the dataset that the run was trained on. `prepare_data` tokenizes a dataset into a
+    cache under the output root, once: one process on each machine, the others wait. `setup` opens the data on every
+    process; it is memory-mapped, and read as it is needed.
+
+    Args:
+        tokens: A .npy file of token ids, n_sequences x seq_len, of any integer dtype. Without it, the run's own
+            dataset.
+        batch_size: Sequences in a batch; the last batch may have fewer.
+        n_batches: Batches to harvest, counted over all processes, or `whole_dataset`; no more than the data has.
+        dataset: Changes to the run's own dataset.
+        run: The run whose dataset is used; on the command line it is the model's.
+
+    Raises:
+        ConfigurationError: If a number is not positive, or neither tokens nor a run are given.
+    """
+
+    def __init__(
+        self,
+        tokens: str | Path | None = None,
+        batch_size: int = 32,
+        n_batches: int | Literal["whole_dataset"] = WHOLE_DATASET,
+        dataset: DatasetOptions = DatasetOptions(),  # noqa: B008 - frozen
+        run: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigurationError(f"data.batch_size must be at least 1, found {batch_size}")
+        if n_batches != WHOLE_DATASET and n_batches < 1:
+            raise ConfigurationError(f"data.n_batches must be at least 1, or {WHOLE_DATASET!r}, found {n_batches}")
+        if tokens is None and run is None:
+            raise ConfigurationError("neither data.tokens nor a run whose dataset could be used")
+        if tokens is not None and (changes := {k: v for k, v in asdict(dataset).items() if v is not None}):
+            raise ConfigurationError(f"data.tokens and data.dataset both say what the data is: drop one of {changes}")
+        self.save_hyperparameters(ignore=["run"])
+        self.batch_size = batch_size
+        self._run = run
+        self._rows: np.ndarray | None = None
+        self._order: np.ndarray | None = None
+
+    @cached_property
+    def spec(self) -> DatasetSpec | None:
+        """The dataset, completely described; None for a token file."""
+        if self.hparams["tokens"] is not None or self._run is None:
+            return None
+        return dataset_of_run(self._run, self.hparams["dataset"])
+
+    def _cache(self, spec: DatasetSpec) -> TokenCache:
+        return TokenCache(spec, output_root() / _CACHES, rank_zero_info)
+
+    def prepare_data(self) -> None:
+        """Tokenize as many rows as are needed, where that is not done yet.
+
+        Raises:
+            DataError: If the dataset or its tokenizer cannot be had, or is not as described.
+        """
+        if self.spec is not None:
+            wanted = self.hparams["n_batches"]
+            self._cache(self.spec).prepare(None if wanted == WHOLE_DATASET else wanted * self.batch_size)
+
+    def setup(self, stage: str = "predict") -> None:
+        """Open the data.
+
+        Args:
+            stage: As Lightning names it.
+
+        Raises:
+            DataError: If a file is missing, damaged, empty, or holds something else.
+        """
+        if self.spec is None:
+            self._rows = open_tokens(Path(self.hparams["tokens"]))
+        else:
+            self._rows, self._order = self._cache(self.spec).open()
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All sequences of the data, memory-mapped; after `setup`."""
+        if self._rows is None:
+            self.setup()
+        if self._rows is None:
+            raise DataError("token data is not open")
+        return self._rows
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens in a sequence."""
+        return self.rows.shape[1]
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of the harvest, over all processes."""
+        there = -(-len(self.rows) // self.batch_size)
+        wanted = self.hparams["n_batches"]
+        return there if wanted == WHOLE_DATASET else min(wanted, there)
+
+    def batch(self, batch_id: int) -> Int[Tensor, "batch seq"]:
+        """The token ids of a batch: a function of its id and the data alone.
+
+        Args:
+            batch_id: From 0 to `n_batches - 1`.
+
+        Raises:
+            DataError: If there is no such batch.
+        """
+        if not 0 <= batch_id < self.n_batches:
+            raise DataError(f"no batch {batch_id}: the harvest has batches 0 to {self.n_batches - 1}")
+        places: Any = slice(batch_id * self.batch_size, (batch_id + 1) * self.batch_size)
+        if self._order is not None:
+            places = self._order[places]
+        return torch.from_numpy(self.rows[places].astype(np.int64))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, dtype and up to 1,024 evenly spaced rows of the data, in hexadecimal."""
+        sampled = np.unique(np.linspace(0, len(self.rows) - 1, _FINGERPRINT_ROWS).astype(np.int64))
+        digest = hashlib.sha256(f"{self.rows.shape} {self.rows.dtype.str}\n".encode())
+        digest.update(np.ascontiguousarray(self.rows[sampled]).data)
+        return digest.hexdigest()
+
+    def predict_dataloader(self) -> "BatchStream":
+        """The batches of this process."""
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return BatchStream(self, rank, world_size)
+
+
+class BatchStream:
+    """The batches of one process, in order.
+
+    It yields whole batches and is no DataLoader, so that Lightning neither shards nor rebatches it.
+
+    Args:
+        data: Where batches come from.
+        rank: Of the process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, data: TokenDataModule, rank: int, world_size: int) -> None:
+        self.data = data
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return -(-self.data.n_batches // self.world_size)
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        for step in range(len(self)):
+            batch_id = step * self.world_size + self.rank
+            if batch_id < self.data.n_batches:
+                yield TokenBatch(batch_id, self.data.batch(batch_id))
+            else:
+                yield TokenBatch(-1, torch.empty(0, self.data.seq_len, dtype=torch.int64))
+
+
+def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:
+    """The dataset that a run was trained on.
+
+    Args:
+        run: As for `load_run`.
+        changes: What is not None replaces the run's own.
+
+    Raises:
+        RunNotFoundError: If the run is nowhere.
+        RunFormatError: If its configuration is not understood.
+        DataError: If the dataset has texts and no tokenizer is named.
+    """
+    files = locate_run(run)
+    config = RunConfig.load(files.config)
+    folders = [files.config.parent, locate_model_config(config.pretrained_name, files.config.parent).parent]
+    tokenizer = next((folder / _TOKENIZER for folder in folders if (folder / _TOKENIZER).is_file()), None)
+    return DatasetSpec.resolve(read_yaml(files.config), changes, tokenizer)
