@@ -1,5 +1,6 @@
 """`lit-attr predict`: the harvest, on Lightning's command line."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 
@@ -68,4 +69,10 @@ def run(arguments: Sequence[str]) -> None:
     Args:
         arguments: Those after `predict`.
     """
+    log = logging.getLogger("lit_attr")
+    log.setLevel(logging.INFO)
+    if not log.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("lit_attr: %(message)s"))
+        log.addHandler(handler)
     build_cli(arguments)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from lit_attr.data.spec import DatasetSpec
 from lit_attr.errors import DataError, StorageError
 from lit_attr.storage.files import make_folder, publish
 
+_log = logging.getLogger(__name__)
 _DTYPE = np.dtype("<i4")
 _PATIENCE = 30.0  # seconds between two words to a waiting user
 
@@ -44,13 +45,11 @@ class TokenCache:
     Args:
         spec: Of the dataset.
         root: Folder of all caches.
-        say: Takes messages to the user.
     """
 
-    def __init__(self, spec: DatasetSpec, root: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(self, spec: DatasetSpec, root: Path) -> None:
         self.spec = spec
         self.folder = root / _digest(spec)
-        self._say = say
 
     @property
     def _tokens(self) -> Path:
@@ -94,12 +93,12 @@ class TokenCache:
                         self._extend(n_rows)
                     return
             except Timeout:
-                self._say(f"lit_attr: waiting for another process to tokenize into {self.folder}")
+                _log.info(f"waiting for another process to tokenize into {self.folder}")
 
     def _extend(self, n_rows: int | None) -> None:
         wanted = None if self.spec.order_needs_all_rows else n_rows
         done = self.progress()
-        self._say(f"lit_attr: tokenizing {self.spec.dataset_name} into {self.folder} ({done.n_rows} rows are there)")
+        _log.info(f"tokenizing {self.spec.dataset_name} into {self.folder} ({done.n_rows} rows are there)")
         publish(self.folder / "spec.json", lambda file: file.write(json.dumps(asdict(self.spec), indent=1).encode()))
         try:
             with open(self._tokens, "ab") as file:

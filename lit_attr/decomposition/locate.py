@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lit_attr.decomposition.download import download_run, download_target
+from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, newest_checkpoint
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.errors import RunFormatError, RunNotFoundError
 from lit_attr.storage.roots import output_root
 
-RUN_CONFIG = "final_config.yaml"
-MODEL_CONFIG = "model_config.yaml"
-_CHECKPOINT_SUFFIXES = (".pth", ".pt")
+_TARGETS = "pretrain_cache"
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class RunFiles:
 
 
 def locate_run(run: str | os.PathLike[str]) -> RunFiles:
-    """Find a decomposition run.
+    """Find a decomposition run; download it where no cache answers a reference.
 
     Args:
         run: A run directory, a checkpoint file, or a wandb reference. A text that has the form of a reference is one;
             write `./` before a relative path of that form.
 
     Raises:
-        RunNotFoundError: If there is no such path, or no cache answers the reference.
+        RunNotFoundError: If there is no such path, or neither a cache nor wandb answers the reference.
         RunFormatError: If the directory holds no configuration or no checkpoint.
     """
     reference = RunReference.match(run) if isinstance(run, str) else None
@@ -58,19 +58,18 @@ def _locate_reference(reference: RunReference) -> RunFiles:
     root = output_root()
     # The second is where training writes; both hold a run in the same form.
     places = [root / "runs" / reference.folder, root / "spd" / reference.run_id]
-    problems = []
     for place in places:
-        if not place.is_dir():
-            problems.append(f"{place} (not there)")
-            continue
-        try:
-            return _complete(place, reference.run_id, latest_checkpoint(place))
-        except RunFormatError as error:
-            problems.append(f"{place} ({error})")
-    raise RunNotFoundError(
-        f"no cache holds the run {reference}; looked in {'; '.join(problems)}. "
-        "Put its final_config.yaml and model_<step>.pth there, or set LIT_ATTR_OUT_DIR to the folder above"
-    )
+        if (place / RUN_CONFIG).is_file():
+            try:
+                return _complete(place, reference.run_id, latest_checkpoint(place))
+            except RunFormatError:
+                continue  # incomplete, such as an interrupted copy: another place, or wandb, may have the whole run
+    try:
+        download_run(reference, places[0])
+    except RunNotFoundError as error:
+        looked_in = ", ".join(str(place) for place in places)
+        raise RunNotFoundError(f"no cache holds the run {reference} (looked in {looked_in}), and {error}") from error
+    return _complete(places[0], reference.run_id, latest_checkpoint(places[0]))
 
 
 def _complete(folder: Path, run_id: str, checkpoint: Path) -> RunFiles:
@@ -86,38 +85,35 @@ def latest_checkpoint(folder: Path) -> Path:
     Raises:
         RunFormatError: If there is none, or if there are several and one carries no step.
     """
-    found = sorted(p for p in folder.iterdir() if p.name.startswith("model") and p.suffix in _CHECKPOINT_SUFFIXES)
-    # A decomposition's own checkpoints end in .pth; a target's .pt beside them is not one of them.
-    found = [p for p in found if p.suffix == ".pth"] or found
-    if not found:
-        raise RunFormatError(f"no checkpoint (model_<step>.pth) in {folder}")
-    if len(found) == 1:
-        return found[0]
-    steps = {path: path.name.split(path.suffix)[0].rpartition("_")[2] for path in found}
-    if odd := [path.name for path, step in steps.items() if not step.isdecimal()]:
-        raise RunFormatError(
-            f"several checkpoints in {folder}, of which {odd} carry no step (model_<step>.pth): name the file to load"
-        )
-    return max(found, key=lambda path: int(steps[path]))
+    return folder / newest_checkpoint((path.name for path in folder.iterdir()), str(folder))
 
 
 def locate_model_config(name: str | None, run_folder: Path) -> Path:
-    """Find the architecture of a decomposition's target model; its weights are in the decomposition's checkpoint.
+    """Find the architecture of a decomposition's target model; download it where no cache answers a reference.
+
+    The weights are in the decomposition's own checkpoint.
 
     Args:
         name: The run's `pretrained_model_name`: a reference, or a local checkpoint or folder; None where it has none.
         run_folder: The decomposition run's folder, the first to be searched.
 
     Raises:
-        RunNotFoundError: If no place holds a `model_config.yaml`.
+        RunNotFoundError: If no place holds a `model_config.yaml`, and wandb has none.
     """
     places = list(_model_config_places(name, run_folder))
     for place in places:
         if (place / MODEL_CONFIG).is_file():
             return place / MODEL_CONFIG
-    raise RunNotFoundError(
-        f"no {MODEL_CONFIG} for the target model {name!r}; looked in {', '.join(str(place) for place in places)}"
-    )
+    reference = RunReference.match(name) if name else None
+    looked_in = f"looked in {', '.join(str(place) for place in places)}"
+    if reference is None:
+        raise RunNotFoundError(f"no {MODEL_CONFIG} for the target model {name!r}; {looked_in}")
+    folder = output_root() / _TARGETS / reference.folder
+    try:
+        download_target(reference, folder)
+    except RunNotFoundError as error:
+        raise RunNotFoundError(f"no {MODEL_CONFIG} for the target model {name!r} ({looked_in}), and {error}") from error
+    return folder / MODEL_CONFIG
 
 
 def _model_config_places(name: str | None, run_folder: Path) -> Iterable[Path]:
@@ -125,7 +121,7 @@ def _model_config_places(name: str | None, run_folder: Path) -> Iterable[Path]:
     if reference is not None:
         # The tree that the run lies in (<root>/runs/<run>, <root>/spd/<run>) comes before the configured root.
         for root in (*run_folder.parents[:2], output_root()):
-            yield root / "pretrain_cache" / reference.folder
+            yield root / _TARGETS / reference.folder
         yield run_folder
     elif name:
         for base in dict.fromkeys((run_folder, Path.cwd())):

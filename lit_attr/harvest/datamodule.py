@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_attr.data.cache import TokenCache
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
 from lit_attr.decomposition.config import RunConfig, read_yaml
 from lit_attr.decomposition.locate import locate_model_config, locate_run
+from lit_attr.decomposition.names import TOKENIZER
 from lit_attr.errors import ConfigurationError, DataError
 from lit_attr.harvest.tokens import TokenBatch, open_tokens
 from lit_attr.storage.roots import output_root
@@ -26,7 +26,6 @@ WHOLE_DATASET: Literal["whole_dataset"] = "whole_dataset"
 # Rows that go into a fingerprint, evenly spaced.
 _FINGERPRINT_ROWS = 1024
 _CACHES = "token_cache"
-_TOKENIZER = "tokenizer.json"
 
 
 class TokenDataModule(LightningDataModule):
@@ -83,7 +82,7 @@ class TokenDataModule(LightningDataModule):
         return dataset_of_run(self._run, self.hparams["dataset"])
 
     def _cache(self, spec: DatasetSpec) -> TokenCache:
-        return TokenCache(spec, output_root() / _CACHES, rank_zero_info)
+        return TokenCache(spec, output_root() / _CACHES)
 
     def prepare_data(self) -> None:
         """Tokenize as many rows as are needed, where that is not done yet.
@@ -203,5 +202,5 @@ def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:
     files = locate_run(run)
     config = RunConfig.load(files.config)
     folders = [files.config.parent, locate_model_config(config.pretrained_name, files.config.parent).parent]
-    tokenizer = next((folder / _TOKENIZER for folder in folders if (folder / _TOKENIZER).is_file()), None)
+    tokenizer = next((folder / TOKENIZER for folder in folders if (folder / TOKENIZER).is_file()), None)
     return DatasetSpec.resolve(read_yaml(files.config), changes, tokenizer)

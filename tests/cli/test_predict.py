@@ -55,7 +55,7 @@ def test_print_config(given, capsys):
     ("change", "message"),
     [
         (["--model.run", "/nowhere"], "no run at '/nowhere'"),
-        (["--model.run", "s-zzzzzzzz"], "no cache holds the run goodfire/spd/runs/s-zzzzzzzz; looked in"),
+        (["--model.run", "s-zzzzzzzz"], "no cache holds the run goodfire/spd/runs/s-zzzzzzzz (looked in"),
         (["--data.tokens", "/nowhere.npy"], "no token file at /nowhere.npy"),
         (["--trainer.precision", "bf16-true"], "trainer.precision 'bf16-true' is not supported"),
         (["--trainer.fast_dev_run", "true"], "trainer.limit_predict_batches is 1 (fast_dev_run sets it too)"),
