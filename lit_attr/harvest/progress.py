@@ -1,6 +1,8 @@
-"""Progress of a harvest on a terminal."""
+"""Progress of a harvest: a bar on a terminal, a line from time to time elsewhere, and figures for the logger."""
 
+import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -8,15 +10,26 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from lit_attr.harvest.tokens import TokenBatch
 
+# Seconds between two lines, and between two entries in the logger.
+_HEARTBEAT = 30.0
+
 
 class HarvestProgress(TQDMProgressBar):
-    """A bar with batches done of all, tokens per second over all processes, and the time that is left."""
+    """Batches done of all, tokens per second over all processes, and the time that is left.
+
+    On a terminal it is a bar. Without one, a line every 30 seconds and at the end, as logs of cluster jobs want it. The
+    trainer's logger, if there is one, gets `tokens_per_second`, `batches` and `coverage` (the share of batches done) as
+    often.
+    """
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
+        if not sys.stdout.isatty():
+            self.disable()
         super().on_predict_start(trainer, pl_module)
-        self._started = time.monotonic()
+        self._started = self._reported = time.monotonic()
         self._n_tokens = 0
+        self._n_steps = 0
 
     def on_predict_batch_end(
         self,
@@ -29,6 +42,35 @@ class HarvestProgress(TQDMProgressBar):
     ) -> None:
         """Show the rate so far, taking the other processes to be as fast as this one."""
         self._n_tokens += batch.tokens.numel() * trainer.world_size
-        rate = self._n_tokens / (time.monotonic() - self._started)
-        self.predict_progress_bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
+        self._n_steps += 1
+        self.predict_progress_bar.set_postfix_str(f"{self._rate():,.0f} tokens/s", refresh=False)
         super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        if time.monotonic() - self._reported >= _HEARTBEAT:
+            self._report(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how it ended."""
+        super().on_predict_end(trainer, pl_module)
+        self._report(trainer)
+
+    def _rate(self) -> float:
+        return self._n_tokens / (time.monotonic() - self._started)
+
+    def _report(self, trainer: Trainer) -> None:
+        self._reported = time.monotonic()
+        n_all = int(sum(trainer.num_predict_batches))
+        seconds_left = (self._reported - self._started) / max(self._n_steps, 1) * (n_all - self._n_steps)
+        if self.is_disabled and trainer.is_global_zero:
+            ours = "" if trainer.world_size == 1 else f" of each of {trainer.world_size} processes"
+            left = timedelta(seconds=round(seconds_left))
+            line = f"lit_attr: {self._n_steps}/{n_all} batches{ours}, {self._rate():,.0f} tokens/s, {left} left"
+            print(line, flush=True)
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(
+                {
+                    "tokens_per_second": self._rate(),
+                    "batches": self._n_steps * trainer.world_size,
+                    "coverage": self._n_steps / n_all,
+                },
+                step=self._n_steps,
+            )

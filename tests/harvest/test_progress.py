@@ -1,0 +1,78 @@
+import re
+
+import pytest
+from lightning.pytorch.loggers import Logger
+
+from lit_attr.harvest import progress
+from lit_attr.harvest.harvester import AttributionHarvester
+from lit_attr.harvest.progress import HarvestProgress
+from lit_attr.harvest.writer import StorageWriter
+from tests.harvest.runs import QUIET
+from tests.toys import write_run, write_tokens
+
+
+class Recorder(Logger):
+    def __init__(self):
+        self.metrics, self.hparams = [], {}
+
+    name, version = "recorder", 0
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics.append((step, metrics))
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        self.hparams = dict(params)
+
+
+@pytest.fixture
+def harvest(tmp_path):
+    from lightning.pytorch import Trainer
+
+    from lit_attr.harvest.datamodule import TokenDataModule
+
+    def run(logger=False):
+        callbacks = [HarvestProgress(), StorageWriter(tmp_path / "results")]
+        trainer = Trainer(**{**QUIET, "enable_progress_bar": True, "logger": logger}, callbacks=callbacks)
+        data = TokenDataModule(write_tokens(tmp_path / "t.npy", 5), batch_size=2)
+        trainer.predict(AttributionHarvester(write_run(tmp_path / "run")), datamodule=data)
+
+    return run
+
+
+def test_without_a_terminal_a_line_from_time_to_time_and_at_the_end(harvest, capfd, monkeypatch):
+    monkeypatch.setattr(progress, "_HEARTBEAT", 0.0)
+    harvest()
+    lines = [line for line in capfd.readouterr().out.splitlines() if line]
+    assert [re.match(r"lit_attr: (\d/3) batches, [\d,]+ tokens/s, 0:00:0\d left$", line)[1] for line in lines] == [
+        "1/3",
+        "2/3",
+        "3/3",
+        "3/3",
+    ]
+
+
+def test_a_short_harvest_has_one_line(harvest, capfd):
+    harvest()
+    out = capfd.readouterr().out
+    assert out.count("\n") == 1
+    assert out.startswith("lit_attr: 3/3 batches")
+    assert "Predicting" not in out
+
+
+def test_on_a_terminal_a_bar(harvest, capfd, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    harvest()
+    out = capfd.readouterr().out
+    assert re.search(r"3/3 .* tokens/s\]", out)
+    assert "batches," not in out
+
+
+def test_the_logger_gets_rate_coverage_and_configuration(harvest, monkeypatch):
+    monkeypatch.setattr(progress, "_HEARTBEAT", 0.0)
+    logger = Recorder()
+    harvest(logger)
+    assert [step for step, _ in logger.metrics] == [1, 2, 3, 3]
+    assert [m["coverage"] for _, m in logger.metrics] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert all(m["tokens_per_second"] > 0 for _, m in logger.metrics)
+    assert logger.hparams["batch_size"] == 2
+    assert logger.hparams["engine"] == "autograd"
