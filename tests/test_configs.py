@@ -4,7 +4,6 @@ import pytest
 import yaml
 
 from lit_attr.cli.predict import build_cli
-from lit_attr.data.spec import DatasetOptions
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from tests.toys import write_run, write_tokens
@@ -23,8 +22,6 @@ def test_config_is_parsed_and_instantiated(path, tmp_path):
         for key, value in given[section].items():
             if key == "tokens":  # given on the command line here
                 continue
-            if key == "dataset":
-                value = DatasetOptions(**value)
             assert found[key] == value, (section, key)
     assert cli.trainer.predict_loop.inference_mode is False
 

@@ -70,7 +70,9 @@ class TokenDataModule(LightningDataModule):
             raise ConfigurationError(f"data.tokens and data.dataset both say what the data is: drop one of {changes}")
         self.save_hyperparameters(ignore=["run"])
         self.batch_size = batch_size
+        # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
         self._run = run
+        self._dataset = dataset
         self._rows: np.ndarray | None = None
         self._order: np.ndarray | None = None
 
@@ -79,7 +81,7 @@ class TokenDataModule(LightningDataModule):
         """The dataset, completely described; None for a token file."""
         if self.hparams["tokens"] is not None or self._run is None:
             return None
-        return dataset_of_run(self._run, self.hparams["dataset"])
+        return dataset_of_run(self._run, self._dataset)
 
     def _cache(self, spec: DatasetSpec) -> TokenCache:
         return TokenCache(spec, output_root() / _CACHES)
