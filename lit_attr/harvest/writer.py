@@ -1,6 +1,7 @@
 """Writing the result of a harvest."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ class StorageWriter(Callback):
             "configuration": configuration,
         }
         if isinstance(data, TokenDataModule):
-            configuration["data"] = _settings(data.hparams)
+            dataset = asdict(data.spec) if data.spec else None  # complete, not only what was changed
+            configuration["data"] = {**_settings(data.hparams), "dataset": dataset}
             provenance["data_fingerprint"] = data.fingerprint()
             provenance["data_shape"] = list(data.rows.shape)
             provenance["n_batches"] = data.n_batches

@@ -37,7 +37,12 @@ def test_place_and_provenance(run, tokens, tmp_path):
     assert provenance["data_fingerprint"] == TokenDataModule(tokens).fingerprint()
     assert (provenance["engine"], provenance["precision"], provenance["n_tokens"]) == ("autograd", "32-true", 24)
     assert provenance["configuration"]["model"]["ci_threshold"] == 0.25
-    assert provenance["configuration"]["data"] == {"tokens": str(tokens), "batch_size": 2, "n_batches": "whole_dataset"}
+    assert provenance["configuration"]["data"] == {
+        "tokens": str(tokens),
+        "batch_size": 2,
+        "n_batches": "whole_dataset",
+        "dataset": None,
+    }
     assert provenance["configuration"]["writer"] == {"out_dir": str(tmp_path / "results")}
     assert set(provenance["n_alive"]) == set(stored.ci_sum)
 

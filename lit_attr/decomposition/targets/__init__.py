@@ -50,4 +50,4 @@ def build_target(architecture: str, options: dict[str, Any]) -> TargetModel:
         expected = type(known[name].default)
         if not (isinstance(value, expected) or (expected is float and isinstance(value, int))):
             raise RunFormatError(f"model_config.yaml: {name} must be of type {expected.__name__}, found {value!r}")
-    return model_class(config_class(**options))
+    return model_class(config_class(**{name: type(known[name].default)(value) for name, value in options.items()}))
