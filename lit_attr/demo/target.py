@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_attr.decomposition.targets.gpt2_simple import GPT2Simple, GPT2SimpleConfig
+
+_POSITION_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,22 @@ class TargetTraining:
         steps: Optimisation steps.
         batch_size: Stories in a step.
         learning_rate: At its height; it rises over the first steps and falls to zero as a cosine.
-        weight_decay: Keeps the matrices near low rank, so that they decompose into few components.
+        attention_decay: Weight decay of the attention; it keeps the matrices near low rank, so that they decompose
+            into few components.
+        mlp_decay: Weight decay of the MLPs. So great that next to nothing stays in them, and the attention does the work: what
+            goes through an MLP goes on through more matrices than a reader can follow in a first example.
+        shared_position: Length of a direction that all positions have in common at first. Beside it a token is a small
+            part of what a norm sees, so that the norms are nearly linear in it. Without it the gradient along an
+            embedding is close to zero whatever the embedding does, because a norm does not see the length of its input.
         seed: Of initial weights and batches.
     """
 
-    steps: int = 2500
+    steps: int = 1200
     batch_size: int = 64
     learning_rate: float = 3e-3
-    weight_decay: float = 0.1
+    attention_decay: float = 1.0
+    mlp_decay: float = 30.0
+    shared_position: float = 3.0
     seed: int = 0
 
 
@@ -43,13 +54,9 @@ def train_target(config: GPT2SimpleConfig, tokens: Int[Tensor, "story seq"], tra
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        model = GPT2Simple(config)
-        nn.init.normal_(model.wte.weight, std=config.n_embd**-0.5)
-        nn.init.normal_(model.wpe.weight, std=0.1 * config.n_embd**-0.5)
-        optimiser = torch.optim.AdamW(
-            model.parameters(), training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: cosine(step, training.steps))
+        model = _initial(config, training.shared_position)
+        optimiser = torch.optim.AdamW(_decay_groups(model, training), training.learning_rate, betas=(0.9, 0.95))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(cosine, steps=training.steps))
         for _ in range(training.steps):
             batch = tokens[torch.randint(len(tokens), (training.batch_size,))]
             loss = next_word_loss(model, batch)
@@ -73,3 +80,24 @@ def cosine(step: int, steps: int, warmup: float = 0.03) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def _initial(config: GPT2SimpleConfig, shared_position: float) -> GPT2Simple:
+    model = GPT2Simple(config)
+    std = config.n_embd**-0.5
+    nn.init.normal_(model.wte.weight, std=std)
+    nn.init.normal_(model.wpe.weight, std=_POSITION_SPREAD * std)
+    shared = torch.randn(config.n_embd)
+    shared -= shared.mean()  # the norms would take the mean away
+    with torch.no_grad():
+        model.wpe.weight += shared_position * shared / shared.norm()
+    return model
+
+
+def _decay_groups(model: GPT2Simple, training: TargetTraining) -> list[dict[str, object]]:
+    decay = {"attn": training.attention_decay, "mlp": training.mlp_decay}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        part = next((value for key, value in decay.items() if f".{key}." in name), 0.0)
+        groups.setdefault(part, []).append(parameter)
+    return [{"params": parameters, "weight_decay": value} for value, parameters in groups.items()]
