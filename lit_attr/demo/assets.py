@@ -13,7 +13,7 @@ def run_folder(seed: int = 0, assets: Path = ASSETS) -> Path:
     """The folder of the demo's decomposition run.
 
     Args:
-        seed: Of the decomposition; 0 is the demo's run, the others are there to see whether a result depends on the seed.
+        seed: Of the decomposition; 0 is the demo's run, the others show whether a result depends on the seed.
         assets: Above it.
     """
     return assets / "runs" / f"demo-s-litdemo{seed}"

@@ -1,4 +1,4 @@
-"""Build the demo: tokens, a target model, its decomposition for three seeds, and the figures that say how good they are.
+"""Build the demo: stories, a target model, its decomposition for three seeds, and figures that say how good they are.
 
     python -m lit_attr.demo.build --out DIR
 

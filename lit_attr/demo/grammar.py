@@ -1,8 +1,8 @@
 """A grammar of short stories: pronouns agree with a name seen earlier, verbs with their subject, and objects come back.
 
-A story is about one thing and its owner: a girl, a boy, or several children. It begins with the owner's name or comes to
-it within a few words; from there on the owner is the name or a pronoun that agrees, and the thing keeps its noun and its
-adjective. Animals come alone or in twos or more, and `was` or `were` follows from that.
+A story is about one thing and its owner: a girl, a boy, or several children. It begins with the owner's name or comes
+to it within a few words; from there on the owner is the name or a pronoun that agrees, and the thing keeps its noun and
+its adjective. Animals come alone or in twos or more, and `was` or `were` follows from that.
 
 The several are there for the sake of the other two: without them one gender could be the default, and only the names of
 the other would have to be noticed.
@@ -33,7 +33,8 @@ THINGS = ("ball", "kite", "hat", "boat", "drum", "cake")
 PLACES = ("garden", "park", "house", "forest")
 LOOKS = ("red", "blue", "green", "new")
 MOODS = ("happy", "tired", "hungry", "loud")
-_FUNCTION_WORDS = ("the", "a", "two", "had", "saw", "liked", "followed", "took", "went", "to", "in", "near", "one", "day")
+_VERBS_OF_ACTION = ("had", "saw", "liked", "followed", "took", "went")
+_SMALL_WORDS = ("the", "a", "two", "to", "in", "near", "one", "day")
 
 
 def vocabulary() -> list[str]:
@@ -41,8 +42,21 @@ def vocabulary() -> list[str]:
     pronouns = [word for forms in PRONOUNS.values() for word in forms]
     animals = [word for pair in ANIMALS.items() for word in pair]
     names = [name for of_kind in NAMES.values() for name in of_kind]
-    words = [START, STOP, *names, *pronouns, *animals, *VERBS.values(), *THINGS, *PLACES, *LOOKS, *MOODS]
-    return list(dict.fromkeys([*words, *_FUNCTION_WORDS]))
+    words = [
+        START,
+        STOP,
+        *names,
+        *pronouns,
+        *animals,
+        *VERBS.values(),
+        *THINGS,
+        *PLACES,
+        *LOOKS,
+        *MOODS,
+        *_VERBS_OF_ACTION,
+        *_SMALL_WORDS,
+    ]
+    return list(dict.fromkeys(words))
 
 
 @dataclass(frozen=True)
@@ -66,9 +80,7 @@ def story(rng: random.Random, n_words: int) -> list[str]:
     """
     kind = rng.choice(tuple(NAMES))
     name = rng.choice(NAMES[kind])
-    cast = _Cast(
-        ["the", name] if kind == "several" else [name], *PRONOUNS[kind], rng.choice(LOOKS), rng.choice(THINGS)
-    )
+    cast = _Cast(["the", name] if kind == "several" else [name], *PRONOUNS[kind], rng.choice(LOOKS), rng.choice(THINGS))
     words = [START, *_opening(rng, cast), STOP]
     while len(words) < n_words:
         words += [*rng.choice(_SENTENCES)(rng, cast), STOP]

@@ -1,4 +1,4 @@
-"""What the target model does when the name in a story is exchanged: the proof, without attributions, of the mechanism."""
+"""What the target model does when the name in a story is exchanged: the mechanism shown without attributions."""
 
 from dataclasses import dataclass
 
@@ -33,8 +33,8 @@ def exchange_names(
 ) -> Intervention:
     """Exchange the gender of the name in stories, and see whether the pronoun's logits follow.
 
-    Of the stories about one person, those count in which the first pronoun is one of the two words. A name changes into the
-    name of the same place in the other gender's list.
+    Of the stories about one person, those count in which the first pronoun is one of the two words. A name changes into
+    the name of the same place in the other gender's list.
 
     Args:
         target: From token ids to logits.

@@ -1,11 +1,12 @@
 """A mechanism read from attributions: from a name, through attention, to the pronoun that it asks for.
 
-A name is some words away from the pronoun, and only attention carries anything from one position to another. The chain is
+A name is some words away from the pronoun, and only attention carries anything from one position to another. The chain
+is
 
-    token -> value component (L.attn.v) -> attention-output component (L.attn.o) -> logit of one word minus that of another
+    token -> value component (L.attn.v) -> attention-output component (L.attn.o) -> logit of a word minus that of another
 
-and a token's score is the sum over all chains, in all blocks L, of the products of the three edges. All edges are signed
-sums over a data set, so each is normalised first, as attributions are at query time:
+and a token's score is the sum over all chains, in all blocks L, of the products of the three edges. All edges are
+signed sums over a data set, so each is normalised first, as attributions are at query time:
 
     score(t) = sum_L sum_ij  out[i] * mid[i, j] * in[j, t]
 
@@ -14,8 +15,8 @@ sums over a data set, so each is normalised first, as attributions are at query 
     in[j, t]  = embed_attr[L.attn.v][j, t] / (count[t] * rms[L.attn.v][j])
 
 `rms` is the root mean square of a component's activation. So a component between is divided once by how strongly it is
-driven (`rms`, as a target) and once by how often it matters (`ci_sum`, as a source). Without this a chain's weight would
-grow with the frequency of its components squared, and with the arbitrary lengths of the directions that they read.
+driven (`rms`, as a target) and once by how often it matters (`ci_sum`, as a source). Without this a chain's weight
+would grow with the frequency of its components squared, and with the arbitrary lengths of the directions they read.
 
 The sign of a score means something only if each component's activation is positive where it matters: see
 `lit_attr.demo.orient`.
@@ -116,9 +117,7 @@ def chains(stored: StoredAttributions, word: int, other: int) -> dict[int, Chain
             continue
         found[int(block)] = Chains(
             out=contrast @ stored.unembed_attr[layer] / stored.ci_sum[layer].clamp(min=_EPS),
-            mid=stored.regular_attr[layer][values]
-            / stored.ci_sum[values].clamp(min=_EPS)
-            / stored.rms(layer)[:, None],
+            mid=stored.regular_attr[layer][values] / stored.ci_sum[values].clamp(min=_EPS) / stored.rms(layer)[:, None],
             into=stored.embed_attr[values] / count / stored.rms(values)[:, None],
         )
     return found

@@ -1,9 +1,9 @@
 """A sign for each component.
 
-A component is the product of a direction that it reads and one that it writes; turning both around leaves it as it is, but
-turns the sign of its activation and of every attribution *to* it. A product of attributions along a chain means something
-only if the components between were given a sign, and the natural one makes a component's activation positive where it
-matters.
+A component is the product of a direction that it reads and one that it writes; turning both around leaves it as it is,
+but turns the sign of its activation and of every attribution *to* it. A product of attributions along a chain means
+something only if the components between were given a sign, and the natural one makes a component's activation positive
+where it matters.
 """
 
 import torch
@@ -15,7 +15,7 @@ from lit_attr.decomposition.model import DecomposedModel
 
 @torch.no_grad()
 def orient_(model: DecomposedModel, tokens: Int[Tensor, "story seq"]) -> None:
-    """Turn components around so that their activations, weighted with their causal importances, sum to no less than zero.
+    """Turn components around so that their activations, weighted with causal importance, do not sum to less than zero.
 
     The causal importances must not be computed from activations, as those of type `mlp` are.
 

@@ -103,8 +103,8 @@ def write_readme(assets: Path, figures: Mapping[str, Any]) -> None:
             for contrast, found in figures["intervention"].items()
         ),
         "",
-        "The attributions show it as chains from a name through value and attention-output components to the two words' "
-        "logits; `lit_attr/demo/mechanism.py` states the formula. Scores of the names, "
+        "The attributions show it as chains from a name through value and attention-output components to the two "
+        "words' logits; `lit_attr/demo/mechanism.py` states the formula. Scores of the names, "
         f"harvested over {N_HARVESTED} stories:",
         "",
     ]

@@ -24,8 +24,8 @@ class TargetTraining:
         learning_rate: At its height; it rises over the first steps and falls to zero as a cosine.
         attention_decay: Weight decay of the attention; it keeps the matrices near low rank, so that they decompose
             into few components.
-        mlp_decay: Weight decay of the MLPs. So great that next to nothing stays in them, and the attention does the work: what
-            goes through an MLP goes on through more matrices than a reader can follow in a first example.
+        mlp_decay: Weight decay of the MLPs. So great that next to nothing stays in them, and the attention does the
+            work: what goes through an MLP takes more steps than a reader can follow in a first example.
         shared_position: Length of a direction that all positions have in common at first. Beside it a token is a small
             part of what a norm sees, so that the norms are nearly linear in it. Without it the gradient along an
             embedding is close to zero whatever the embedding does, because a norm does not see the length of its input.

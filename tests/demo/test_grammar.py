@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import pytest
 from tokenizers import Tokenizer
@@ -32,7 +33,7 @@ def test_story_keeps_to_one_owner_named_before_any_pronoun(words):
 
 @pytest.mark.parametrize("words", STORIES[:50], ids=range(50))
 def test_verb_agrees_with_the_word_before_it(words):
-    for subject, verb in zip(words, words[1:], strict=False):
+    for subject, verb in pairwise(words):
         if subject in ANIMALS and verb in VERBS.values():
             assert verb == VERBS["one"]
         if subject in ANIMALS.values() and verb in VERBS.values():
