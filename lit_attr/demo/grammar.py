@@ -33,8 +33,9 @@ THINGS = ("ball", "kite", "hat", "boat", "drum", "cake")
 PLACES = ("garden", "park", "house", "forest")
 LOOKS = ("red", "blue", "green", "new")
 MOODS = ("happy", "tired", "hungry", "loud")
+_DETERMINERS = ("the", "a", "two")
 _VERBS_OF_ACTION = ("had", "saw", "liked", "followed", "took", "went")
-_SMALL_WORDS = ("the", "a", "two", "to", "in", "near", "one", "day")
+_OF_PLACE_AND_TIME = ("to", "in", "near", "one", "day")
 
 
 def vocabulary() -> list[str]:
@@ -42,20 +43,8 @@ def vocabulary() -> list[str]:
     pronouns = [word for forms in PRONOUNS.values() for word in forms]
     animals = [word for pair in ANIMALS.items() for word in pair]
     names = [name for of_kind in NAMES.values() for name in of_kind]
-    words = [
-        START,
-        STOP,
-        *names,
-        *pronouns,
-        *animals,
-        *VERBS.values(),
-        *THINGS,
-        *PLACES,
-        *LOOKS,
-        *MOODS,
-        *_VERBS_OF_ACTION,
-        *_SMALL_WORDS,
-    ]
+    words = [START, STOP, *names, *pronouns, *animals, *VERBS.values(), *THINGS, *PLACES, *LOOKS, *MOODS]
+    words += [*_DETERMINERS, *_VERBS_OF_ACTION, *_OF_PLACE_AND_TIME]
     return list(dict.fromkeys(words))
 
 

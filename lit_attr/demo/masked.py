@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -54,12 +55,12 @@ class _LeakyClamp(torch.autograd.Function):
     """Clamp to [0, 1]; below 0 a small part of the gradient passes where it would raise the value."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - torch's own signature
         ctx.save_for_backward(x)
         return x.clamp(0, 1)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
         (x,) = ctx.saved_tensors
         below = torch.where(grad < 0, _LEAK * grad, 0.0)
         return torch.where(x <= 0, below, torch.where(x <= 1, grad, 0.0))

@@ -3,7 +3,7 @@
 A name is some words away from the pronoun, and only attention carries anything from one position to another. The chain
 is
 
-    token -> value component (L.attn.v) -> attention-output component (L.attn.o) -> logit of a word minus that of another
+    token -> value component (L.attn.v) -> attention-output component (L.attn.o) -> a word's logit minus another's
 
 and a token's score is the sum over all chains, in all blocks L, of the products of the three edges. All edges are
 signed sums over a data set, so each is normalised first, as attributions are at query time:
@@ -22,7 +22,7 @@ The sign of a score means something only if each component's activation is posit
 `lit_attr.demo.orient`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,20 +80,23 @@ class Chains:
         """Sum over the block's chains from each token."""
         return self.out @ self.mid @ self.into
 
-    def strongest(self, token: int, k: int) -> list[tuple[int, int, float]]:
-        """The chains from a token that weigh most, whatever their sign.
+    def most_telling(self, tokens: Sequence[int], others: Sequence[int], k: int) -> list[tuple[int, int, float]]:
+        """The chains that tell two groups of tokens apart best.
 
         Args:
-            token: Token id.
-            k: How many.
+            tokens: Token ids that a chain should score high.
+            others: Token ids that it should score low.
+            k: How many chains.
 
         Returns:
-            Index of the attention-output component, index of the value component, product; strongest first.
+            Index of the attention-output component, index of the value component, and the difference between the mean
+            products of the two groups; the greatest difference first.
         """
-        products = self.out[:, None] * self.mid * self.into[:, token]
-        order = products.flatten().abs().topk(min(k, products.numel())).indices.tolist()
-        places = [divmod(place, products.shape[1]) for place in order]
-        return [(o, v, products[o, v].item()) for o, v in places]
+        apart = self.into[:, list(tokens)].mean(1) - self.into[:, list(others)].mean(1)
+        differences = self.out[:, None] * self.mid * apart
+        order = differences.flatten().topk(min(k, differences.numel())).indices.tolist()
+        places = [divmod(place, differences.shape[1]) for place in order]
+        return [(o, v, differences[o, v].item()) for o, v in places]
 
 
 def chains(stored: StoredAttributions, word: int, other: int) -> dict[int, Chains]:

@@ -28,5 +28,5 @@ def orient_(model: DecomposedModel, tokens: Int[Tensor, "story seq"]) -> None:
     for layer, ci in importances.items():
         components = model.components(layer)
         sign = torch.where((ci * activations[layer]).sum((0, 1)) < 0, -1.0, 1.0)
-        components.V *= sign
-        components.U *= sign[:, None]
+        components.V.mul_(sign)
+        components.U.mul_(sign[:, None])

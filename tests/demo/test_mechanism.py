@@ -56,9 +56,10 @@ def test_twice_the_data_changes_nothing(stored):
     torch.testing.assert_close(chain_scores(doubled, 2, 5), chain_scores(stored, 2, 5))
 
 
-def test_strongest_chains_come_first_and_all_of_them_sum_to_the_score(stored):
+def test_most_telling_chains_come_first_and_all_of_them_sum_to_the_difference_of_the_scores(stored):
     block = chains(stored, 2, 5)[1]
-    found = block.strongest(token=3, k=100)
+    found = block.most_telling([0, 3], [1], k=100)
     assert len(found) == COUNTS["1.attn.o"] * COUNTS["1.attn.v"]
-    assert [abs(x) for *_, x in found] == sorted((abs(x) for *_, x in found), reverse=True)
-    assert sum(x for *_, x in found) == pytest.approx(block.scores[3].item())
+    assert [x for *_, x in found] == sorted((x for *_, x in found), reverse=True)
+    expected = block.scores[[0, 3]].mean() - block.scores[1]
+    assert sum(x for *_, x in found) == pytest.approx(expected.item())
