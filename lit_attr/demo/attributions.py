@@ -1,4 +1,4 @@
-"""A small harvest in memory, gradient by gradient."""
+"""A small harvest in memory, gradient by gradient, of the edges that a name's chains are made of."""
 
 import torch
 from jaxtyping import Int
@@ -10,19 +10,24 @@ from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.demo.mechanism import StoredAttributions
 from lit_attr.storage.sums import Sums
+from lit_attr.topology.address import OUTPUT
+from lit_attr.topology.graph import Topology
 
-_TARGETS_PER_PASS = 16
+_TARGETS_PER_PASS = 20
+_CHAIN_TARGETS = (".attn.v", ".attn.o", OUTPUT)
 
 
-def harvest(model: DecomposedModel, tokens: Int[Tensor, "story seq"], batch_size: int) -> StoredAttributions:
-    """Attributions between all components, summed over stories.
+def harvest_chains(model: DecomposedModel, tokens: Int[Tensor, "story seq"], batch_size: int) -> StoredAttributions:
+    """Attributions to value components, attention-output components and the output, summed over stories.
 
     Args:
         model: The decomposed model.
         tokens: Stories.
         batch_size: Stories at a time.
     """
-    topology = trace_topology(model)
+    whole = trace_topology(model)
+    sources = {target: names for target, names in whole.sources.items() if target.endswith(_CHAIN_TARGETS)}
+    topology = Topology(whole.n_components, sources, whole.vocab_size, whole.d_model)
     alive = {layer: torch.ones(count, dtype=torch.bool) for layer, count in model.n_components.items()}
     engine = AutogradEngine(topology, alive, _TARGETS_PER_PASS)
     sums = Sums.zeros(topology, torch.float32)

@@ -18,8 +18,10 @@ signed sums over a data set, so each is normalised first, as attributions are at
 driven (`rms`, as a target) and once by how often it matters (`ci_sum`, as a source). Without this a chain's weight
 would grow with the frequency of its components squared, and with the arbitrary lengths of the directions they read.
 
-The sign of a score means something only if each component's activation is positive where it matters: see
-`lit_attr.demo.orient`.
+How to read a score: compare it with that of other tokens. Sums over a data set mix positions, and the edge from an
+embedding holds what all embeddings have in common beside what tells them apart, so scores have a part that all names
+share and that says nothing about any of them. And the sign of a difference means something only if each component's
+activation is positive where it matters: see `lit_attr.demo.orient`.
 """
 
 from collections.abc import Mapping, Sequence

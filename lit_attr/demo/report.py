@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_attr.decomposition.load import load_run
 from lit_attr.demo.assets import SEEDS, run_folder
-from lit_attr.demo.attributions import harvest
+from lit_attr.demo.attributions import harvest_chains
 from lit_attr.demo.figures import measure
 from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.intervention import exchange_names
@@ -18,7 +18,7 @@ from lit_attr.demo.mechanism import chain_scores
 
 CONTRASTS = (("her", "him"), ("she", "he"))
 N_MEASURED = 256
-N_HARVESTED = 256
+N_HARVESTED = 1024
 BATCH_SIZE = 32
 
 
@@ -33,7 +33,7 @@ def describe(assets: Path, tokens: Int[Tensor, "story seq"]) -> dict[str, Any]:
     runs: dict[str, Any] = {}
     for seed in SEEDS:
         model = load_run(run_folder(seed, assets)).model
-        attributions = harvest(model, tokens[:N_HARVESTED], BATCH_SIZE)
+        attributions = harvest_chains(model, tokens[:N_HARVESTED], BATCH_SIZE)
         scores = {}
         for word, other in CONTRASTS:
             by_token = chain_scores(attributions, ids[word], ids[other])
@@ -104,8 +104,9 @@ def write_readme(assets: Path, figures: Mapping[str, Any]) -> None:
         ),
         "",
         "The attributions show it as chains from a name through value and attention-output components to the two "
-        "words' logits; `lit_attr/demo/mechanism.py` states the formula. Scores of the names, "
-        f"harvested over {N_HARVESTED} stories:",
+        "words' logits; `lit_attr/demo/mechanism.py` states the formula. Scores of the names, harvested over "
+        f"{N_HARVESTED} stories. What counts is the difference between names: all of them share a part that says "
+        "nothing.",
         "",
     ]
     for word, other in CONTRASTS:

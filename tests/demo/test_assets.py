@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from lit_attr.decomposition.load import load_run
 from lit_attr.demo.assets import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
-from lit_attr.demo.attributions import harvest
+from lit_attr.demo.attributions import harvest_chains
 from lit_attr.demo.figures import measure
 from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.intervention import exchange_names
@@ -32,8 +32,8 @@ def stories():
 
 
 @cache
-def attributions(seed, n_stories):
-    return harvest(run(seed).model, stories()[:n_stories], BATCH_SIZE)
+def attributions(seed):
+    return harvest_chains(run(seed).model, stories()[:N_HARVESTED], BATCH_SIZE)
 
 
 def test_assets_are_below_six_megabytes():
@@ -81,14 +81,29 @@ def test_pronoun_follows_the_name_when_the_name_is_exchanged(contrast):
     assert found.male.mean() < -5
 
 
+def scores_of_names(seed, contrast):
+    scores = chain_scores(attributions(seed), *(IDS[word] for word in contrast))
+    return [scores[[IDS[name] for name in NAMES[kind]]] for kind in ("female", "male")]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_female_name_pushes_her_against_him_more_than_any_male_name(seed):
+    female, male = scores_of_names(seed, ("her", "him"))
+    assert female.min() > male.max()
+
+
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_chains_push_the_pronoun_that_agrees_with_the_name(seed, contrast):
-    word, other = contrast
-    scores = chain_scores(attributions(seed, N_HARVESTED), IDS[word], IDS[other])
-    female, male = (scores[[IDS[name] for name in NAMES[kind]]] for kind in ("female", "male"))
-    assert female.min() > male.max()
-    recorded = RECORDED["runs"][str(seed)]["chain_scores"][f"{word} - {other}"]
-    torch.testing.assert_close(
-        scores[[IDS[name] for name in recorded]], torch.tensor(list(recorded.values())), rtol=1e-2, atol=1e-2
-    )
+def test_chains_tell_the_genders_apart_by_twice_their_spread(seed, contrast):
+    female, male = scores_of_names(seed, contrast)
+    spread = torch.stack([female.var(), male.var()]).mean().sqrt()
+    assert female.mean() - male.mean() > 2 * spread
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_recorded_scores_are_true(seed, contrast):
+    recorded = RECORDED["runs"][str(seed)]["chain_scores"][" - ".join(contrast)]
+    assert list(recorded) == [*NAMES["female"], *NAMES["male"]]
+    measured = torch.cat(scores_of_names(seed, contrast))
+    torch.testing.assert_close(measured, torch.tensor(list(recorded.values())), rtol=1e-2, atol=1e-2)
