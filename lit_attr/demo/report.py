@@ -9,12 +9,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lit_attr.decomposition.load import load_run
-from lit_attr.demo.assets import SEEDS, run_folder
 from lit_attr.demo.attributions import harvest_chains
 from lit_attr.demo.figures import measure
 from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.intervention import exchange_names
 from lit_attr.demo.mechanism import chain_scores
+from lit_attr.demo.paths import SEEDS, run_folder
 
 CONTRASTS = (("her", "him"), ("she", "he"))
 N_MEASURED = 256
