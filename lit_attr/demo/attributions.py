@@ -25,10 +25,15 @@ def harvest_chains(model: DecomposedModel, tokens: Int[Tensor, "story seq"], bat
         tokens: Stories.
         batch_size: Stories at a time.
     """
+    # A component that matters nowhere adds nothing to any chain.
+    alive = {layer: (ci > 0).any(0).any(0) for layer, ci in model.causal_importance(tokens).items()}
     whole = trace_topology(model)
-    sources = {target: names for target, names in whole.sources.items() if target.endswith(_CHAIN_TARGETS)}
+    sources = {
+        target: names
+        for target, names in whole.sources.items()
+        if target.endswith(_CHAIN_TARGETS) and (target == OUTPUT or alive[target].any())
+    }
     topology = Topology(whole.n_components, sources, whole.vocab_size, whole.d_model)
-    alive = {layer: torch.ones(count, dtype=torch.bool) for layer, count in model.n_components.items()}
     engine = AutogradEngine(topology, alive, _TARGETS_PER_PASS)
     sums = Sums.zeros(topology, torch.float32)
     for batch in tokens.split(batch_size):

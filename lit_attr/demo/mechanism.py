@@ -118,7 +118,7 @@ def chains(stored: StoredAttributions, word: int, other: int) -> dict[int, Chain
     for layer in stored.unembed_attr:
         block, _, matrix = layer.partition(".")
         values = f"{block}.attn.v"
-        if matrix != "attn.o" or values not in stored.regular_attr.get(layer, {}):
+        if matrix != "attn.o" or values not in stored.embed_attr or values not in stored.regular_attr.get(layer, {}):
             continue
         found[int(block)] = Chains(
             out=contrast @ stored.unembed_attr[layer] / stored.ci_sum[layer].clamp(min=_EPS),
