@@ -27,7 +27,8 @@ from lit_attr.demo.decompose import DecompositionTraining, decompose
 from lit_attr.demo.grammar import story, vocabulary
 from lit_attr.demo.orient import orient_
 from lit_attr.demo.paths import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
-from lit_attr.demo.report import describe, write_readme
+from lit_attr.demo.readme import write_readme
+from lit_attr.demo.report import describe
 from lit_attr.demo.run_files import decomposed_model, run_options, write_run
 from lit_attr.demo.target import TargetTraining, train_target
 from lit_attr.demo.tokenizer import word_tokenizer
