@@ -68,8 +68,8 @@ def write_readme(assets: Path, figures: Mapping[str, Any]) -> None:
         "",
         "The attributions show it as chains from a name through value and attention-output components to the two "
         "words' logits; `lit_attr/demo/mechanism.py` states the formula. Scores of the names, harvested over "
-        f"{N_HARVESTED} stories. What counts is the difference between names: all of them share a part that says "
-        "nothing.",
+        f"the first {N_HARVESTED} stories, and over as many others, which shows how far they can be trusted. What "
+        "counts is the difference between names: all of them share a part that says nothing.",
         "",
     ]
     names = [*NAMES["female"], *NAMES["male"]]
@@ -79,8 +79,9 @@ def write_readme(assets: Path, figures: Mapping[str, Any]) -> None:
             _row(contrast, names),
             _row("---", ["---"] * len(names)),
             *(
-                _row(f"seed {seed}", [f"{run['chain_scores'][contrast][name]:+.2f}" for name in names])
+                _row(f"seed {seed}{where}", [f"{run[key][contrast][name]:+.2f}" for name in names])
                 for seed, run in runs.items()
+                for key, where in (("chain_scores", ""), ("chain_scores_on_other_stories", ", other stories"))
             ),
             "",
         ]

@@ -35,13 +35,11 @@ def describe(assets: Path, tokens: Int[Tensor, "story seq"]) -> dict[str, Any]:
     for seed in SEEDS:
         model = load_run(run_folder(seed, assets)).model
         attributions = harvest_chains(model, tokens[:N_HARVESTED], BATCH_SIZE)
-        scores = {}
-        for word, other in CONTRASTS:
-            by_token = chain_scores(attributions, ids[word], ids[other])
-            scores[f"{word} - {other}"] = {name: by_token[ids[name]].item() for name in _names()}
+        elsewhere = harvest_chains(model, tokens[N_HARVESTED : 2 * N_HARVESTED], BATCH_SIZE)
         runs[str(seed)] = {
             **asdict(measure(model, tokens[:N_MEASURED])),
-            "chain_scores": scores,
+            "chain_scores": _scores(attributions, ids),
+            "chain_scores_on_other_stories": _scores(elsewhere, ids),
             "telling_chains": _telling_chains(attributions, ids),
         }
         target = model.target_model
@@ -59,6 +57,14 @@ def describe(assets: Path, tokens: Int[Tensor, "story seq"]) -> dict[str, Any]:
 
 def _names() -> list[str]:
     return [*NAMES["female"], *NAMES["male"]]
+
+
+def _scores(attributions: StoredAttributions, ids: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    scores = {}
+    for word, other in CONTRASTS:
+        by_token = chain_scores(attributions, ids[word], ids[other])
+        scores[f"{word} - {other}"] = {name: by_token[ids[name]].item() for name in _names()}
+    return scores
 
 
 def _telling_chains(attributions: StoredAttributions, ids: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -19,13 +19,13 @@ def test_a_few_steps_of_everything_make_files_that_load(tmp_path):
         target=TargetTraining(steps=3, batch_size=4),
         decomposition=DecompositionTraining(steps=3, batch_size=4, faithfulness_steps=2),
         n_stories=300,
-        n_shipped=64,
+        n_shipped=1088,
         n_embd=16,
         n_layer=1,
     )
     build(tmp_path, recipe)
     tokens = np.load(tmp_path / TOKENS)
-    assert tokens.shape == (64, 32)
+    assert tokens.shape == (1088, 32)
     assert Tokenizer.from_file(str(tmp_path / TOKENIZER)).get_vocab_size() == len(vocabulary()) > tokens.max()
     figures = json.loads((tmp_path / FIGURES).read_text())
     runs = [load_run(run_folder(seed, tmp_path)) for seed in SEEDS]
