@@ -1,0 +1,139 @@
+"""A mechanism read from attributions: from a name, through attention, to the pronoun that it asks for.
+
+A name is some words away from the pronoun, and only attention carries anything from one position to another. The chain
+is
+
+    token -> value component (L.attn.v) -> attention-output component (L.attn.o) -> a word's logit minus another's
+
+and a token's score is the sum over all chains, in all blocks L, of the products of the three edges. All edges are
+signed sums over a data set, so each is normalised first, as attributions are at query time:
+
+    score(t) = sum_L sum_ij  out[i] * mid[i, j] * in[j, t]
+
+    out[i]    = (W_U[:, word] - W_U[:, other]) . unembed_attr[L.attn.o][:, i] / ci_sum[L.attn.o][i]
+    mid[i, j] = regular_attr[L.attn.o][L.attn.v][i, j] / (ci_sum[L.attn.v][j] * rms[L.attn.o][i])
+    in[j, t]  = embed_attr[L.attn.v][j, t] / (count[t] * rms[L.attn.v][j])
+
+`rms` is the root mean square of a component's activation. So a component between is divided once by how strongly it is
+driven (`rms`, as a target) and once by how often it matters (`ci_sum`, as a source). Without this a chain's weight
+would grow with the frequency of its components squared, and with the arbitrary lengths of the directions they read.
+
+How to read a score: compare it with that of other tokens. Sums over a data set mix positions, and the edge from an
+embedding holds what all embeddings have in common beside what tells them apart, so scores have a part that all names
+share and that says nothing about any of them. And the sign of a difference means something only if each component's
+activation is positive where it matters: see `lit_attr.demo.orient`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_EPS = 1e-10
+
+
+@dataclass(frozen=True)
+class StoredAttributions:
+    """The part of a file of dataset attributions that chains need, under the names that it has there.
+
+    Attributes:
+        regular_attr: Target layer to source layer to sums.
+        embed_attr: Target layer to sums by token.
+        unembed_attr: Source layer to sums by residual dimension.
+        w_unembed: The unembedding.
+        ci_sum: Layer to sums of causal importances.
+        component_act_sq_sum: Layer to sums of squared activations.
+        embed_token_count: Occurrences of each token.
+        n_tokens_processed: Number of tokens.
+    """
+
+    regular_attr: Mapping[str, Mapping[str, Float[Tensor, "target source"]]]
+    embed_attr: Mapping[str, Float[Tensor, "target vocab"]]
+    unembed_attr: Mapping[str, Float[Tensor, "d_model source"]]
+    w_unembed: Float[Tensor, "d_model vocab"]
+    ci_sum: Mapping[str, Float[Tensor, " component"]]
+    component_act_sq_sum: Mapping[str, Float[Tensor, " component"]]
+    embed_token_count: Int[Tensor, " vocab"]
+    n_tokens_processed: int
+
+    def rms(self, layer: str) -> Float[Tensor, " component"]:
+        """Root mean square of the activations of a layer's components."""
+        return (self.component_act_sq_sum[layer] / self.n_tokens_processed).sqrt().clamp(min=_EPS)
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The normalised edges of one block's chains.
+
+    Attributes:
+        out: From attention-output components to the logit of one word minus that of another.
+        mid: From value components to attention-output components.
+        into: From tokens to value components.
+    """
+
+    out: Float[Tensor, " o"]
+    mid: Float[Tensor, "o v"]
+    into: Float[Tensor, "v vocab"]
+
+    @property
+    def scores(self) -> Float[Tensor, " vocab"]:
+        """Sum over the block's chains from each token."""
+        return self.out @ self.mid @ self.into
+
+    def most_telling(self, tokens: Sequence[int], others: Sequence[int], k: int) -> list[tuple[int, int, float]]:
+        """The chains that tell two groups of tokens apart best.
+
+        Args:
+            tokens: Token ids that a chain should score high.
+            others: Token ids that it should score low.
+            k: How many chains.
+
+        Returns:
+            Index of the attention-output component, index of the value component, and the difference between the mean
+            products of the two groups; the greatest difference first.
+        """
+        apart = self.into[:, list(tokens)].mean(1) - self.into[:, list(others)].mean(1)
+        differences = self.out[:, None] * self.mid * apart
+        order = differences.flatten().topk(min(k, differences.numel())).indices.tolist()
+        places = [divmod(place, differences.shape[1]) for place in order]
+        return [(o, v, differences[o, v].item()) for o, v in places]
+
+
+def chains(stored: StoredAttributions, word: int, other: int) -> dict[int, Chains]:
+    """The chains to a contrast of two words, block by block.
+
+    Args:
+        stored: Sums over a data set.
+        word: Token id of the word whose logit counts.
+        other: Token id of the word whose logit is subtracted.
+
+    Returns:
+        Index of each block whose attention is decomposed, to its chains.
+    """
+    contrast = stored.w_unembed[:, word] - stored.w_unembed[:, other]
+    count = stored.embed_token_count.clamp(min=1)
+    found: dict[int, Chains] = {}
+    for layer in stored.unembed_attr:
+        block, _, matrix = layer.partition(".")
+        values = f"{block}.attn.v"
+        if matrix != "attn.o" or values not in stored.embed_attr or values not in stored.regular_attr.get(layer, {}):
+            continue
+        found[int(block)] = Chains(
+            out=contrast @ stored.unembed_attr[layer] / stored.ci_sum[layer].clamp(min=_EPS),
+            mid=stored.regular_attr[layer][values] / stored.ci_sum[values].clamp(min=_EPS) / stored.rms(layer)[:, None],
+            into=stored.embed_attr[values] / count / stored.rms(values)[:, None],
+        )
+    return found
+
+
+def chain_scores(stored: StoredAttributions, word: int, other: int) -> Float[Tensor, " vocab"]:
+    """Score of each token: how much it pushes one word against another along all chains.
+
+    Args:
+        stored: Sums over a data set.
+        word: Token id of the word whose logit counts.
+        other: Token id of the word whose logit is subtracted.
+    """
+    return torch.stack([part.scores for part in chains(stored, word, other).values()]).sum(0)

@@ -1,0 +1,19 @@
+"""Where the demo's files are, in the package or wherever they were built."""
+
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+TOKENS = "tokens.npy"
+TOKENIZER = "tokenizer.json"
+FIGURES = "figures.json"
+SEEDS = (0, 1, 2)
+
+
+def run_folder(seed: int = 0, assets: Path = ASSETS) -> Path:
+    """The folder of the demo's decomposition run.
+
+    Args:
+        seed: Of the decomposition; 0 is the demo's run, the others show whether a result depends on the seed.
+        assets: Above it.
+    """
+    return assets / "runs" / f"demo-s-litdemo{seed}"

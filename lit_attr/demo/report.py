@@ -1,0 +1,86 @@
+"""The figures of a built demo."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from lit_attr.decomposition.load import load_run
+from lit_attr.demo.attributions import harvest_chains
+from lit_attr.demo.figures import measure
+from lit_attr.demo.grammar import NAMES, vocabulary
+from lit_attr.demo.intervention import exchange_names
+from lit_attr.demo.mechanism import StoredAttributions, chain_scores, chains
+from lit_attr.demo.paths import SEEDS, run_folder
+
+CONTRASTS = (("her", "him"), ("she", "he"))
+N_MEASURED = 256
+N_HARVESTED = 1024
+BATCH_SIZE = 32
+N_CHAINS = 3
+
+
+def describe(assets: Path, tokens: Int[Tensor, "story seq"]) -> dict[str, Any]:
+    """Measure what was built.
+
+    Args:
+        assets: The folder that it was built into.
+        tokens: Its stories; the first ones are used.
+    """
+    ids = {word: index for index, word in enumerate(vocabulary())}
+    runs: dict[str, Any] = {}
+    for seed in SEEDS:
+        model = load_run(run_folder(seed, assets)).model
+        attributions = harvest_chains(model, tokens[:N_HARVESTED], BATCH_SIZE)
+        elsewhere = harvest_chains(model, tokens[N_HARVESTED : 2 * N_HARVESTED], BATCH_SIZE)
+        runs[str(seed)] = {
+            **asdict(measure(model, tokens[:N_MEASURED])),
+            "chain_scores": _scores(attributions, ids),
+            "chain_scores_on_other_stories": _scores(elsewhere, ids),
+            "telling_chains": _telling_chains(attributions, ids),
+        }
+        target = model.target_model
+    interventions = {}
+    for word, other in CONTRASTS:
+        found = exchange_names(target, tokens, word, other)
+        interventions[f"{word} - {other}"] = {
+            "stories": len(found.female),
+            "female_mean": found.female.mean().item(),
+            "male_mean": found.male.mean().item(),
+            "follows": found.follows,
+        }
+    return {"runs": runs, "intervention": interventions}
+
+
+def _names() -> list[str]:
+    return [*NAMES["female"], *NAMES["male"]]
+
+
+def _scores(attributions: StoredAttributions, ids: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    scores = {}
+    for word, other in CONTRASTS:
+        by_token = chain_scores(attributions, ids[word], ids[other])
+        scores[f"{word} - {other}"] = {name: by_token[ids[name]].item() for name in _names()}
+    return scores
+
+
+def _telling_chains(attributions: StoredAttributions, ids: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The chains of the first contrast, over all blocks, that tell the genders apart best."""
+    female, male = ([ids[name] for name in NAMES[kind]] for kind in ("female", "male"))
+    found: list[dict[str, Any]] = []
+    for block, edges in chains(attributions, *(ids[word] for word in CONTRASTS[0])).items():
+        for o, v, difference in edges.most_telling(female, male, N_CHAINS):
+            found.append(
+                {
+                    "difference": difference,
+                    "o": f"{block}.attn.o:{o}",
+                    "v": f"{block}.attn.v:{v}",
+                    "out": edges.out[o].item(),
+                    "mid": edges.mid[o, v].item(),
+                    "into": {name: edges.into[v, ids[name]].item() for name in _names()},
+                }
+            )
+    return sorted(found, key=lambda chain: -chain["difference"])[:N_CHAINS]

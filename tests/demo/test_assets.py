@@ -1,0 +1,109 @@
+"""What is shipped: it loads, it is small, its figures are true, and the mechanism is there for every seed."""
+
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from lit_attr.decomposition.load import load_run
+from lit_attr.demo.attributions import harvest_chains
+from lit_attr.demo.figures import measure
+from lit_attr.demo.grammar import NAMES, vocabulary
+from lit_attr.demo.intervention import exchange_names
+from lit_attr.demo.mechanism import chain_scores
+from lit_attr.demo.paths import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
+from lit_attr.demo.report import BATCH_SIZE, CONTRASTS, N_HARVESTED, N_MEASURED
+
+RECORDED = json.loads((ASSETS / FIGURES).read_text())
+IDS = {word: index for index, word in enumerate(vocabulary())}
+
+
+@cache
+def run(seed):
+    return load_run(run_folder(seed))
+
+
+@cache
+def stories():
+    return torch.from_numpy(np.load(ASSETS / TOKENS).astype(np.int64))
+
+
+@cache
+def attributions(seed):
+    return harvest_chains(run(seed).model, stories()[:N_HARVESTED], BATCH_SIZE)
+
+
+def test_assets_are_below_six_megabytes():
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 6_000_000
+
+
+def test_tokens_are_stories_of_the_tokenizer():
+    tokenizer = Tokenizer.from_file(str(ASSETS / TOKENIZER))
+    assert [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())] == vocabulary()
+    assert stories().shape == (4000, 32)
+    words = tokenizer.decode(stories()[0].tolist(), skip_special_tokens=False).split()
+    assert set(words) & {name for names in NAMES.values() for name in names}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_run_loads_under_its_id(seed):
+    assert run(seed).run_id == f"s-litdemo{seed}"
+    assert run(seed).model.block_size == 32
+    assert run(seed).model.vocab_size == len(vocabulary())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_recorded_figures_are_true(seed):
+    measured = measure(run(seed).model, stories()[:N_MEASURED])
+    recorded = RECORDED["runs"][str(seed)]
+    for name in ("target_cross_entropy", "faithfulness", "kl_all_ones", "kl_ci", "l0"):
+        assert getattr(measured, name) == pytest.approx(recorded[name], rel=1e-3, abs=1e-7), name
+    assert measured.n_components == recorded["n_components"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_decomposition_reconstructs_with_few_components(seed):
+    recorded = RECORDED["runs"][str(seed)]
+    assert recorded["kl_ci"] < 0.1
+    assert recorded["kl_all_ones"] < 0.1
+    assert recorded["l0"] < recorded["n_components"] / 10
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_pronoun_follows_the_name_when_the_name_is_exchanged(contrast):
+    found = exchange_names(run(0).model.target_model, stories()[:1000], *contrast)
+    assert len(found.female) > 100
+    assert found.follows > 0.99
+    assert found.female.mean() > 5
+    assert found.male.mean() < -5
+
+
+def scores_of_names(seed, contrast):
+    scores = chain_scores(attributions(seed), *(IDS[word] for word in contrast))
+    return [scores[[IDS[name] for name in NAMES[kind]]] for kind in ("female", "male")]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_female_name_pushes_her_against_him_more_than_any_male_name(seed):
+    female, male = scores_of_names(seed, ("her", "him"))
+    assert female.min() > male.max()
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_chains_tell_the_genders_apart_by_twice_their_spread(seed, contrast):
+    female, male = scores_of_names(seed, contrast)
+    spread = torch.stack([female.var(), male.var()]).mean().sqrt()
+    assert female.mean() - male.mean() > 2 * spread
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_recorded_scores_are_true(seed, contrast):
+    recorded = RECORDED["runs"][str(seed)]["chain_scores"][" - ".join(contrast)]
+    assert list(recorded) == [*NAMES["female"], *NAMES["male"]]
+    measured = torch.cat(scores_of_names(seed, contrast))
+    torch.testing.assert_close(measured, torch.tensor(list(recorded.values())), rtol=1e-2, atol=1e-2)

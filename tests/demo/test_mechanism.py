@@ -1,0 +1,65 @@
+import dataclasses
+
+import pytest
+import torch
+
+from lit_attr.demo.mechanism import StoredAttributions, chain_scores, chains
+
+COUNTS = {"0.attn.v": 3, "0.attn.o": 2, "1.attn.v": 4, "1.attn.o": 5}
+VOCAB, WIDTH = 6, 7
+
+
+@pytest.fixture
+def stored():
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    return StoredAttributions(
+        regular_attr={
+            "1.attn.v": {"0.attn.o": random(4, 2)},
+            **{f"{b}.attn.o": {f"{b}.attn.v": random(COUNTS[f"{b}.attn.o"], COUNTS[f"{b}.attn.v"])} for b in (0, 1)},
+        },
+        embed_attr={layer: random(COUNTS[layer], VOCAB) for layer in ("0.attn.v", "1.attn.v")},
+        unembed_attr={layer: random(WIDTH, COUNTS[layer]) for layer in ("0.attn.o", "1.attn.o")},
+        w_unembed=random(WIDTH, VOCAB),
+        ci_sum={layer: random(count).abs() + 1 for layer, count in COUNTS.items()},
+        component_act_sq_sum={layer: random(count).square() + 1 for layer, count in COUNTS.items()},
+        embed_token_count=torch.tensor([3, 1, 4, 1, 5, 9]),
+        n_tokens_processed=23,
+    )
+
+
+def test_scores_are_the_sum_of_the_products_over_all_chains(stored):
+    expected = torch.zeros(VOCAB, dtype=torch.float64)
+    for b in (0, 1):
+        o, v = f"{b}.attn.o", f"{b}.attn.v"
+        for i in range(COUNTS[o]):
+            out = (stored.w_unembed[:, 2] - stored.w_unembed[:, 5]) @ stored.unembed_attr[o][:, i] / stored.ci_sum[o][i]
+            for j in range(COUNTS[v]):
+                mid = stored.regular_attr[o][v][i, j] / stored.ci_sum[v][j] / stored.rms(o)[i]
+                expected += out * mid * stored.embed_attr[v][j] / stored.embed_token_count / stored.rms(v)[j]
+    torch.testing.assert_close(chain_scores(stored, 2, 5), expected)
+
+
+def test_contrast_of_the_words_the_other_way_round_has_the_other_sign(stored):
+    torch.testing.assert_close(chain_scores(stored, 2, 5), -chain_scores(stored, 5, 2))
+
+
+def test_twice_the_data_changes_nothing(stored):
+    def twice(value):
+        return {k: twice(v) for k, v in value.items()} if isinstance(value, dict) else 2 * value
+
+    values = {f.name: getattr(stored, f.name) for f in dataclasses.fields(stored)}
+    doubled = StoredAttributions(**{k: v if k == "w_unembed" else twice(v) for k, v in values.items()})
+    torch.testing.assert_close(chain_scores(doubled, 2, 5), chain_scores(stored, 2, 5))
+
+
+def test_most_telling_chains_come_first_and_all_of_them_sum_to_the_difference_of_the_scores(stored):
+    block = chains(stored, 2, 5)[1]
+    found = block.most_telling([0, 3], [1], k=100)
+    assert len(found) == COUNTS["1.attn.o"] * COUNTS["1.attn.v"]
+    assert [x for *_, x in found] == sorted((x for *_, x in found), reverse=True)
+    expected = block.scores[[0, 3]].mean() - block.scores[1]
+    assert sum(x for *_, x in found) == pytest.approx(expected.item())
