@@ -41,8 +41,9 @@ def load_run(run: str | os.PathLike[str]) -> Run:
     """Load a decomposition run.
 
     Args:
-        run: A run directory, a checkpoint file, or a wandb reference that a cache answers. Caches are sought under
-            `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`, and in the tree that a run directory lies in.
+        run: A run directory, a checkpoint file, a wandb reference, or `demo`. Caches are sought under
+            `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`, and in the tree that a run directory lies in; what
+            no cache holds is downloaded.
 
     Raises:
         RunNotFoundError: If the run or its target's configuration is nowhere.

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lit_attr.assets import DEMO, run_folder
 from lit_attr.decomposition.download import download_run, download_target
 from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, newest_checkpoint
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
@@ -33,8 +34,8 @@ def locate_run(run: str | os.PathLike[str]) -> RunFiles:
     """Find a decomposition run; download it where no cache answers a reference.
 
     Args:
-        run: A run directory, a checkpoint file, or a wandb reference. A text that has the form of a reference is one;
-            write `./` before a relative path of that form.
+        run: A run directory, a checkpoint file, a wandb reference, or `demo`. A text that has the form of a reference
+            is one; write `./` before a relative path of that form, or of that name.
 
     Raises:
         RunNotFoundError: If there is no such path, or neither a cache nor wandb answers the reference.
@@ -43,14 +44,14 @@ def locate_run(run: str | os.PathLike[str]) -> RunFiles:
     reference = RunReference.match(run) if isinstance(run, str) else None
     if reference is not None:
         return _locate_reference(reference)
-    path = Path(run).expanduser().absolute()
+    path = run_folder() if run == DEMO else Path(run).expanduser().absolute()
     if path.is_dir():
         return _complete(path, run_id_of_folder(path), latest_checkpoint(path))
     if path.is_file():
         return _complete(path.parent, run_id_of_folder(path.parent), path)
     raise RunNotFoundError(
         f"no run at {str(run)!r}: expected a run directory, a checkpoint file, or a wandb reference such as "
-        "'s-xxxxxxxx' or 'entity/project/runs/RUN_ID'"
+        "'s-xxxxxxxx' or 'entity/project/runs/RUN_ID', or 'demo'"
     )
 
 
@@ -88,19 +89,19 @@ def latest_checkpoint(folder: Path) -> Path:
     return folder / newest_checkpoint((path.name for path in folder.iterdir()), str(folder))
 
 
-def locate_model_config(name: str | None, run_folder: Path) -> Path:
+def locate_model_config(name: str | None, folder: Path) -> Path:
     """Find the architecture of a decomposition's target model; download it where no cache answers a reference.
 
     The weights are in the decomposition's own checkpoint.
 
     Args:
         name: The run's `pretrained_model_name`: a reference, or a local checkpoint or folder; None where it has none.
-        run_folder: The decomposition run's folder, the first to be searched.
+        folder: The decomposition run's folder, the first to be searched.
 
     Raises:
         RunNotFoundError: If no place holds a `model_config.yaml`, and wandb has none.
     """
-    places = list(_model_config_places(name, run_folder))
+    places = list(_model_config_places(name, folder))
     for place in places:
         if (place / MODEL_CONFIG).is_file():
             return place / MODEL_CONFIG
@@ -108,25 +109,25 @@ def locate_model_config(name: str | None, run_folder: Path) -> Path:
     looked_in = f"looked in {', '.join(str(place) for place in places)}"
     if reference is None:
         raise RunNotFoundError(f"no {MODEL_CONFIG} for the target model {name!r}; {looked_in}")
-    folder = output_root() / _TARGETS / reference.folder
+    cache = output_root() / _TARGETS / reference.folder
     try:
-        download_target(reference, folder)
+        download_target(reference, cache)
     except RunNotFoundError as error:
         raise RunNotFoundError(f"no {MODEL_CONFIG} for the target model {name!r} ({looked_in}), and {error}") from error
-    return folder / MODEL_CONFIG
+    return cache / MODEL_CONFIG
 
 
-def _model_config_places(name: str | None, run_folder: Path) -> Iterable[Path]:
+def _model_config_places(name: str | None, folder: Path) -> Iterable[Path]:
     reference = RunReference.match(name) if name else None
     if reference is not None:
         # The tree that the run lies in (<root>/runs/<run>, <root>/spd/<run>) comes before the configured root.
-        for root in (*run_folder.parents[:2], output_root()):
+        for root in (*folder.parents[:2], output_root()):
             yield root / _TARGETS / reference.folder
-        yield run_folder
+        yield folder
     elif name:
-        for base in dict.fromkeys((run_folder, Path.cwd())):
+        for base in dict.fromkeys((folder, Path.cwd())):
             path = base / Path(name).expanduser()
             # A checkpoint's configuration is beside it, or above the checkpoints/ folder that it is in.
             yield from (path, path.parent, path.parent.parent)
     else:
-        yield run_folder
+        yield folder

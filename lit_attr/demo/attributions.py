@@ -8,7 +8,7 @@ from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.demo.mechanism import StoredAttributions
+from lit_attr.storage.storage import DatasetAttributionStorage
 from lit_attr.storage.sums import Sums
 from lit_attr.topology.address import OUTPUT
 from lit_attr.topology.graph import Topology
@@ -17,7 +17,9 @@ _TARGETS_PER_PASS = 20
 _CHAIN_TARGETS = (".attn.v", ".attn.o", OUTPUT)
 
 
-def harvest_chains(model: DecomposedModel, tokens: Int[Tensor, "story seq"], batch_size: int) -> StoredAttributions:
+def harvest_chains(
+    model: DecomposedModel, tokens: Int[Tensor, "story seq"], batch_size: int
+) -> DatasetAttributionStorage:
     """Attributions to value components, attention-output components and the output, summed over stories.
 
     Args:
@@ -41,13 +43,4 @@ def harvest_chains(model: DecomposedModel, tokens: Int[Tensor, "story seq"], bat
         capture = model.component_forward(batch)
         engine.add_(sums, capture, importances)
         add_normalisers_(sums, topology, capture, importances)
-    return StoredAttributions(
-        regular_attr=sums.regular,
-        embed_attr={layer: by_token.T for layer, by_token in sums.embed.items()},
-        unembed_attr=sums.unembed,
-        w_unembed=model.unembedding,
-        ci_sum=sums.ci,
-        component_act_sq_sum=sums.act_sq,
-        embed_token_count=sums.token_count,
-        n_tokens_processed=int(sums.n_tokens),
-    )
+    return DatasetAttributionStorage.from_sums(sums, model.unembedding, ci_threshold=0.0)

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lit_attr.assets import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
 from lit_attr.decomposition.load import expand_patterns
 from lit_attr.decomposition.targets.gpt2_simple import GPT2Simple, GPT2SimpleConfig
 from lit_attr.demo.decompose import DecompositionTraining, decompose
 from lit_attr.demo.grammar import story, vocabulary
 from lit_attr.demo.orient import orient_
-from lit_attr.demo.paths import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
 from lit_attr.demo.readme import write_readme
 from lit_attr.demo.report import describe
 from lit_attr.demo.run_files import decomposed_model, run_options, write_run

@@ -24,43 +24,16 @@ share and that says nothing about any of them. And the sign of a difference mean
 activation is positive where it matters: see `lit_attr.demo.orient`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from lit_attr.storage.content import Content
+
 _EPS = 1e-10
-
-
-@dataclass(frozen=True)
-class StoredAttributions:
-    """The part of a file of dataset attributions that chains need, under the names that it has there.
-
-    Attributes:
-        regular_attr: Target layer to source layer to sums.
-        embed_attr: Target layer to sums by token.
-        unembed_attr: Source layer to sums by residual dimension.
-        w_unembed: The unembedding.
-        ci_sum: Layer to sums of causal importances.
-        component_act_sq_sum: Layer to sums of squared activations.
-        embed_token_count: Occurrences of each token.
-        n_tokens_processed: Number of tokens.
-    """
-
-    regular_attr: Mapping[str, Mapping[str, Float[Tensor, "target source"]]]
-    embed_attr: Mapping[str, Float[Tensor, "target vocab"]]
-    unembed_attr: Mapping[str, Float[Tensor, "d_model source"]]
-    w_unembed: Float[Tensor, "d_model vocab"]
-    ci_sum: Mapping[str, Float[Tensor, " component"]]
-    component_act_sq_sum: Mapping[str, Float[Tensor, " component"]]
-    embed_token_count: Int[Tensor, " vocab"]
-    n_tokens_processed: int
-
-    def rms(self, layer: str) -> Float[Tensor, " component"]:
-        """Root mean square of the activations of a layer's components."""
-        return (self.component_act_sq_sum[layer] / self.n_tokens_processed).sqrt().clamp(min=_EPS)
 
 
 @dataclass(frozen=True)
@@ -101,7 +74,7 @@ class Chains:
         return [(o, v, differences[o, v].item()) for o, v in places]
 
 
-def chains(stored: StoredAttributions, word: int, other: int) -> dict[int, Chains]:
+def chains(stored: Content, word: int, other: int) -> dict[int, Chains]:
     """The chains to a contrast of two words, block by block.
 
     Args:
@@ -122,13 +95,15 @@ def chains(stored: StoredAttributions, word: int, other: int) -> dict[int, Chain
             continue
         found[int(block)] = Chains(
             out=contrast @ stored.unembed_attr[layer] / stored.ci_sum[layer].clamp(min=_EPS),
-            mid=stored.regular_attr[layer][values] / stored.ci_sum[values].clamp(min=_EPS) / stored.rms(layer)[:, None],
-            into=stored.embed_attr[values] / count / stored.rms(values)[:, None],
+            mid=stored.regular_attr[layer][values]
+            / stored.ci_sum[values].clamp(min=_EPS)
+            / _rms(stored, layer)[:, None],
+            into=stored.embed_attr[values] / count / _rms(stored, values)[:, None],
         )
     return found
 
 
-def chain_scores(stored: StoredAttributions, word: int, other: int) -> Float[Tensor, " vocab"]:
+def chain_scores(stored: Content, word: int, other: int) -> Float[Tensor, " vocab"]:
     """Score of each token: how much it pushes one word against another along all chains.
 
     Args:
@@ -137,3 +112,8 @@ def chain_scores(stored: StoredAttributions, word: int, other: int) -> Float[Ten
         other: Token id of the word whose logit is subtracted.
     """
     return torch.stack([part.scores for part in chains(stored, word, other).values()]).sum(0)
+
+
+def _rms(stored: Content, layer: str) -> Float[Tensor, " component"]:
+    """Root mean square of the activations of a layer's components."""
+    return (stored.component_act_sq_sum[layer] / stored.n_tokens_processed).sqrt().clamp(min=_EPS)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_attr.assets import SEEDS
 from lit_attr.demo.grammar import NAMES
-from lit_attr.demo.paths import SEEDS
 from lit_attr.demo.report import CONTRASTS, N_HARVESTED, N_MEASURED
 
 

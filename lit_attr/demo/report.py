@@ -8,13 +8,14 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
+from lit_attr.assets import SEEDS, run_folder
 from lit_attr.decomposition.load import load_run
 from lit_attr.demo.attributions import harvest_chains
 from lit_attr.demo.figures import measure
 from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.intervention import exchange_names
-from lit_attr.demo.mechanism import StoredAttributions, chain_scores, chains
-from lit_attr.demo.paths import SEEDS, run_folder
+from lit_attr.demo.mechanism import chain_scores, chains
+from lit_attr.storage.content import Content
 
 CONTRASTS = (("her", "him"), ("she", "he"))
 N_MEASURED = 256
@@ -59,7 +60,7 @@ def _names() -> list[str]:
     return [*NAMES["female"], *NAMES["male"]]
 
 
-def _scores(attributions: StoredAttributions, ids: Mapping[str, int]) -> dict[str, dict[str, float]]:
+def _scores(attributions: Content, ids: Mapping[str, int]) -> dict[str, dict[str, float]]:
     scores = {}
     for word, other in CONTRASTS:
         by_token = chain_scores(attributions, ids[word], ids[other])
@@ -67,7 +68,7 @@ def _scores(attributions: StoredAttributions, ids: Mapping[str, int]) -> dict[st
     return scores
 
 
-def _telling_chains(attributions: StoredAttributions, ids: Mapping[str, int]) -> list[dict[str, Any]]:
+def _telling_chains(attributions: Content, ids: Mapping[str, int]) -> list[dict[str, Any]]:
     """The chains of the first contrast, over all blocks, that tell the genders apart best."""
     female, male = ([ids[name] for name in NAMES[kind]] for kind in ("female", "male"))
     found: list[dict[str, Any]] = []

@@ -40,8 +40,8 @@ class TokenDataModule(LightningDataModule):
     process; it is memory-mapped, and read as it is needed.
 
     Args:
-        tokens: A .npy file of token ids, n_sequences x seq_len, of any integer dtype. Without it, the run's own
-            dataset.
+        tokens: A .npy file of token ids, n_sequences x seq_len, of any integer dtype; or `demo`. Without it, the run's
+            own dataset.
         batch_size: Sequences in a batch; the last batch may have fewer.
         n_batches: Batches to harvest, counted over all processes, or `whole_dataset`; no more than the data has.
         dataset: Changes to the run's own dataset.

@@ -33,7 +33,7 @@ class AttributionHarvester(LightningModule):
     activations and their graph, an attribution engine turns these into sums, in place.
 
     Args:
-        run: A run directory, a checkpoint file, or a wandb reference that a cache answers; see `load_run`.
+        run: A run directory, a checkpoint file, a wandb reference, or `demo`; see `load_run`.
         engine: How attributions are computed. `autograd`: one gradient for each target component and metric.
         targets_per_pass: Gradients that one backward pass of `autograd` takes; memory grows with it.
         harvest_db: The `harvest.db` of a goodfire-ai/spd harvest of the run; only components that fired in it are

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from lit_attr.assets import ASSETS, DEMO, TOKENS
 from lit_attr.errors import DataError
 
 
@@ -25,9 +26,14 @@ class TokenBatch(NamedTuple):
 def open_tokens(path: Path) -> np.ndarray:
     """Memory-map a file of token sequences.
 
+    Args:
+        path: The file; `demo` for the demo's stories.
+
     Raises:
         DataError: If the file is missing, damaged, empty, or holds something else.
     """
+    if str(path) == DEMO:
+        path = ASSETS / TOKENS
     if not path.is_file():
         raise DataError(f"no token file at {path}: expected a .npy file of shape (n_sequences, seq_len)")
     try:

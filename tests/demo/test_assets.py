@@ -8,13 +8,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from lit_attr.assets import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
 from lit_attr.decomposition.load import load_run
 from lit_attr.demo.attributions import harvest_chains
 from lit_attr.demo.figures import measure
 from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.intervention import exchange_names
 from lit_attr.demo.mechanism import chain_scores
-from lit_attr.demo.paths import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
 from lit_attr.demo.report import BATCH_SIZE, CONTRASTS, N_HARVESTED, N_MEASURED
 
 RECORDED = json.loads((ASSETS / FIGURES).read_text())

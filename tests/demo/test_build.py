@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from lit_attr.assets import FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
 from lit_attr.decomposition.load import load_run
 from lit_attr.demo.build import Recipe, build
 from lit_attr.demo.decompose import DecompositionTraining
 from lit_attr.demo.grammar import vocabulary
-from lit_attr.demo.paths import FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
 from lit_attr.demo.target import TargetTraining
 
 pytestmark = pytest.mark.slow

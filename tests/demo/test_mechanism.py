@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from lit_attr.demo.mechanism import StoredAttributions, chain_scores, chains
+from lit_attr.demo.mechanism import chain_scores, chains
+from lit_attr.storage.content import Content
 
 COUNTS = {"0.attn.v": 3, "0.attn.o": 2, "1.attn.v": 4, "1.attn.o": 5}
 VOCAB, WIDTH = 6, 7
@@ -16,12 +17,19 @@ def stored():
     def random(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    return StoredAttributions(
-        regular_attr={
-            "1.attn.v": {"0.attn.o": random(4, 2)},
-            **{f"{b}.attn.o": {f"{b}.attn.v": random(COUNTS[f"{b}.attn.o"], COUNTS[f"{b}.attn.v"])} for b in (0, 1)},
-        },
-        embed_attr={layer: random(COUNTS[layer], VOCAB) for layer in ("0.attn.v", "1.attn.v")},
+    regular = {
+        "1.attn.v": {"0.attn.o": random(4, 2)},
+        **{f"{b}.attn.o": {f"{b}.attn.v": random(COUNTS[f"{b}.attn.o"], COUNTS[f"{b}.attn.v"])} for b in (0, 1)},
+    }
+    embed = {layer: random(COUNTS[layer], VOCAB) for layer in ("0.attn.v", "1.attn.v")}
+    return Content(
+        regular_attr=regular,
+        regular_attr_abs=regular,
+        embed_attr=embed,
+        embed_attr_abs=embed,
+        embed_unembed_attr=random(WIDTH, VOCAB),
+        logit_sq_sum=random(VOCAB).square(),
+        ci_threshold=0.0,
         unembed_attr={layer: random(WIDTH, COUNTS[layer]) for layer in ("0.attn.o", "1.attn.o")},
         w_unembed=random(WIDTH, VOCAB),
         ci_sum={layer: random(count).abs() + 1 for layer, count in COUNTS.items()},
@@ -31,6 +39,10 @@ def stored():
     )
 
 
+def rms(stored, layer):
+    return (stored.component_act_sq_sum[layer] / stored.n_tokens_processed).sqrt()
+
+
 def test_scores_are_the_sum_of_the_products_over_all_chains(stored):
     expected = torch.zeros(VOCAB, dtype=torch.float64)
     for b in (0, 1):
@@ -38,8 +50,8 @@ def test_scores_are_the_sum_of_the_products_over_all_chains(stored):
         for i in range(COUNTS[o]):
             out = (stored.w_unembed[:, 2] - stored.w_unembed[:, 5]) @ stored.unembed_attr[o][:, i] / stored.ci_sum[o][i]
             for j in range(COUNTS[v]):
-                mid = stored.regular_attr[o][v][i, j] / stored.ci_sum[v][j] / stored.rms(o)[i]
-                expected += out * mid * stored.embed_attr[v][j] / stored.embed_token_count / stored.rms(v)[j]
+                mid = stored.regular_attr[o][v][i, j] / stored.ci_sum[v][j] / rms(stored, o)[i]
+                expected += out * mid * stored.embed_attr[v][j] / stored.embed_token_count / rms(stored, v)[j]
     torch.testing.assert_close(chain_scores(stored, 2, 5), expected)
 
 
@@ -49,10 +61,12 @@ def test_contrast_of_the_words_the_other_way_round_has_the_other_sign(stored):
 
 def test_twice_the_data_changes_nothing(stored):
     def twice(value):
-        return {k: twice(v) for k, v in value.items()} if isinstance(value, dict) else 2 * value
+        if isinstance(value, dict):
+            return {k: twice(v) for k, v in value.items()}
+        return None if value is None else 2 * value
 
     values = {f.name: getattr(stored, f.name) for f in dataclasses.fields(stored)}
-    doubled = StoredAttributions(**{k: v if k == "w_unembed" else twice(v) for k, v in values.items()})
+    doubled = Content(**{k: v if k == "w_unembed" else twice(v) for k, v in values.items()})
     torch.testing.assert_close(chain_scores(doubled, 2, 5), chain_scores(stored, 2, 5))
 
 

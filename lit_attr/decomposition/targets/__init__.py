@@ -1,6 +1,6 @@
 """The target models that decomposition runs are trained on, by class name."""
 
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any
 
 from lit_attr.decomposition.targets.base import TargetConfig, TargetModel
@@ -41,13 +41,13 @@ def build_target(architecture: str, options: dict[str, Any]) -> TargetModel:
             f"model_config.yaml says model_type {declared!r}, the run's configuration {architecture!r}"
         )
     # An unknown entry could change what the model computes, so it is refused rather than skipped.
-    known = {f.name: f for f in fields(config_class) if f.default is not MISSING}
+    known: dict[str, Any] = {f.name: type(f.default) for f in fields(config_class)}
     if unknown := sorted(options.keys() - known.keys()):
         raise RunFormatError(
             f"model_config.yaml: unknown entries {unknown} for {architecture}; known are {sorted(known)}"
         )
     for name, value in options.items():
-        expected = type(known[name].default)
+        expected = known[name]
         if not (isinstance(value, expected) or (expected is float and isinstance(value, int))):
             raise RunFormatError(f"model_config.yaml: {name} must be of type {expected.__name__}, found {value!r}")
-    return model_class(config_class(**{name: type(known[name].default)(value) for name, value in options.items()}))
+    return model_class(config_class(**{name: known[name](value) for name, value in options.items()}))

@@ -1,8 +1,10 @@
-"""Where the demo's files are, in the package or wherever they were built."""
+"""The files of the demo, and where they are, in the package or wherever they were built."""
 
 from pathlib import Path
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent
+# What stands for the demo where a run or token file is asked for.
+DEMO = "demo"
 TOKENS = "tokens.npy"
 TOKENIZER = "tokenizer.json"
 FIGURES = "figures.json"
