@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lit_attr.cli.main import main
+from lit_attr.demo.walk import main as show_walk
 from tests.toys import write_run, write_tokens
 
 ROOT = Path(__file__).parents[1]
@@ -41,9 +42,8 @@ def fill_in(text, values):
 
 def test_every_code_block_is_executed_somewhere():
     blocks = re.findall(r"(.*)\n```(?:bash|python)\n", README)
-    assert blocks == [
-        f"<!-- {m} -->" for m in ("ci: install", "ci: test", "test: harvest", "test: query", "test: python")
-    ]
+    markers = ("ci: install", "test: demo", "ci: test", "test: harvest", "shown: needs the network", "test: query")
+    assert blocks == [f"<!-- {marker} -->" for marker in (*markers, "test: python")]
 
 
 def test_harvest_and_query(values, monkeypatch, capfd):
@@ -61,6 +61,34 @@ def test_python(values):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\S+:\d+ [\d.]+$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_demo(monkeypatch, capfd):
+    """The demo's part of the first command, and the questions after it."""
+    monkeypatch.chdir(ROOT)
+    harvest, walk = re.findall(
+        r"\.venv/bin/(lit-attr predict .*?|python -m lit_attr\.demo\.walk)(?: &&|$)", block("ci: install"), re.MULTILINE
+    )
+    assert main(shlex.split(harvest)[1:]) == 0
+    capfd.readouterr()
+    assert walk == "python -m lit_attr.demo.walk"
+    show_walk([])
+    shown = capfd.readouterr().out
+    example = dict(re.findall(r"(\w+) +([+-]\d+\.\d\d)\b", README[README.index("How names push") :][:400]))
+    assert len(example) == 12
+    for name, score in example.items():
+        assert float(re.search(rf"{name} +│ ([+-][\d.]+)", shown)[1]) == pytest.approx(float(score), abs=0.02)
+    for line in block("test: demo").splitlines():
+        assert main(shlex.split(line)[1:]) == 0
+    assert "embed:" in capfd.readouterr().out
+
+
+def test_wandb_command_is_understood(values):
+    arguments = shlex.split(fill_in(block("shown: needs the network").split("&&")[1], {}))[2:]
+    with pytest.raises(SystemExit) as end:
+        main(["predict", *arguments, "--print_config"])
+    assert end.value.code == 0
 
 
 def test_ci_takes_its_commands_from_here():

@@ -12,16 +12,19 @@ signed sums over a data set, so each is normalised first, as attributions are at
 
     out[i]    = (W_U[:, word] - W_U[:, other]) . unembed_attr[L.attn.o][:, i] / ci_sum[L.attn.o][i]
     mid[i, j] = regular_attr[L.attn.o][L.attn.v][i, j] / (ci_sum[L.attn.v][j] * rms[L.attn.o][i])
-    in[j, t]  = embed_attr[L.attn.v][j, t] / (count[t] * rms[L.attn.v][j])
+    in[j, t]  = e[j, t] - sum_u count[u] e[j, u] / sum_u count[u]
+    e[j, t]   = embed_attr[L.attn.v][j, t] / (count[t] * rms[L.attn.v][j])
 
 `rms` is the root mean square of a component's activation. So a component between is divided once by how strongly it is
 driven (`rms`, as a target) and once by how often it matters (`ci_sum`, as a source). Without this a chain's weight
 would grow with the frequency of its components squared, and with the arbitrary lengths of the directions they read.
 
-How to read a score: compare it with that of other tokens. Sums over a data set mix positions, and the edge from an
-embedding holds what all embeddings have in common beside what tells them apart, so scores have a part that all names
-share and that says nothing about any of them. And the sign of a difference means something only if each component's
-activation is positive where it matters: see `lit_attr.demo.orient`.
+The edge from an embedding holds what all embeddings have in common beside what tells them apart; the mean over all
+occurrences of tokens is taken from it, so that a score says how a token differs from an average one.
+
+How to read a score: its sign means something only if each component's activation is positive where it matters, see
+`lit_attr.demo.orient`. Sums over a data set mix all the roles that a component plays, so that a score of one token is
+not a measurement of one mechanism; the difference between groups of tokens that differ in one respect is far steadier.
 """
 
 from collections.abc import Sequence
@@ -43,7 +46,7 @@ class Chains:
     Attributes:
         out: From attention-output components to the logit of one word minus that of another.
         mid: From value components to attention-output components.
-        into: From tokens to value components.
+        into: From tokens to value components, less that of an average token.
     """
 
     out: Float[Tensor, " o"]
@@ -87,18 +90,20 @@ def chains(stored: Content, word: int, other: int) -> dict[int, Chains]:
     """
     contrast = stored.w_unembed[:, word] - stored.w_unembed[:, other]
     count = stored.embed_token_count.clamp(min=1)
+    frequency = stored.embed_token_count / stored.embed_token_count.sum()
     found: dict[int, Chains] = {}
     for layer in stored.unembed_attr:
         block, _, matrix = layer.partition(".")
         values = f"{block}.attn.v"
         if matrix != "attn.o" or values not in stored.embed_attr or values not in stored.regular_attr.get(layer, {}):
             continue
+        into = stored.embed_attr[values] / count / _rms(stored, values)[:, None]
         found[int(block)] = Chains(
             out=contrast @ stored.unembed_attr[layer] / stored.ci_sum[layer].clamp(min=_EPS),
             mid=stored.regular_attr[layer][values]
             / stored.ci_sum[values].clamp(min=_EPS)
             / _rms(stored, layer)[:, None],
-            into=stored.embed_attr[values] / count / _rms(stored, values)[:, None],
+            into=into - (into @ frequency.to(into.dtype))[:, None],
         )
     return found
 

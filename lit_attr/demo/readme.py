@@ -67,24 +67,38 @@ def write_readme(assets: Path, figures: Mapping[str, Any]) -> None:
         ),
         "",
         "The attributions show it as chains from a name through value and attention-output components to the two "
-        "words' logits; `lit_attr/demo/mechanism.py` states the formula. Scores of the names, harvested over "
-        f"the first {N_HARVESTED} stories, and over as many others, which shows how far they can be trusted. What "
-        "counts is the difference between names: all of them share a part that says nothing.",
+        "words' logits; `lit_attr/demo/mechanism.py` states the formula and how to read a score. Scores of the names, "
+        f"`{CONTRASTS[0][0]}` minus `{CONTRASTS[0][1]}`, over all stories:",
         "",
     ]
+    contrast = " - ".join(CONTRASTS[0])
     names = [*NAMES["female"], *NAMES["male"]]
-    for word, other in CONTRASTS:
-        contrast = f"{word} - {other}"
-        lines += [
-            _row(contrast, names),
-            _row("---", ["---"] * len(names)),
-            *(
-                _row(f"seed {seed}{where}", [f"{run[key][contrast][name]:+.2f}" for name in names])
-                for seed, run in runs.items()
-                for key, where in (("chain_scores", ""), ("chain_scores_on_other_stories", ", other stories"))
-            ),
-            "",
-        ]
+    n_sets = len(first["chain_scores_by_set"])
+    lines += [
+        _row("seed", names),
+        _row("---", ["---"] * len(names)),
+        *(_row(seed, [f"{run['chain_scores'][contrast][name]:+.1f}" for name in names]) for seed, run in runs.items()),
+        "",
+        "A name by itself is noisy: sums over a data set mix all the roles that a component plays. What is steady is "
+        f"the exchange of the gender. Means over the names of each, female / male, over {n_sets} disjoint sets of "
+        f"{N_HARVESTED} stories and over all of them:",
+        "",
+        _row("seed", [*(f"set {number + 1}" for number in range(n_sets)), "all", "she - he, all"]),
+        _row("---", ["---"] * (n_sets + 2)),
+        *(
+            _row(
+                seed,
+                [
+                    *(_means(part[contrast]) for part in (*run["chain_scores_by_set"], run["chain_scores"])),
+                    _means(run["chain_scores"][" - ".join(CONTRASTS[1])]),
+                ],
+            )
+            for seed, run in runs.items()
+        ),
+        "",
+        f"`{CONTRASTS[1][0]}` minus `{CONTRASTS[1][1]}` has the right difference too, but not always the right signs.",
+        "",
+    ]
     word, other = CONTRASTS[0]
     lines += [
         f"The chains of seed {SEEDS[0]} that tell the genders apart best, to `{word}` minus `{other}`. A chain's "
@@ -102,6 +116,12 @@ def write_readme(assets: Path, figures: Mapping[str, Any]) -> None:
         "",
     ]
     (assets / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _means(scores: Mapping[str, float]) -> str:
+    """Mean scores of the female and of the male names."""
+    female, male = (sum(scores[name] for name in NAMES[kind]) / len(NAMES[kind]) for kind in ("female", "male"))
+    return f"{female:+.1f} / {male:+.1f}"
 
 
 def _row(title: str, cells: Iterable[str]) -> str:

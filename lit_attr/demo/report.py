@@ -1,6 +1,7 @@
 """The figures of a built demo."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.intervention import exchange_names
 from lit_attr.demo.mechanism import chain_scores, chains
 from lit_attr.storage.content import Content
+from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.sums import Sums
 
 CONTRASTS = (("her", "him"), ("she", "he"))
 N_MEASURED = 256
-N_HARVESTED = 1024
-BATCH_SIZE = 32
+# Stories in each of the disjoint sets over which scores are harvested: how far they agree shows how far to trust them.
+N_HARVESTED = 1000
+BATCH_SIZE = 50
 N_CHAINS = 3
 
 
@@ -29,19 +33,19 @@ def describe(assets: Path, tokens: Int[Tensor, "story seq"]) -> dict[str, Any]:
 
     Args:
         assets: The folder that it was built into.
-        tokens: Its stories; the first ones are used.
+        tokens: Its stories.
     """
     ids = {word: index for index, word in enumerate(vocabulary())}
     runs: dict[str, Any] = {}
     for seed in SEEDS:
         model = load_run(run_folder(seed, assets)).model
-        attributions = harvest_chains(model, tokens[:N_HARVESTED], BATCH_SIZE)
-        elsewhere = harvest_chains(model, tokens[N_HARVESTED : 2 * N_HARVESTED], BATCH_SIZE)
+        sums = harvest_chains(model, tokens.split(N_HARVESTED), BATCH_SIZE)
+        stored = [DatasetAttributionStorage.from_sums(part, model.unembedding, 0.0) for part in (*sums, total(sums))]
         runs[str(seed)] = {
             **asdict(measure(model, tokens[:N_MEASURED])),
-            "chain_scores": _scores(attributions, ids),
-            "chain_scores_on_other_stories": _scores(elsewhere, ids),
-            "telling_chains": _telling_chains(attributions, ids),
+            "chain_scores": _scores(stored[-1], ids),
+            "chain_scores_by_set": [_scores(part, ids) for part in stored[:-1]],
+            "telling_chains": _telling_chains(stored[-1], ids),
         }
         target = model.target_model
     interventions = {}
@@ -54,6 +58,14 @@ def describe(assets: Path, tokens: Int[Tensor, "story seq"]) -> dict[str, Any]:
             "follows": found.follows,
         }
     return {"runs": runs, "intervention": interventions}
+
+
+def total(parts: Sequence[Sums]) -> Sums:
+    """The sums over all sets of stories."""
+    added = deepcopy(parts[0])
+    for part in parts[1:]:
+        added.add_(part)
+    return added
 
 
 def _names() -> list[str]:

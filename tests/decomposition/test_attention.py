@@ -112,3 +112,11 @@ def test_layer_and_its_gradient_are_the_plain_ones(n_kv_heads: int, adjacent: bo
     direction = torch.randn(ours.shape, dtype=torch.float64, generator=generator)
     found, wanted = (torch.autograd.grad(y, [x, *layer.parameters()], direction) for y in (ours, theirs))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("adjacent", [False, True])
+def test_rotation_is_the_plain_one_and_ends_with_the_positions(adjacent: bool):
+    x = directions()
+    position = torch.tensor([0, 1, 2, 2, 2])
+    expected = plain.rotate(x, position[:, None] / 7.0 ** (torch.arange(2) / 2), adjacent)
+    torch.testing.assert_close(Rotary(4, 7.0, 3, adjacent)(x), expected, rtol=0, atol=1e-14)

@@ -54,9 +54,10 @@ def test_splitting_a_batch_does_not_change_the_values(sampled: DecomposedModel, 
     torch.testing.assert_close(joined, whole, rtol=0, atol=1e-12)
 
 
-def test_rows_of_a_batch_have_draws_of_their_own(sampled: DecomposedModel, tokens: Tensor):
-    first, second = concatenated(sampled.causal_importance(tokens[:1].expand(2, -1), 7))
-    assert (first != second).all()
+def test_every_row_of_every_batch_has_draws_of_its_own(sampled: DecomposedModel, tokens: Tensor):
+    same = tokens[:1].expand(ROWS, -1)
+    rows = torch.cat([concatenated(sampled.causal_importance(same, batch_id)) for batch_id in range(4)]).flatten(1)
+    assert len(rows.unique(dim=0)) == 4 * ROWS
 
 
 def test_matrices_have_draws_of_their_own(sampled: DecomposedModel, tokens: Tensor):

@@ -87,27 +87,29 @@ def test_own_tree_comes_before_the_configured_root_and_both_before_the_run_direc
 
 
 @pytest.mark.parametrize(
-    ("name", "places"),
+    ("name", "bases", "below"),
     [
-        (None, ["tree/runs/run"]),
-        (REFERENCE, PLACES),
-        (
-            "target/model_step_9.pt",
-            [
-                f"{base}/{below}"
-                for base in ("tree/runs/run", "cwd")
-                for below in ("target/model_step_9.pt", "target", "")
-            ],
-        ),
+        (None, ["tree/runs/run"], [""]),
+        ("target/model_step_9.pt", ["tree/runs/run", "cwd"], ["target/model_step_9.pt", "target", ""]),
     ],
 )
 def test_missing_configuration_is_refused_with_all_places(
-    tmp_path: Path, run_folder: Path, name: str | None, places: list[str]
+    tmp_path: Path, run_folder: Path, name: str | None, bases: list[str], below: list[str]
 ):
     with pytest.raises(RunNotFoundError) as caught:
         locate_model_config(name, run_folder)
-    listed = ", ".join(str(tmp_path / where) for where in places)
+    listed = ", ".join(str(tmp_path / base / part) for base in bases for part in below)
     assert str(caught.value) == f"no model_config.yaml for the target model {name!r}; looked in {listed}"
+
+
+def test_reference_that_neither_cache_nor_wandb_answers_is_refused_with_all_places(tmp_path: Path, run_folder: Path):
+    with pytest.raises(RunNotFoundError) as caught:
+        locate_model_config(REFERENCE, run_folder)
+    listed = ", ".join(str(tmp_path / where) for where in PLACES)
+    assert str(caught.value) == (
+        f"no model_config.yaml for the target model {REFERENCE!r} (looked in {listed}), "
+        "and wandb was asked for goodfire/spd/runs/t-9d2b8f02"
+    )
 
 
 def test_load_run_refuses_a_run_without_the_configuration_of_its_target(tmp_path: Path):
