@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,9 +25,16 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise RunFormatError(f"cannot read the checkpoint {path}: {error}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise RunFormatError(f"{path}: expected a state dict (names to tensors), found {type(state).__name__}")
-    return {_current_name(name): tensor for name, tensor in state.items()}
+    current = {_current_name(name): tensor for name, tensor in state.items()}
+    if len(current) < len(state):
+        counts = Counter(_current_name(name) for name in state)
+        twice = sorted(name for name, count in counts.items() if count > 1)
+        raise RunFormatError(f"{path}: tensors under both an old and a new name: {_shorten(twice)}")
+    return current
 
 
 def _current_name(name: str) -> str:

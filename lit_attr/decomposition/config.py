@@ -73,7 +73,9 @@ class RunConfig:
             or entry("pretrained_model_path", None, _is_text_or_none, "text or null"),
             module_patterns=tuple((info["module_pattern"], info["C"]) for info in modules),
             ci=entry("ci_config", None, lambda v: isinstance(v, Mapping), "a mapping"),
-            sigmoid=entry("sigmoid_type", "leaky_hard", lambda v: v in SIGMOIDS, f"one of {list(SIGMOIDS)}"),
+            sigmoid=entry(
+                "sigmoid_type", "leaky_hard", lambda v: isinstance(v, str) and v in SIGMOIDS, f"one of {list(SIGMOIDS)}"
+            ),
             sampling=entry("sampling", "continuous", lambda v: v in _SAMPLINGS, f"one of {list(_SAMPLINGS)}"),
         )
 
@@ -105,6 +107,7 @@ def _is_module_info(value: object) -> bool:
             isinstance(info, Mapping)
             and isinstance(info.get("module_pattern"), str)
             and isinstance(info.get("C"), int)
+            and not isinstance(info["C"], bool)
             and info["C"] > 0
             for info in value
         )

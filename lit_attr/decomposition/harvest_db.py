@@ -45,6 +45,8 @@ def alive_in_harvest(
     layers = {module_path: layer for layer, module_path in paths.items()}
     alive = {layer: torch.zeros(count, dtype=torch.bool) for layer, count in n_components.items()}
     for key, density in rows:
+        if not isinstance(key, str) or not isinstance(density, int | float):
+            raise RunFormatError(f"{path}: expected component keys and firing densities, found {key!r} and {density!r}")
         module_path, _, index = key.rpartition(":")
         layer = layers.get(module_path)
         if layer is None or not index.isdecimal() or int(index) >= n_components[layer]:
@@ -53,9 +55,12 @@ def alive_in_harvest(
     return alive
 
 
-def _check_run(path: Path, settings: Mapping[str, str], run_id: str) -> None:
+def _check_run(path: Path, settings: Mapping[str, str | None], run_id: str) -> None:
     """Refuse a harvest that says it is of another run."""
-    method = json.loads(settings.get("method_config", "null")) or {}
-    harvested = RunReference.match(str(method.get("wandb_path") or ""))
+    try:
+        method = json.loads(settings.get("method_config") or "{}")
+    except ValueError as error:
+        raise RunFormatError(f"{path}: method_config is no JSON: {error}") from error
+    harvested = RunReference.match(str(method.get("wandb_path") or "")) if isinstance(method, Mapping) else None
     if harvested is not None and harvested.run_id != run_id:
         raise RunFormatError(f"{path} is the harvest of run {harvested.run_id}, expected {run_id}")

@@ -59,17 +59,19 @@ def _locate_reference(reference: RunReference) -> RunFiles:
     root = output_root()
     # The second is where training writes; both hold a run in the same form.
     places = [root / "runs" / reference.folder, root / "spd" / reference.run_id]
+    looked_in = []
     for place in places:
-        if (place / RUN_CONFIG).is_file():
-            try:
-                return _complete(place, reference.run_id, latest_checkpoint(place))
-            except RunFormatError:
-                continue  # incomplete, such as an interrupted copy: another place, or wandb, may have the whole run
+        try:
+            return _complete(place, reference.run_id, latest_checkpoint(place))
+        except RunFormatError as error:
+            # Incomplete, such as an interrupted copy: another place, or wandb, may have the whole run.
+            looked_in.append(str(place) if not place.is_dir() else f"{place}: {error}")
     try:
         download_run(reference, places[0])
     except RunNotFoundError as error:
-        looked_in = ", ".join(str(place) for place in places)
-        raise RunNotFoundError(f"no cache holds the run {reference} (looked in {looked_in}), and {error}") from error
+        raise RunNotFoundError(
+            f"no cache holds the run {reference} (looked in {'; '.join(looked_in)}), and {error}"
+        ) from error
     return _complete(places[0], reference.run_id, latest_checkpoint(places[0]))
 
 
@@ -86,7 +88,8 @@ def latest_checkpoint(folder: Path) -> Path:
     Raises:
         RunFormatError: If there is none, or if there are several and one carries no step.
     """
-    return folder / newest_checkpoint((path.name for path in folder.iterdir()), str(folder))
+    files = (path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else ()
+    return folder / newest_checkpoint(files, str(folder))
 
 
 def locate_model_config(name: str | None, folder: Path) -> Path:

@@ -53,8 +53,10 @@ class RunReference:
 
     @classmethod
     def match(cls, text: str) -> "RunReference | None":
-        """As `parse`, with None for a text of no such form."""
+        """As `parse`, with None for a text of no such form, and for paths that begin with `./`, `../` or `~`."""
         text = text.strip().removeprefix("wandb:")
+        if text.startswith(("./", "../", "~")):
+            return None
         if _BARE.fullmatch(text):
             return cls(_DEFAULT_ENTITY, _DEFAULT_PROJECT, text)
         for form in (_COMPACT, _WITH_RUNS, _URL):

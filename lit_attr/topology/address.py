@@ -20,7 +20,7 @@ MATRICES = (
     *("mlp.up", "mlp.down"),
 )
 
-_INDEX = re.compile(r"\d+", re.ASCII)
+_INDEX = re.compile(r"\d{1,18}", re.ASCII)  # what an int64 holds
 
 
 def block_address(block: int, matrix: str) -> str:

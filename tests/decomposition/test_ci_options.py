@@ -121,11 +121,7 @@ def test_attention_heads_that_do_not_fit_the_width_are_refused(
             {"a": ["h.1.*"], "b": ["h.0.mlp.c_fc"]},
             "decomposed matrices in no block group: ['h.0.mlp.down_proj']",
         ),
-        (
-            {},
-            "decomposed matrices in no block group: "
-            "['h.0.mlp.c_fc', 'h.1.mlp.c_fc', 'h.0.mlp.down_proj', 'h.1.mlp.down_proj']",
-        ),
+        ({}, "block_groups must be a list of {name: text, patterns: list of texts}, found []"),
     ],
 )
 def test_block_groups_that_do_not_partition_the_matrices_are_refused(groups: dict[str, list[str]], message: str):

@@ -128,8 +128,10 @@ def test_reference_that_neither_cache_nor_wandb_answers_is_refused_with_the_plac
         touch(place, *lacking)
     with pytest.raises(RunNotFoundError) as caught:
         locate_run(RUN_ID)
+    missing = {"model_3.pth": "no final_config.yaml in", "final_config.yaml": "no checkpoint (model_<step>.pth) in"}
+    looked_in = "; ".join(f"{place}: {missing[lacking[0]]} {place}" if lacking else str(place) for place in places)
     assert str(caught.value) == (
-        f"no cache holds the run goodfire/spd/runs/{RUN_ID} (looked in {places[0]}, {places[1]}), "
+        f"no cache holds the run goodfire/spd/runs/{RUN_ID} (looked in {looked_in}), "
         f"and wandb was asked for goodfire/spd/runs/{RUN_ID}"
     )
 

@@ -48,6 +48,12 @@ def build_target(architecture: str, options: dict[str, Any]) -> TargetModel:
         )
     for name, value in options.items():
         expected = known[name]
-        if not (isinstance(value, expected) or (expected is float and isinstance(value, int))):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = (
+            isinstance(value, bool) if expected is bool else is_number and (expected is float or isinstance(value, int))
+        )
+        if not fits:
             raise RunFormatError(f"model_config.yaml: {name} must be of type {expected.__name__}, found {value!r}")
+        if expected is not bool and value <= 0:
+            raise RunFormatError(f"model_config.yaml: {name} must be positive, found {value!r}")
     return model_class(config_class(**{name: known[name](value) for name, value in options.items()}))

@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_attr.errors import RunFormatError
+
 RopeTable = Float[Tensor, "seq half_head"]
 
 
@@ -73,6 +75,8 @@ class Rotary(nn.Module):
     def __init__(self, head_width: int, base: float, n_positions: int, adjacent_pairs: bool) -> None:
         super().__init__()
         self.adjacent_pairs = adjacent_pairs
+        if head_width % 2:
+            raise RunFormatError(f"rotary positions need an even head width, found {head_width}")
         half = head_width // 2
         # The tables are float32 in every precision: they are part of the model's definition.
         frequency = base ** (torch.arange(half, dtype=torch.float32) / half)
