@@ -59,11 +59,14 @@ class TokenCache:
         """How far the cache is."""
         path = self.folder / "progress.json"
         try:
-            return _Progress(**json.loads(path.read_text()))
-        except FileNotFoundError:
+            progress = _Progress(**json.loads(path.read_bytes()))
+            if not (isinstance(progress.n_rows, int) and isinstance(progress.n_batches, int)):
+                raise TypeError(f"expected numbers of rows and batches, found {progress}")
+        except (FileNotFoundError, NotADirectoryError):
             return _Progress()
         except (ValueError, TypeError) as error:
             raise DataError(f"damaged token cache {path}: {error}; delete {self.folder} to make it anew") from error
+        return progress
 
     def has(self, n_rows: int | None) -> bool:
         """Whether so many rows are there, or all that the dataset has; None for all."""

@@ -1,5 +1,6 @@
 """Rows of token ids from a dataset, in the order in which goodfire-ai/spd trains on them."""
 
+import glob
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ Rows = Int[np.ndarray, "row seq"]
 # Texts that are joined and tokenized together, and into how many pieces they are cut: both decide where rows begin.
 _TEXTS_AT_ONCE = 1000
 _PIECES = 20
+_MAX_TOKEN = 2**31 - 1  # rows are cached as 32-bit integers
 _BUILDERS = {".txt": "text", ".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 
 
@@ -40,7 +42,7 @@ def read_rows(spec: DatasetSpec, skip_batches: int = 0) -> Iterator[Rows]:
         dataset = dataset.shuffle(seed=spec.seed)
         if spec.is_tokenized and spec.shuffle_each_epoch:
             dataset = dataset.select(loader_order(len(dataset), spec.seed))
-    batches = dataset.iter(batch_size=_TEXTS_AT_ONCE)
+    batches = _batches(dataset, spec)
     tokenizer = None if spec.is_tokenized else load_tokenizer(spec.tokenizer or "")
     eos = spec.eos_token or (tokenizer.eos_token if tokenizer else None)
     if tokenizer is not None and eos is None:
@@ -52,6 +54,8 @@ def read_rows(spec: DatasetSpec, skip_batches: int = 0) -> Iterator[Rows]:
         if tokenizer is None:
             yield _truncate(column, spec, number * _TEXTS_AT_ONCE)
         else:
+            if odd := [value for value in column if not isinstance(value, str)]:
+                raise DataError(f"{_where(spec)}: expected texts, found {odd[0]!r:.40}")
             text = join_texts(column, str(eos), spec.dataset_name)
             yield _cut([token for ids in tokenizer.encode(pieces(text)) for token in ids], spec.max_seq_len)
 
@@ -89,13 +93,36 @@ def _cut(tokens: Sequence[int], seq_len: int) -> Rows:
 
 def _truncate(column: Sequence[Sequence[int]], spec: DatasetSpec, first: int) -> Rows:
     for number, ids in enumerate(column):
-        if not isinstance(ids, list | np.ndarray) or len(ids) < spec.max_seq_len:
-            found = len(ids) if isinstance(ids, list | np.ndarray) else repr(ids)[:40]
+        if not isinstance(ids, list) or len(ids) < spec.max_seq_len:
+            found = len(ids) if isinstance(ids, list) else repr(ids)[:40]
             raise DataError(
                 f"dataset {spec.dataset_name!r}, row {first + number} (shuffled), column {spec.column_name!r}: "
                 f"expected at least {spec.max_seq_len} token ids, found {found}"
             )
+        if not all(isinstance(token, int) and 0 <= token <= _MAX_TOKEN for token in ids):
+            raise DataError(f"{_where(spec)}: expected token ids, found {ids!r:.40}")
     return np.asarray([ids[: spec.max_seq_len] for ids in column], dtype=np.int64).reshape(-1, spec.max_seq_len)
+
+
+def _where(spec: DatasetSpec) -> str:
+    return f"dataset {spec.dataset_name!r}, column {spec.column_name!r}"
+
+
+def _batches(dataset: Any, spec: DatasetSpec) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - as `_open` returns it
+    """Batches of source rows; what goes wrong while they are read is a fault of the dataset."""
+    try:
+        yield from dataset.iter(batch_size=_TEXTS_AT_ONCE)
+    except Exception as error:
+        raise DataError(f"cannot read the dataset {spec.dataset_name!r}: {_reasons(error)}") from error
+
+
+def _reasons(error: BaseException | None) -> str:
+    """The messages of an error and of those that caused it: the libraries' own may say nothing."""
+    messages = []
+    while error is not None:
+        messages.append(str(error) or type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return "; ".join(dict.fromkeys(messages))
 
 
 def _open(spec: DatasetSpec) -> Any:  # noqa: ANN401 - a datasets.Dataset or IterableDataset
@@ -105,10 +132,12 @@ def _open(spec: DatasetSpec) -> Any:  # noqa: ANN401 - a datasets.Dataset or Ite
     if path.is_file():
         if path.suffix not in _BUILDERS:
             raise DataError(f"{path}: expected a file ending in {', '.join(_BUILDERS)}, found {path.suffix!r}")
-        where = {"path": _BUILDERS[path.suffix], "data_files": {spec.split: str(path)}}
+        where = {"path": _BUILDERS[path.suffix], "data_files": {spec.split: glob.escape(str(path))}}
     elif path.is_dir():
         where = {"path": str(path)}
     try:
         return datasets.load_dataset(**where, split=spec.split, streaming=spec.streaming)
     except Exception as error:  # anything from the hub or the files: no network, no such id, no such split
-        raise DataError(f"cannot open the dataset {spec.dataset_name!r}, split {spec.split!r}: {error}") from error
+        raise DataError(
+            f"cannot open the dataset {spec.dataset_name!r}, split {spec.split!r}: {_reasons(error)}"
+        ) from error

@@ -91,12 +91,15 @@ class DatasetSpec:
         spec = cls(**{**own, **{name: value for name, value in asdict(changes).items() if value is not None}})
         for field in fields(cls):
             value = getattr(spec, field.name)
-            if not isinstance(value, field.type if isinstance(field.type, type) else str | None):
+            is_truth = isinstance(value, bool) and field.type is not bool  # Python counts it as an integer
+            if is_truth or not isinstance(value, field.type if isinstance(field.type, type) else str | None):
                 raise RunFormatError(f"task_config: {field.name} must be of type {field.type}, found {value!r}")
         if spec.max_seq_len < 1 or spec.buffer_size < 1:
             raise DataError(
                 f"max_seq_len and buffer_size must be at least 1, found {spec.max_seq_len} and {spec.buffer_size}"
             )
+        if spec.seed < 0:
+            raise DataError(f"seed must not be negative, found {spec.seed}")
         if not spec.is_tokenized and spec.tokenizer is None:
             raise DataError(
                 f"dataset {spec.dataset_name!r} holds texts, and neither the run nor the command names a tokenizer"

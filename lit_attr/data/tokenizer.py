@@ -47,7 +47,7 @@ class _HubTokenizer:
         self.eos_token: str | None = self._tokenizer.eos_token
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
 
 def load_tokenizer(name: str) -> TextTokenizer:

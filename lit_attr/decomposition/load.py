@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from lit_attr.decomposition.checkpoint import load_strictly, read_checkpoint, we
 from lit_attr.decomposition.ci.build import build_ci
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig, read_yaml
-from lit_attr.decomposition.locate import locate_model_config, locate_run
+from lit_attr.decomposition.locate import RunFiles, locate_model_config, locate_run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.targets import build_target
 from lit_attr.errors import RunFormatError, UnsupportedModelError
@@ -50,13 +51,29 @@ def load_run(run: str | os.PathLike[str]) -> Run:
         RunFormatError: If a file is damaged, or configuration and checkpoint contradict each other.
         UnsupportedModelError: If the target model, or a decomposed matrix of it, has no place in the attribution graph.
     """
+    files, config, model_config = find_run(run)
+    table = path_table(config.architecture)
+    state = read_checkpoint(files.checkpoint)
+    model = build_model(config, table, read_yaml(model_config), state, str(files.checkpoint))
+    return Run(files.run_id, str(run), model, weights_digest(state))
+
+
+def find_run(run: str | os.PathLike[str]) -> tuple[RunFiles, RunConfig, Path]:
+    """Find the files of a run and of its target's architecture; download what no cache holds.
+
+    Args:
+        run: As for `load_run`.
+
+    Returns:
+        The run's files, its configuration, and the target's `model_config.yaml`.
+
+    Raises:
+        RunNotFoundError: If the run or its target's configuration is nowhere.
+        RunFormatError: If the configuration is damaged.
+    """
     files = locate_run(run)
     config = RunConfig.load(files.config)
-    table = path_table(config.architecture)
-    model_options = read_yaml(locate_model_config(config.pretrained_name, files.config.parent))
-    state = read_checkpoint(files.checkpoint)
-    model = build_model(config, table, model_options, state, str(files.checkpoint))
-    return Run(files.run_id, str(run), model, weights_digest(state))
+    return files, config, locate_model_config(config.pretrained_name, files.config.parent)
 
 
 def build_model(

@@ -1,6 +1,7 @@
 """Batches of token sequences, addressed by a global id and sharded over processes."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from lit_attr.data.cache import TokenCache
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
-from lit_attr.decomposition.config import RunConfig, read_yaml
-from lit_attr.decomposition.locate import locate_model_config, locate_run
+from lit_attr.decomposition.config import read_yaml
+from lit_attr.decomposition.load import find_run
 from lit_attr.decomposition.names import TOKENIZER
 from lit_attr.errors import ConfigurationError, DataError
 from lit_attr.harvest.tokens import TokenBatch, open_tokens
@@ -148,7 +149,15 @@ class TokenDataModule(LightningDataModule):
         return torch.from_numpy(self.rows[places].astype(np.int64))
 
     def fingerprint(self) -> str:
-        """SHA-256 over shape, dtype and up to 1,024 evenly spaced rows of the data, in hexadecimal."""
+        """SHA-256 of what identifies the data, in hexadecimal.
+
+        Of a token file: its shape, dtype and up to 1,024 evenly spaced rows. Of a dataset: its description and its
+        first batch, whatever else the cache holds.
+        """
+        if self.spec is not None:
+            digest = hashlib.sha256(json.dumps(asdict(self.spec), sort_keys=True).encode())
+            digest.update(self.batch(0).numpy().data)
+            return digest.hexdigest()
         sampled = np.unique(np.linspace(0, len(self.rows) - 1, _FINGERPRINT_ROWS).astype(np.int64))
         digest = hashlib.sha256(f"{self.rows.shape} {self.rows.dtype.str}\n".encode())
         digest.update(np.ascontiguousarray(self.rows[sampled]).data)
@@ -201,8 +210,7 @@ def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:
         RunFormatError: If its configuration is not understood.
         DataError: If the dataset has texts and no tokenizer is named.
     """
-    files = locate_run(run)
-    config = RunConfig.load(files.config)
-    folders = [files.config.parent, locate_model_config(config.pretrained_name, files.config.parent).parent]
+    files, _, model_config = find_run(run)
+    folders = (files.config.parent, model_config.parent)
     tokenizer = next((folder / TOKENIZER for folder in folders if (folder / TOKENIZER).is_file()), None)
     return DatasetSpec.resolve(read_yaml(files.config), changes, tokenizer)

@@ -14,7 +14,7 @@ from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.decomposition.harvest_db import alive_in_harvest
-from lit_attr.decomposition.load import Run, load_run
+from lit_attr.decomposition.load import Run, find_run, load_run
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import memory_limit, rows_that_fit
@@ -91,6 +91,11 @@ class AttributionHarvester(LightningModule):
         if self.run is None:
             self.run = load_run(self.hparams["run"])
         return self.run
+
+    def prepare_data(self) -> None:
+        """Download the run where no cache holds it: one process of each machine does, the others wait."""
+        if self.run is None:
+            find_run(self.hparams["run"])
 
     def setup(self, stage: str = "predict") -> None:
         """Load the run, find its attribution graph, and allocate the sums; on every process.
