@@ -51,8 +51,15 @@ def test_scores_are_the_sum_of_the_products_over_all_chains(stored):
             out = (stored.w_unembed[:, 2] - stored.w_unembed[:, 5]) @ stored.unembed_attr[o][:, i] / stored.ci_sum[o][i]
             for j in range(COUNTS[v]):
                 mid = stored.regular_attr[o][v][i, j] / stored.ci_sum[v][j] / rms(stored, o)[i]
-                expected += out * mid * stored.embed_attr[v][j] / stored.embed_token_count / rms(stored, v)[j]
+                e = stored.embed_attr[v][j] / stored.embed_token_count / rms(stored, v)[j]
+                expected += out * mid * (e - stored.embed_attr[v][j].sum() / rms(stored, v)[j] / 23)
     torch.testing.assert_close(chain_scores(stored, 2, 5), expected)
+
+
+def test_an_average_token_has_no_score(stored):
+    scores = chain_scores(stored, 2, 5)
+    assert scores.abs().max() > 1
+    assert float(scores @ stored.embed_token_count.double()) == pytest.approx(0, abs=1e-9)
 
 
 def test_contrast_of_the_words_the_other_way_round_has_the_other_sign(stored):
