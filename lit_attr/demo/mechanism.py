@@ -90,7 +90,7 @@ def chains(stored: Content, word: int, other: int) -> dict[int, Chains]:
     """
     contrast = stored.w_unembed[:, word] - stored.w_unembed[:, other]
     count = stored.embed_token_count.clamp(min=1)
-    frequency = stored.embed_token_count / stored.embed_token_count.sum()
+    frequency = stored.embed_token_count.double() / stored.embed_token_count.sum()
     found: dict[int, Chains] = {}
     for layer in stored.unembed_attr:
         block, _, matrix = layer.partition(".")
