@@ -17,7 +17,7 @@ from lit_attr.decomposition.harvest_db import alive_in_harvest
 from lit_attr.decomposition.load import Run, find_run, load_run
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.harvest.memory import memory_limit, rows_that_fit
+from lit_attr.harvest.memory import check_sums_fit, memory_limit, rows_that_fit
 from lit_attr.harvest.settings import prepare_trainer
 from lit_attr.harvest.sums import AttributionSums
 from lit_attr.harvest.tokens import TokenBatch, check_batch
@@ -110,7 +110,9 @@ class AttributionHarvester(LightningModule):
         # Registered here, so that Lightning moves it to the device with the module.
         self.model = self.loaded_run.model
         self.topology = trace_topology(self.model)
-        self.sums.allocate(self.topology, dtype, self.trainer.strategy.root_device)
+        device = self.trainer.strategy.root_device
+        check_sums_fit(self.topology, dtype, device, self.trainer.num_devices)
+        self.sums.allocate(self.topology, dtype, device)
         counts = self.topology.n_components
         rank_zero_info(
             f"lit_attr: harvesting {self.loaded_run.run_id}: {sum(counts.values())} components in {len(counts)} "

@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lit_attr.errors import ConfigurationError
+from lit_attr.storage.sums import Sums
+from lit_attr.topology.graph import Topology
 
 _GB = 1e9
 # Of free memory, what is used without being told: allocators fragment, and kernels have workspaces of their own.
@@ -88,6 +90,29 @@ def memory_limit(memory_gb: float | None, device: torch.device, n_sharing: int) 
     if memory_gb is not None:
         return memory_gb * _GB
     return _DEFAULT_SHARE * free_bytes(device) / n_sharing
+
+
+def check_sums_fit(topology: Topology, dtype: torch.dtype, device: torch.device, n_processes: int) -> None:
+    """Refuse sums that are larger than free memory, before anything is allocated.
+
+    Args:
+        topology: Decides their shapes.
+        dtype: Of the sums on the device; the totals on the host are float64.
+        device: Where the engine computes.
+        n_processes: Processes of this machine, each with its own sums.
+
+    Raises:
+        ConfigurationError: If they are; it names the bytes and the ways out.
+    """
+    host = torch.device("cpu")
+    needed = {device: Sums.zeros(topology, dtype, "meta").nbytes * (n_processes if device == host else 1)}
+    needed[host] = needed.get(host, 0) + Sums.zeros(topology, torch.float64, "meta").nbytes * n_processes
+    for place, size in needed.items():
+        if size > (free := free_bytes(place)):
+            raise ConfigurationError(
+                f"the sums need {size / _GB:.3g} GB on {place}, where {free / _GB:.3g} GB are free: use fewer "
+                "processes on a machine (trainer.devices), or a machine with more memory"
+            )
 
 
 def rows_that_fit(

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.harvest.memory import PeakMemory, free_bytes, memory_limit, rows_that_fit
+from lit_attr.harvest.memory import PeakMemory, check_sums_fit, free_bytes, memory_limit, rows_that_fit
+from lit_attr.topology.graph import Topology
+from tests.storage.examples import TOPOLOGY
 from tests.toys import write_run, write_tokens
 
 KB = 1000
@@ -64,6 +66,14 @@ def test_a_batch_of_one_row():
 def test_not_even_one_row_fits():
     with pytest.raises(ConfigurationError, match=r"one sequence of 4 tokens needs 0\.001 GB, but only 0\.0001 GB"):
         rows_that_fit(step(1_000 * KB), torch.zeros(2, 4, dtype=torch.int64), 100.0 * KB)
+
+
+def test_sums_larger_than_free_memory_are_refused_before_they_are_allocated():
+    layers = {f"{block}.mlp.up": 10_000_000 for block in range(2)}
+    topology = Topology(layers, {"1.mlp.up": ("0.mlp.up",), "output": ("embed",)}, vocab_size=5, d_model=2)
+    with pytest.raises(ConfigurationError, match=r"the sums need 4\.8e\+06 GB on cpu, where .* GB are free: use fewer"):
+        check_sums_fit(topology, torch.float32, torch.device("cpu"), n_processes=2)
+    check_sums_fit(TOPOLOGY, torch.float32, torch.device("cpu"), n_processes=2)
 
 
 def test_limit_is_the_users_or_a_share_of_what_is_free():
