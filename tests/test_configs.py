@@ -20,7 +20,7 @@ def test_config_is_parsed_and_instantiated(path, tmp_path):
     given = yaml.safe_load(path.read_text())
     for section, found in (("model", cli.model.hparams), ("data", cli.datamodule.hparams)):
         for key, value in given[section].items():
-            if key == "tokens":  # given on the command line here
+            if key in ("run", "tokens"):  # given on the command line here
                 continue
             assert found[key] == value, (section, key)
     assert cli.trainer.predict_loop.inference_mode is False

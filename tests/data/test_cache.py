@@ -169,6 +169,16 @@ def test_an_interrupted_cache_ends_as_an_uninterrupted_one(stories, tmp_path, mo
     assert np.array_equal(content(cache), content(whole))
 
 
+def test_an_interrupted_cache_whose_order_needs_all_rows_has_never_enough(stories, tmp_path, monkeypatch):
+    spec = make_spec(stories, **NEEDS_ALL)
+    whole = content(prepared(spec, tmp_path / "whole"))
+    use_tokenizer(monkeypatch, fail_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(spec, tmp_path / "c")
+    use_tokenizer(monkeypatch)
+    assert np.array_equal(content(prepared(spec, tmp_path / "c", n_rows=1)), whole)
+
+
 def test_an_interruption_between_rows_and_progress(stories, tmp_path, monkeypatch):
     def interrupt(*_) -> None:
         raise KeyboardInterrupt
@@ -261,6 +271,9 @@ def test_who_waits_is_told_so_and_tokenizes_nothing_twice(stories, tmp_path, mon
             assert go_on.wait(30)
             return super().encode(texts)
 
+    opened = []
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda **where: opened.append(where) or load(**where))
     tokenizer = HeldTokenizer()
     monkeypatch.setattr("lit_attr.data.rows.load_tokenizer", tokenizer)
     monkeypatch.setattr("lit_attr.data.cache._PATIENCE", 0.05)
@@ -279,6 +292,7 @@ def test_who_waits_is_told_so_and_tokenizes_nothing_twice(stories, tmp_path, mon
     assert not first.is_alive()
     assert not second.is_alive()
     assert len(tokenizer.calls) == 3
+    assert len(opened) == 1
 
 
 # Where a cache is

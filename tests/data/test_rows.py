@@ -227,6 +227,13 @@ def test_rows_that_are_too_short(tmp_path, streaming):
         list(read_rows(spec))
 
 
+def test_numbers_of_rows_count_the_skipped_ones(tmp_path):
+    path = write_rows(tmp_path / "data.jsonl", text=[*id_lists(1099), [1, 2, 3]])
+    spec = make_spec(path, is_tokenized=True, streaming=True, buffer_size=1)
+    with pytest.raises(DataError, match=r"row 1099 \(shuffled\)"):
+        list(read_rows(spec, skip_batches=1))
+
+
 def test_texts_where_token_ids_were_promised(tmp_path):
     path = write_rows(tmp_path / "data.jsonl", text=["once upon a time"])
     with pytest.raises(DataError, match="column 'text': expected at least 8 token ids, found 'once upon a time'"):

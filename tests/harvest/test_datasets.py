@@ -149,8 +149,10 @@ def test_tokenizer_beside_the_target_model(tmp_path, described, run):
     assert batches(prepared(run)) == specified(described)
 
 
-@pytest.mark.parametrize(("n_batches", "batch_size"), [(1, 7), (3, 2), ("whole_dataset", 7)])
-def test_only_the_rows_of_the_harvest_are_tokenized(tmp_path, described, monkeypatch, n_batches, batch_size):
+@pytest.mark.parametrize(
+    ("n_batches", "batch_size", "n_calls"), [(1, 7, 1), (10, 300, 2), (10**6, 7, 3), ("whole_dataset", 7, 3)]
+)
+def test_only_the_rows_of_the_harvest_are_tokenized(tmp_path, described, monkeypatch, n_batches, batch_size, n_calls):
     described = {**described, "streaming": True, "dataset_name": str(tmp_path / "long.jsonl")}
     write_rows(tmp_path / "long.jsonl", text=texts(2500))
     run = write_dataset_run(tmp_path / "spd-s-toytoy00", described)
@@ -159,7 +161,7 @@ def test_only_the_rows_of_the_harvest_are_tokenized(tmp_path, described, monkeyp
     data = prepared(run, batch_size, n_batches)
     whole = specified(described, batch_size)
     assert batches(data) == (whole if n_batches == "whole_dataset" else whole[:n_batches])
-    assert len(counting.calls) == (3 if n_batches == "whole_dataset" else 1)
+    assert len(counting.calls) == n_calls
 
 
 def test_more_batches_than_there_are(described, run):
