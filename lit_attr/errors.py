@@ -31,6 +31,10 @@ class ConfigurationError(LitAttrError, ValueError):
     """Settings that contradict each other, break gradients, or do not fit the machine."""
 
 
+class NumericalError(LitAttrError, ArithmeticError):
+    """Sums that are no longer numbers."""
+
+
 class DataError(LitAttrError, ValueError):
     """Token data that is missing, malformed, or does not belong to the model."""
 

@@ -1,5 +1,6 @@
 """Entry point of `lit-attr`: finds the command, and imports only what that command needs."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[Sequence[str]], None] = import_module(_COMMANDS[command][0]).run
     try:
         run(rest)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except LitAttrError as error:
         print(f"lit-attr: error: {error}", file=sys.stderr)
         return _USAGE_ERROR

@@ -3,9 +3,14 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.progress import HarvestProgress
@@ -25,10 +30,27 @@ class PredictCLI(LightningCLI):
         parser.add_lightning_class_args(StorageWriter, "writer")
         parser.link_arguments("model.run", "data.run")
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's own signature
+        """Build the trainer, with a progress bar unless the user has another or wants none.
+
+        Raises:
+            ConfigurationError: If its settings do not go together, or not with this machine.
+        """
+        settings = self._get(self.config_init, "trainer", default={})
+        callbacks = [settings.get("callbacks") or []]
+        callbacks = callbacks[0] if isinstance(callbacks[0], list) else callbacks
+        wants_bar = settings.get("enable_progress_bar") is not False and not settings.get("barebones")
+        if wants_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            kwargs["callbacks"] = [*callbacks, HarvestProgress()]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+            raise ConfigurationError(f"the trainer cannot be built with these settings: {error}") from error
+
     def after_predict(self) -> None:
         """Say how to ask the result."""
         writer: StorageWriter = self._get(self.config_init, "writer")
-        if writer.path is not None:
+        if writer.path is not None and self.trainer.is_global_zero:
             print(f"harvest stored in {writer.path}\nask it with: lit-attr query {writer.path} sources KEY")
 
 
@@ -55,7 +77,6 @@ def build_cli(arguments: Sequence[str], run: bool = True) -> PredictCLI:
                 "enable_checkpointing": False,
                 "enable_model_summary": False,
                 "inference_mode": False,
-                "callbacks": [HarvestProgress()],
             },
             parser_kwargs={"prog": "lit-attr"},
             args=[*(["predict"] if run else []), *arguments],
@@ -68,6 +89,9 @@ def run(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: Those after `predict`.
+
+    Raises:
+        LitAttrError: If anything the user gave makes no sense.
     """
     log = logging.getLogger("lit_attr")
     log.setLevel(logging.INFO)
@@ -75,4 +99,7 @@ def run(arguments: Sequence[str]) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("lit_attr: %(message)s"))
         log.addHandler(handler)
-    build_cli(arguments)
+    try:
+        build_cli(arguments)
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"a configuration is no text file: {error}") from error

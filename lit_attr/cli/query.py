@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_attr.errors import EdgeNotFoundError, RunNotFoundError
-from lit_attr.topology.address import ComponentKey
+from lit_attr.errors import EdgeNotFoundError, RunNotFoundError, StorageError
+from lit_attr.topology.address import OUTPUT, ComponentKey
 
 if TYPE_CHECKING:
     from lit_attr.storage.storage import DatasetAttributionStorage
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Ask a stored harvest. A KEY is <layer>:<index>, such as 0.mlp.up:5, embed:17 or output:17.",
     )
     parser.add_argument(
-        "run", metavar="RUN", help="a run id (its newest harvest is asked) or a dataset_attributions.pt"
+        "run", metavar="RUN", help="a run id or run folder (its newest harvest is asked), or a dataset_attributions.pt"
     )
     questions = parser.add_subparsers(dest="question", required=True, metavar="QUESTION")
     common = argparse.ArgumentParser(add_help=False)
@@ -63,12 +64,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _open(run: str, out_dir: str | None) -> "tuple[Path, DatasetAttributionStorage]":
-    from lit_attr.decomposition.reference import RunReference
-    from lit_attr.storage.repo import AttributionRepo, run_folder
+    from lit_attr.decomposition.reference import RunReference, run_id_of_folder
+    from lit_attr.storage.repo import MERGED_FILE, AttributionRepo, run_folder
     from lit_attr.storage.storage import DatasetAttributionStorage
 
-    if Path(run).is_file():
-        return Path(run), DatasetAttributionStorage.load(run)
+    path = Path(run)
+    if os.path.isdir(run):  # unlike Path's, it takes any text
+        if (path / MERGED_FILE).is_file():
+            path = path / MERGED_FILE
+        else:
+            run = run_id_of_folder(path.absolute())
+    if os.path.isfile(path):
+        return path, DatasetAttributionStorage.load(path)
     reference = RunReference.match(run)
     run_id = reference.run_id if reference else run
     repo = AttributionRepo.open(run_id, out_dir)
@@ -84,6 +91,8 @@ def _list(storage: "DatasetAttributionStorage", options: argparse.Namespace, key
     if not (query.has_target(key) if asks_sources else query.has_source(key)):
         why = query.why_unknown(key, "target" if asks_sources else "source")
         raise EdgeNotFoundError(f"no {options.question} of {text}: {why}")
+    if asks_sources and key.layer == OUTPUT and options.metric == "attr_abs":
+        raise EdgeNotFoundError(f"no sources of {text}: attributions to the output have no attr_abs")
     ask = storage.get_top_sources if asks_sources else storage.get_top_targets
     entries = ask(text, k=options.k, sign=options.sign, metric=options.metric)
     return {
@@ -91,6 +100,7 @@ def _list(storage: "DatasetAttributionStorage", options: argparse.Namespace, key
         "key": text,
         "sign": options.sign,
         "entries": [asdict(entry) for entry in entries],
+        "was_harvested": not asks_sources or query.was_harvested(key),
     }
 
 
@@ -107,18 +117,26 @@ def _edge(storage: "DatasetAttributionStorage", options: argparse.Namespace) -> 
 
 def _print_table(answer: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+
+    def columns(*names: str) -> list[Column]:
+        return [Column(name, overflow="fold") for name in names]  # on a narrow terminal nothing is cut off
 
     if answer["question"] == "edge":
-        table = Table("source", "target", "raw", "normalised", title=f"{answer['metric']} of one edge")
+        table = Table(*columns("source", "target", "raw", "normalised"), title=f"{answer['metric']} of one edge")
         table.add_row(answer["source"], answer["target"], *(_number(answer[name]) for name in ("raw", "normalized")))
     else:
         title = f"strongest {answer['sign']} {answer['question']} of {answer['key']} ({answer['metric']}, normalised)"
-        table = Table("#", answer["question"].removesuffix("s"), "value", title=title)
+        table = Table("#", *columns(answer["question"].removesuffix("s"), "value"), title=title)
         for place, entry in enumerate(answer["entries"], start=1):
             table.add_row(str(place), entry["component_key"], _number(entry["value"]))
     table.caption = f"{answer['n_tokens']:,} tokens"
-    Console().print(table)
+    if not answer.get("was_harvested", True):
+        table.caption += "; this component was no target of the harvest, so that its attributions are not known"
+    try:
+        Console().print(table)
+    except OSError as error:
+        raise StorageError(f"cannot write the answer: {error}") from error
 
 
 def _number(value: float) -> str:

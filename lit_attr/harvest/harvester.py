@@ -18,6 +18,7 @@ from lit_attr.decomposition.load import Run, find_run, load_run
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import check_sums_fit, memory_limit, rows_that_fit
+from lit_attr.harvest.processes import on_first_process
 from lit_attr.harvest.settings import prepare_trainer
 from lit_attr.harvest.sums import AttributionSums
 from lit_attr.harvest.tokens import TokenBatch, check_batch
@@ -121,8 +122,21 @@ class AttributionHarvester(LightningModule):
         )
 
     def on_predict_start(self) -> None:
-        """Find out which components are targets."""
+        """Find out which components are targets.
+
+        Raises:
+            ConfigurationError: If none is.
+        """
+        self._rows_at_once = None
         self.alive = self._find_alive()
+        n_alive, n_all = (
+            sum(map(int, sizes)) for sizes in (map(sum, self.alive.values()), map(len, self.alive.values()))
+        )
+        if n_alive == 0:
+            raise ConfigurationError(
+                f"none of {n_all} components is alive, so that there are no targets: {self._gate()}"
+            )
+        rank_zero_info(f"lit_attr: {n_alive} of {n_all} components are targets")
         self._engine = AutogradEngine(self.topology, self.alive, self.hparams["targets_per_pass"])
 
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Tensor]:
@@ -184,6 +198,12 @@ class AttributionHarvester(LightningModule):
             )
         return rows
 
+    def _gate(self) -> str:
+        """The setting that decides which components are alive."""
+        if self.hparams["harvest_db"] is not None:
+            return f"model.harvest_db is {self.hparams['harvest_db']}"
+        return f"model.alive_batches is {self.hparams['alive_batches']}, ci_threshold {self.hparams['ci_threshold']}"
+
     def _find_alive(self) -> Alive:
         counts = self.topology.n_components
         if self.hparams["harvest_db"] is not None:
@@ -192,8 +212,7 @@ class AttributionHarvester(LightningModule):
         if self.hparams["alive_batches"] is None:
             return {layer: torch.ones(count, dtype=torch.bool) for layer, count in counts.items()}
         # Means near the threshold may round differently on different devices: one process decides for all.
-        alive: Alive = self._alive_by_mean() if self.trainer.is_global_zero else {}
-        return self.trainer.strategy.broadcast(alive)
+        return on_first_process(self.trainer, self._alive_by_mean)
 
     def _alive_by_mean(self) -> Alive:
         """The components whose mean causal importance over the first batches exceeds the threshold."""

@@ -2,7 +2,7 @@
 
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,32 @@ class PeakMemory(TorchDispatchMode):
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, in bytes."""
+    """Memory that is free on a device, in bytes; on the CPU within the limits of the job (control groups)."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        available = next(line for line in meminfo.read_text("ascii").splitlines() if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # macOS does not say what is free
+    if not meminfo.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # macOS does not say what is free
+    available = next(line for line in meminfo.read_text("ascii").splitlines() if line.startswith("MemAvailable:"))
+    return min([int(available.split()[1]) * 1024, *_free_in_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def _free_in_groups(membership: Path, mount: Path) -> Iterator[int]:
+    """What the control groups of this process leave it, version 2 and version 1; nothing where they set no limit."""
+    for line in membership.read_text().splitlines() if membership.exists() else ():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            root, limit, usage = mount, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, usage = mount / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if (folder / limit).is_file() and (text := (folder / limit).read_text().strip()) != "max":
+                yield max(int(text) - int((folder / usage).read_text()), 0)
+            if folder == root:
+                break
 
 
 def memory_limit(memory_gb: float | None, device: torch.device, n_sharing: int) -> float:

@@ -1,6 +1,7 @@
 """Progress of a harvest: a bar on a terminal, a line from time to time elsewhere, and figures for the logger."""
 
 import sys
+import threading
 import time
 from datetime import timedelta
 from typing import Any
@@ -17,9 +18,9 @@ _HEARTBEAT = 30.0
 class HarvestProgress(TQDMProgressBar):
     """Batches done of all, tokens per second over all processes, and the time that is left.
 
-    On a terminal it is a bar. Without one, a line every 30 seconds and at the end, as logs of cluster jobs want it. The
-    trainer's logger, if there is one, gets `tokens_per_second`, `batches` and `coverage` (the share of batches done) as
-    often.
+    On a terminal it is a bar. Without one, a line every 30 seconds and at the end, as logs of cluster jobs want it; a
+    thread writes it, so that a batch that takes minutes does not look like a hang. The trainer's logger, if there is
+    one, gets `tokens_per_second`, `batches` and `coverage` (the share of batches done) after a batch, as often.
     """
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -30,6 +31,13 @@ class HarvestProgress(TQDMProgressBar):
         self._started = self._reported = time.monotonic()
         self._n_tokens = 0
         self._n_steps = 0
+        self._ended = threading.Event()
+        if self.is_disabled and trainer.is_global_zero:
+            threading.Thread(target=self._beat, args=(trainer,), daemon=True).start()
+
+    def _beat(self, trainer: Trainer) -> None:
+        while not self._ended.wait(_HEARTBEAT):
+            self._say(trainer)
 
     def on_predict_batch_end(
         self,
@@ -46,31 +54,41 @@ class HarvestProgress(TQDMProgressBar):
         self.predict_progress_bar.set_postfix_str(f"{self._rate():,.0f} tokens/s", refresh=False)
         super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if time.monotonic() - self._reported >= _HEARTBEAT:
-            self._report(trainer)
+            self._log(trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how it ended."""
         super().on_predict_end(trainer, pl_module)
-        self._report(trainer)
+        self._ended.set()
+        if self.is_disabled and trainer.is_global_zero:
+            self._say(trainer)
+        self._log(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Fall silent."""
+        if hasattr(self, "_ended"):
+            self._ended.set()
 
     def _rate(self) -> float:
         return self._n_tokens / (time.monotonic() - self._started)
 
-    def _report(self, trainer: Trainer) -> None:
-        self._reported = time.monotonic()
+    def _say(self, trainer: Trainer) -> None:
         n_all = int(sum(trainer.num_predict_batches))
-        seconds_left = (self._reported - self._started) / max(self._n_steps, 1) * (n_all - self._n_steps)
-        if self.is_disabled and trainer.is_global_zero:
-            ours = "" if trainer.world_size == 1 else f" of each of {trainer.world_size} processes"
-            left = timedelta(seconds=round(seconds_left))
-            line = f"lit_attr: {self._n_steps}/{n_all} batches{ours}, {self._rate():,.0f} tokens/s, {left} left"
-            print(line, flush=True)
+        ours = "" if trainer.world_size == 1 else f" of each of {trainer.world_size} processes"
+        left = "unknown time"
+        if self._n_steps:
+            seconds = (time.monotonic() - self._started) / self._n_steps * (n_all - self._n_steps)
+            left = str(timedelta(seconds=round(seconds)))
+        print(f"lit_attr: {self._n_steps}/{n_all} batches{ours}, {self._rate():,.0f} tokens/s, {left} left", flush=True)
+
+    def _log(self, trainer: Trainer) -> None:
+        self._reported = time.monotonic()
         if trainer.logger is not None:
             trainer.logger.log_metrics(
                 {
                     "tokens_per_second": self._rate(),
                     "batches": self._n_steps * trainer.world_size,
-                    "coverage": self._n_steps / n_all,
+                    "coverage": self._n_steps / int(sum(trainer.num_predict_batches)),
                 },
                 step=self._n_steps,
             )

@@ -2,7 +2,9 @@
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_attr.errors import ConfigurationError
@@ -39,6 +41,13 @@ def prepare_trainer(trainer: Trainer) -> torch.dtype:
             f"trainer.strategy {type(trainer.strategy).__name__} is not supported: use 'auto' or 'ddp', every process "
             "needs the whole model"
         )
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ConfigurationError(
+            "trainer.strategy starts processes from this one (spawn, fork), which keep the result to themselves: "
+            "use 'ddp'"
+        )
+    if any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", ())):
+        raise ConfigurationError("trainer.max_time does not end a harvest: use --data.n_batches")
     loop = trainer.predict_loop
     if loop.inference_mode:
         rank_zero_info("lit_attr: turning inference_mode off, attributions are gradients")

@@ -8,13 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
-from lit_attr.errors import ConfigurationError
+from lit_attr.errors import ConfigurationError, NumericalError
 from lit_attr.storage.sums import CHUNK, Sums
 from lit_attr.topology.graph import Topology
 
 # A float32 sum of n numbers is off by at most n * 2^-24 of the sum of their magnitudes, a float64 sum by n * 2^-53.
 # With 32 updates between flushes the first is 2e-6 and the second negligible for any number of batches.
 _UPDATES_PER_FLUSH = 32
+_SHOWN = 3
 
 
 class AttributionSums(Metric):
@@ -65,6 +66,8 @@ class AttributionSums(Metric):
             dtype: In which the engine computes.
             device: On which the engine computes.
         """
+        self._is_synced = False
+        self._updates_since_flush = 0
         self.recent = Sums.zeros(topology, dtype, device)
         self.totals = Sums.zeros(topology, torch.float64)
         for name, tensor in self.totals.named():
@@ -92,12 +95,32 @@ class AttributionSums(Metric):
         if self._updates_since_flush >= self.updates_per_flush:
             self.flush()
 
+    def forward(self, contribute: Callable[[Sums], None]) -> None:
+        """As `update`. There is no value of a single batch: torchmetrics would compute one from copies of all sums."""
+        self.update(contribute)
+
     def flush(self) -> None:
-        """Add the recent updates to the totals, in bounded memory."""
+        """Add the recent updates to the totals, in bounded memory.
+
+        Raises:
+            NumericalError: If they are not finite.
+        """
         if self._updates_since_flush:
+            self._check_finite()
             self.totals.add_(self.recent)
             self.recent.zero_()
             self._updates_since_flush = 0
+
+    def _check_finite(self) -> None:
+        """One value for each tensor, and one look at all of them: a device is asked only once."""
+        named = [(name, tensor) for name, tensor in self.recent.named() if tensor.is_floating_point()]
+        finite = torch.stack([tensor.sum() for _, tensor in named]).isfinite().tolist()
+        if not all(finite):
+            bad = [name for (name, _), fine in zip(named, finite, strict=True) if not fine]
+            raise NumericalError(
+                f"sums are no longer finite after the last {self._updates_since_flush} updates "
+                f"({', '.join(bad[:_SHOWN])}{', ...' if len(bad) > _SHOWN else ''}): is the model's output finite here?"
+            )
 
     def compute(self) -> dict[str, Float[Tensor, "..."]]:
         """The token-weighted mean per edge and normaliser, over all processes: name to sum over number of tokens."""
@@ -138,10 +161,15 @@ class AttributionSums(Metric):
         """Add the sums of another metric of the same topology.
 
         Raises:
-            ConfigurationError: If it is something else.
+            ConfigurationError: If it is something else, or either was reduced over processes.
         """
         if not isinstance(incoming_state, AttributionSums):
             raise ConfigurationError(f"expected AttributionSums, found {type(incoming_state).__name__}")
+        if self._is_synced or incoming_state._is_synced:
+            raise ConfigurationError("cannot merge sums that were already reduced over all processes")
+        shapes = [{name: tuple(t.shape) for name, t in m.totals.named()} for m in (self, incoming_state)]
+        if shapes[0] != shapes[1]:
+            raise ConfigurationError(f"cannot merge sums of another topology: expected {shapes[0]}, found {shapes[1]}")
         incoming_state.flush()
         self.totals.add_(incoming_state.totals)
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_attr._version import __version__
-from lit_attr.errors import ConfigurationError
+from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
+from lit_attr.harvest.processes import on_first_process
 from lit_attr.storage.files import make_folder
 from lit_attr.storage.repo import MERGED_FILE, create_subrun, run_folder
 from lit_attr.storage.storage import DatasetAttributionStorage
@@ -28,7 +30,7 @@ class StorageWriter(Callback):
         out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
 
     Attributes:
-        path: The written file, on the process that wrote it; None before.
+        path: The written file; None before.
     """
 
     def __init__(self, out_dir: str | Path | None = None) -> None:
@@ -38,25 +40,31 @@ class StorageWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out before the first batch whether the result can be written."""
-        if trainer.is_global_zero:
-            make_folder(run_folder(_harvester(pl_module).loaded_run.run_id, self.out_dir))
+        folder = run_folder(_harvester(pl_module).loaded_run.run_id, self.out_dir)
+        on_first_process(trainer, partial(make_folder, folder))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reduce the sums over all processes, and write them on the first."""
         harvester = _harvester(pl_module)
-        harvester.sums.sync()
-        if trainer.is_global_zero:
-            storage = DatasetAttributionStorage.from_sums(
-                harvester.sums.totals,
-                harvester.model.unembedding,
-                harvester.hparams["ci_threshold"],
-                self._provenance(trainer, harvester),
-            )
-            path = create_subrun(harvester.loaded_run.run_id, self.out_dir) / MERGED_FILE
-            storage.save(path)
-            self.path = path
-            rank_zero_info(f"lit_attr: wrote {path}")
-        trainer.strategy.barrier("lit_attr.write")
+        try:
+            harvester.sums.sync()
+        except RuntimeError as error:  # what torch raises where another process is gone
+            raise StorageError(
+                f"cannot add the sums of all processes, one has ended; see its message: {error}"
+            ) from error
+        self.path = on_first_process(trainer, partial(self._write, trainer, harvester))
+
+    def _write(self, trainer: Trainer, harvester: AttributionHarvester) -> Path:
+        storage = DatasetAttributionStorage.from_sums(
+            harvester.sums.totals,
+            harvester.model.unembedding,
+            harvester.hparams["ci_threshold"],
+            self._provenance(trainer, harvester),
+        )
+        path = create_subrun(harvester.loaded_run.run_id, self.out_dir) / MERGED_FILE
+        storage.save(path)
+        rank_zero_info(f"lit_attr: wrote {path}")
+        return path
 
     def _provenance(self, trainer: Trainer, harvester: AttributionHarvester) -> dict[str, Any]:
         run = harvester.loaded_run
@@ -82,6 +90,7 @@ class StorageWriter(Callback):
             "precision": trainer.precision,
             "n_tokens": int(harvester.sums.totals.n_tokens),
             "n_alive": {layer: int(mask.sum()) for layer, mask in harvester.alive.items()},
+            "not_targets": {layer: (~mask).nonzero()[:, 0].tolist() for layer, mask in harvester.alive.items()},
             "configuration": configuration,
         }
         if isinstance(data, TokenDataModule):

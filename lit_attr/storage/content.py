@@ -12,12 +12,13 @@ from lit_attr.errors import StorageError
 from lit_attr.topology.address import EMBED, OUTPUT
 
 _SHOWN = 5
-_NUMBERS = ("ci_threshold", "n_tokens_processed")
-# How many mappings are around the tensors of a key.
-_NESTING = {
-    **{"regular_attr": 2, "regular_attr_abs": 2},
-    **{"embed_attr": 1, "embed_attr_abs": 1, "unembed_attr": 1},
-    **{"ci_sum": 1, "component_act_sq_sum": 1},
+# How many mappings are around the tensors of a key, and how many axes the tensors have.
+_SHAPES = {
+    **{"regular_attr": (2, 2), "regular_attr_abs": (2, 2)},
+    **{"embed_attr": (1, 2), "embed_attr_abs": (1, 2), "unembed_attr": (1, 2)},
+    **{"embed_unembed_attr": (0, 2), "w_unembed": (0, 2)},
+    **{"ci_sum": (1, 1), "component_act_sq_sum": (1, 1)},
+    **{"logit_sq_sum": (0, 1), "embed_token_count": (0, 1)},
 }
 
 
@@ -130,21 +131,32 @@ def checked_keys(raw: object) -> dict[str, Any]:
     missing, unknown = [n for n in required if n not in raw], sorted(map(str, raw.keys() - set(names)))
     if missing or unknown:
         raise StorageError(f"not a stored harvest: missing keys {missing}, unknown keys {unknown}")
-    if wrong := [name for name in required if not _has_kind(name, raw[name])]:
+    wrong = [name for name in required if not _has_kind(name, raw[name])]
+    if not isinstance(raw.get("provenance", None), Mapping | None):
+        wrong.append("provenance")
+    if wrong:
         raise StorageError(f"not a stored harvest: of a wrong type are {wrong}")
     return dict(raw)
 
 
 def _has_kind(name: str, value: object) -> bool:
-    if name in _NUMBERS:
+    if name == "n_tokens_processed":
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if name == "ci_threshold":
         return isinstance(value, int | float)
+    nesting, n_axes = _SHAPES[name]
 
     def fits(value: object, depth: int) -> bool:
         if depth == 0:
-            return isinstance(value, Tensor)
+            is_count = name == "embed_token_count"
+            return (
+                isinstance(value, Tensor)
+                and value.ndim == n_axes
+                and (value.dtype == torch.int64 if is_count else value.is_floating_point())
+            )
         return isinstance(value, Mapping) and all(isinstance(k, str) and fits(v, depth - 1) for k, v in value.items())
 
-    return fits(value, _NESTING.get(name, 0))
+    return fits(value, nesting)
 
 
 def to_file(content: Content) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.errors import ConfigurationError, EdgeNotFoundError
+from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.storage.content import Content
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 
@@ -119,6 +119,11 @@ class Query:
             return "attributions to the output have no attr_abs"
         return f"layers that feed {target.layer}: {', '.join(by_layer)}"
 
+    def was_harvested(self, target: ComponentKey) -> bool:
+        """Whether the component was a target of the harvest; its row is zero if not."""
+        not_targets = (self.content.provenance or {}).get("not_targets", {})
+        return target.index not in not_targets.get(target.layer, ())
+
     def why_unknown(self, key: ComponentKey, role: Literal["source", "target"]) -> str:
         """Why a key is not a source, or not a target, in words."""
         if key.layer == EMBED and role == "target":
@@ -192,6 +197,7 @@ def strongest(segments: Segments, k: int, sign: Sign) -> list[DatasetAttribution
 
     Raises:
         ConfigurationError: If `k` is not positive or the sign is unknown.
+        StorageError: If a value is not finite.
     """
     if sign not in SIGNS:
         raise ConfigurationError(f"sign must be one of {list(SIGNS)}, found {sign!r}")
@@ -201,6 +207,8 @@ def strongest(segments: Segments, k: int, sign: Sign) -> list[DatasetAttribution
         return []
     positive = sign == "positive"
     values = torch.cat([segment for _, segment in segments])
+    if not values.isfinite().all():
+        raise StorageError("the stored sums are not finite here: the file is damaged, or the harvest was")
     top = values.topk(min(k, len(values)), largest=positive)
     starts = torch.tensor([0, *(len(segment) for _, segment in segments)]).cumsum(0)
     entries = []

@@ -19,8 +19,9 @@ from lit_attr.storage.sums import Sums, add_chunked_
 from lit_attr.topology.address import ComponentKey
 
 _SHOWN = 5
-# Provenance entries that must agree for sums to belong together.
-_SAME_SOURCE = "weights_digest"
+_SHOWN_TEXT = 200
+# Provenance entries that must agree for sums to belong together: the model, which rows are zero, how exact they are.
+_SAME = ("weights_digest", "not_targets", "precision")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,10 +166,14 @@ class DatasetAttributionStorage(Content):
             paths: Files, whatever their order.
 
         Raises:
-            StorageError: If there are none, or one is damaged or of another model or threshold.
+            StorageError: If there are none, one is given twice, or one is damaged or of another model, threshold,
+                precision or set of targets.
         """
         if not paths:
             raise StorageError("nothing to merge: no files given")
+        resolved = [Path(path).resolve() for path in paths]
+        if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
+            raise StorageError(f"cannot merge a file with itself, its tokens would count twice: {', '.join(twice)}")
         parts = [cls.load(path) for path in paths]
         for path, part in zip(paths[1:], parts[1:], strict=True):
             _check_same_model(parts[0], part, str(paths[0]), str(path))
@@ -247,9 +252,10 @@ def _check_same_model(
             {name: shapes.get(name) for name in names},
             {name: others.get(name) for name in names},
         )
-    digests = [(part.provenance or {}).get(_SAME_SOURCE) for part in (first, other)]
-    if None not in digests and digests[0] != digests[1]:
-        refuse("weights digest", *digests)
+    for entry in _SAME:
+        values = [(part.provenance or {}).get(entry) for part in (first, other)]
+        if None not in values and values[0] != values[1]:
+            refuse(entry, *(f"{value!r:.{_SHOWN_TEXT}}" for value in values))
     if not torch.equal(first.w_unembed, other.w_unembed):
         raise StorageError(f"cannot merge {other_name} with {first_name}: their unembeddings (w_unembed) differ")
 

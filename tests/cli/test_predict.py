@@ -61,6 +61,9 @@ def test_print_config(given, capsys):
         (["--trainer.fast_dev_run", "true"], "trainer.limit_predict_batches is 1 (fast_dev_run sets it too)"),
         (["--data.batch_size", "0"], "data.batch_size must be at least 1"),
         (["--model.harvest_db", "/nowhere.db"], "no harvest database at /nowhere.db"),
+        (["--trainer.devices", "0"], "the trainer cannot be built with these settings"),
+        (["--trainer.strategy", "xx"], "the trainer cannot be built with these settings"),
+        (["--trainer.max_time", "00:00:00:01"], "trainer.max_time does not end a harvest"),
     ],
 )
 def test_mistakes_end_in_one_line_and_exit_code_2(given, change, message, capfd):

@@ -68,6 +68,7 @@ def test_tables(file, capsys):
         (["targets", "output:0"], "no targets of output:0: the output feeds nothing"),
         (["targets", "embed:5"], "no targets of embed:5: embed has 5 token ids (0 to 4)"),
         (["edge", "0.mlp.up:0", "0.attn.q:0"], "no attr edge from 0.mlp.up:0 to 0.attn.q:0"),
+        (["sources", "output:0", "--metric", "attr_abs"], "attributions to the output have no attr_abs"),
         (["sources", "output:0", "--k", "0"], "k must be at least 1, found 0"),
     ],
 )
@@ -76,6 +77,32 @@ def test_unknown_keys_give_the_reason_and_exit_code_2(file, capsys, arguments, m
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+def test_folders_as_run(file, capsys, tmp_path):
+    assert ask(capsys, file.parent, "sources", "output:1")["file"] == str(file)
+    run = tmp_path / f"spd-{RUN}"
+    run.mkdir()
+    assert ask(capsys, run, "sources", "output:1")["file"] == str(file)
+
+
+def test_a_run_of_an_impossible_name(capsys):
+    assert main(["query", "x" * 5000, "sources", "output:0"]) == 2
+    assert "no stored harvest of" in capsys.readouterr().err
+
+
+def test_a_component_that_was_no_target(tmp_path, capsys):
+    random_storage(provenance={"not_targets": {"0.mlp.up": [1]}}).save(tmp_path / "x.pt")
+    assert ask(capsys, tmp_path / "x.pt", "sources", "0.mlp.up:1")["was_harvested"] is False
+    assert ask(capsys, tmp_path / "x.pt", "sources", "0.mlp.up:2")["was_harvested"] is True
+    assert main(["query", str(tmp_path / "x.pt"), "sources", "0.mlp.up:1"]) == 0
+    assert "no target of the harvest" in " ".join(capsys.readouterr().out.split())
+
+
+def test_narrow_terminals_cut_nothing_off(file, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert main(["query", str(file), "sources", "output:1", "--k", "1"]) == 0
+    assert "…" not in capsys.readouterr().out
 
 
 def test_no_stored_harvest(capsys, tmp_path):

@@ -21,13 +21,13 @@ from tests.data import (
 
 
 def write_dataset(folder: Path, kind: str) -> Path:
-    """2,500 texts, and as many lists of token ids: three map batches."""
-    columns = {"text": texts(2500), "ids": id_lists(2500)}
+    """2,100 texts, and as many lists of token ids: three map batches."""
+    columns = {"text": texts(2100), "ids": id_lists(2100)}
     if kind == "csv":  # where nothing between two commas is no text at all
-        columns = {"text": [text or "a" for text in texts(2500)]}
+        columns = {"text": [text or "a" for text in texts(2100)]}
     if not kind.startswith("folder"):
         return write_rows(folder / f"data.{kind}", **columns)
-    for i, start in enumerate(range(0, 2500, 700)):
+    for i, start in enumerate(range(0, 2100, 700)):
         part = {name: rows[start : start + 700] for name, rows in columns.items()}
         write_rows(folder / f"part{i}.{kind.removeprefix('folder of ')}", **part)
     return folder

@@ -151,6 +151,18 @@ def test_alive_batches_decide_targets(run, tokens, tmp_path, expected):
     assert not block[~alive].any()
 
 
+def test_no_component_alive(run, tokens, tmp_path):
+    with pytest.raises(ConfigurationError, match="none of 66 components is alive, .* ci_threshold 5"):
+        harvest(AttributionHarvester(run, alive_batches=1, ci_threshold=5.0), tokens, tmp_path)
+
+
+def test_a_harvester_can_harvest_again(run, tokens, tmp_path, expected):
+    harvester = AttributionHarvester(run)
+    harvest(harvester, tokens, tmp_path / "a", batch_size=1)
+    assert_same(harvest(harvester, tokens, tmp_path / "b", batch_size=7), expected)
+    assert harvester._rows_at_once == 7
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.harvest.memory import PeakMemory, check_sums_fit, free_bytes, memory_limit, rows_that_fit
+from lit_attr.harvest.memory import (
+    PeakMemory,
+    _free_in_groups,
+    check_sums_fit,
+    free_bytes,
+    memory_limit,
+    rows_that_fit,
+)
 from lit_attr.topology.graph import Topology
 from tests.storage.examples import TOPOLOGY
 from tests.toys import write_run, write_tokens
@@ -66,6 +73,30 @@ def test_a_batch_of_one_row():
 def test_not_even_one_row_fits():
     with pytest.raises(ConfigurationError, match=r"one sequence of 4 tokens needs 0\.001 GB, but only 0\.0001 GB"):
         rows_that_fit(step(1_000 * KB), torch.zeros(2, 4, dtype=torch.int64), 100.0 * KB)
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        (
+            "0::/job/step\n",
+            {"job/memory.max": "1000", "job/memory.current": "400", "job/step/memory.max": "max"},
+            [600],
+        ),
+        ("0::/\n", {}, []),
+        (
+            "5:cpu:/x\n4:memory:/job\n",
+            {"memory/job/memory.limit_in_bytes": "1000", "memory/job/memory.usage_in_bytes": "1200"},
+            [0],
+        ),
+    ],
+)
+def test_limits_of_the_job_count(tmp_path, membership, files, expected):
+    (tmp_path / "cgroup").write_text(membership)
+    for name, text in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(text + "\n")
+    assert list(_free_in_groups(tmp_path / "cgroup", tmp_path / "fs")) == expected
 
 
 def test_sums_larger_than_free_memory_are_refused_before_they_are_allocated():

@@ -1,4 +1,5 @@
 import re
+import time
 
 import pytest
 from lightning.pytorch.loggers import Logger
@@ -40,15 +41,17 @@ def harvest(tmp_path):
 
 
 def test_without_a_terminal_a_line_from_time_to_time_and_at_the_end(harvest, capfd, monkeypatch):
-    monkeypatch.setattr(progress, "_HEARTBEAT", 0.0)
+    """Also within a batch that takes long."""
+    monkeypatch.setattr(progress, "_HEARTBEAT", 0.1)
+    step = AttributionHarvester.predict_step
+    monkeypatch.setattr(AttributionHarvester, "predict_step", lambda *args: (time.sleep(0.35), step(*args))[1])
     harvest()
     lines = [line for line in capfd.readouterr().out.splitlines() if line]
-    assert [re.match(r"lit_attr: (\d/3) batches, [\d,]+ tokens/s, 0:00:0\d left$", line)[1] for line in lines] == [
-        "1/3",
-        "2/3",
-        "3/3",
-        "3/3",
-    ]
+    form = re.compile(r"lit_attr: (\d/3) batches, [\d,]+ tokens/s, (unknown time|0:00:\d\d) left$")
+    done = [form.match(line)[1] for line in lines]
+    assert done == sorted(done)
+    assert done.count("0/3") >= 2
+    assert done[-1] == "3/3"
 
 
 def test_a_short_harvest_has_one_line(harvest, capfd):

@@ -35,6 +35,13 @@ def test_settings_that_cut_the_harvest_short_are_refused(options):
         prepare_trainer(trainer(**options))
 
 
+def test_settings_that_do_nothing_or_lose_the_result_are_refused():
+    with pytest.raises(ConfigurationError, match=r"trainer\.max_time does not end a harvest"):
+        prepare_trainer(trainer(max_time="00:00:00:01"))
+    with pytest.raises(ConfigurationError, match=r"keep the result to themselves: use 'ddp'"):
+        prepare_trainer(trainer(strategy="ddp_spawn", devices=2))
+
+
 def test_inference_mode_and_returned_predictions_are_corrected():
     harvesting = trainer(inference_mode=True)
     prepare_trainer(harvesting)
@@ -45,6 +52,7 @@ def test_inference_mode_and_returned_predictions_are_corrected():
 def test_sharded_strategies_are_refused(monkeypatch):
     class Sharded:
         precision_plugin = SimpleNamespace(precision="32-true")
+        launcher = None
 
     harvesting = trainer()
     monkeypatch.setattr(type(harvesting), "strategy", Sharded())

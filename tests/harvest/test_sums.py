@@ -3,7 +3,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from lit_attr.errors import ConfigurationError
+from lit_attr.errors import ConfigurationError, NumericalError
 from lit_attr.harvest.memory import PeakMemory
 from lit_attr.harvest.sums import AttributionSums
 from lit_attr.storage.sums import CHUNK, Sums
@@ -131,6 +131,32 @@ def test_reset_forgets():
     assert float(sums.compute()["token_count"].sum()) == 1.0
 
 
+def test_calling_the_metric_is_an_update():
+    sums = metric()
+    for _ in range(2):
+        assert sums(contribute(1)) is None
+    sums.flush()
+    assert int(sums.totals.n_tokens) == int(sums.metric_state["n_tokens"]) == 2 * int(random_sums(1).n_tokens)
+
+
+def test_allocating_again_begins_anew():
+    sums = metric()
+    sums.update(contribute(1))
+    sums._is_synced = True
+    sums.allocate(TOPOLOGY, torch.float32, "cpu")
+    sums.update(contribute(2))
+    assert float(sums.compute()["token_count"].sum()) == 1.0
+
+
+def test_sums_that_are_no_longer_finite():
+    sums = metric()
+    sums.update(lambda s: s.regular["0.mlp.down"]["0.mlp.up"][1, 1].fill_(float("inf")))
+    with pytest.raises(
+        NumericalError, match=r"no longer finite after the last 1 updates \(attr/0.mlp.up->0.mlp.down\)"
+    ):
+        sums.flush()
+
+
 def test_merge_state():
     one, two = metric(), metric()
     one.update(contribute(1))
@@ -142,6 +168,13 @@ def test_merge_state():
     torch.testing.assert_close(one.totals.logit_sq, expected.logit_sq, rtol=1e-6, atol=1e-6)
     with pytest.raises(ConfigurationError, match="expected AttributionSums, found dict"):
         one.merge_state({})
+    other = AttributionSums()
+    other.allocate(Topology({}, {"output": ("embed",)}, 5, 6), torch.float32, "cpu")
+    with pytest.raises(ConfigurationError, match="cannot merge sums of another topology"):
+        one.merge_state(other)
+    two._is_synced = True
+    with pytest.raises(ConfigurationError, match="already reduced over all processes"):
+        one.merge_state(two)
 
 
 def _two_ranks(rank, world_size, file, results):

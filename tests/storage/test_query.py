@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lit_attr.errors import ConfigurationError, EdgeNotFoundError, KeyFormatError
+from lit_attr.errors import ConfigurationError, EdgeNotFoundError, KeyFormatError, StorageError
 from lit_attr.storage.query import DatasetAttributionEntry
 from lit_attr.storage.storage import DatasetAttributionStorage
 from tests.storage.examples import random_storage
@@ -173,6 +173,16 @@ def test_never_active_denominators_are_raised_to_epsilon(storage):
     rms = math.sqrt(float(storage.component_act_sq_sum["0.mlp.up"][0]) / storage.n_tokens_processed)
     found = changed.get_attribution("0.attn.q:0", "0.mlp.up:0", normalized=True)
     assert found == pytest.approx(raw / 1e-10 / rms, rel=1e-5)
+
+
+def test_values_that_are_not_finite_are_no_answer(storage):
+    broken = storage.embed_attr["0.mlp.up"].clone()
+    broken[1, 3] = float("nan")
+    embed = {**storage.embed_attr, "0.mlp.up": broken}
+    changed = DatasetAttributionStorage(**{**vars(storage), "embed_attr": embed})
+    assert changed.get_top_sources("0.mlp.up:0", 3)
+    with pytest.raises(StorageError, match="the stored sums are not finite here"):
+        changed.get_top_sources("0.mlp.up:1", 3)
 
 
 def test_entry_fields():

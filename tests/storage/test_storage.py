@@ -131,7 +131,7 @@ def _changed(name, value):
         (lambda: _changed("ci_threshold", 0.5), r"cannot merge .*1\.pt with .*0\.pt: ci_threshold 0\.5, expected 0\.0"),
         (lambda: _changed("w_unembed", unembedding(1)), "unembeddings .* differ"),
         (lambda: _changed("unembed_attr", {}), r"1 sums differ in name or shape.*unembed_attr\[0\.mlp\.down\]"),
-        (lambda: random_storage(provenance={"weights_digest": "y"}), "weights digest y, expected x"),
+        (lambda: random_storage(provenance={"weights_digest": "y"}), "weights_digest 'y', expected 'x'"),
     ],
 )
 def test_merge_refuses_another_model(tmp_path, other, message):
@@ -139,6 +139,17 @@ def test_merge_refuses_another_model(tmp_path, other, message):
     other().save(tmp_path / "1.pt")
     with pytest.raises(StorageError, match=message):
         DatasetAttributionStorage.merge([tmp_path / "0.pt", tmp_path / "1.pt"])
+
+
+def test_merge_refuses_other_targets_and_the_same_file_twice(tmp_path):
+    """Rows that one harvest left zero would be divided by the tokens of both."""
+    for seed, dead in ((0, []), (1, [2])):
+        random_storage(seed, provenance={"not_targets": {"0.mlp.up": dead}}).save(tmp_path / f"{seed}.pt")
+    with pytest.raises(StorageError, match=r"not_targets \{'0\.mlp\.up': \[2\]\}, expected \{'0\.mlp\.up': \[\]\}"):
+        DatasetAttributionStorage.merge([tmp_path / "0.pt", tmp_path / "1.pt"])
+    (tmp_path / "link.pt").symlink_to(tmp_path / "0.pt")
+    with pytest.raises(StorageError, match=r"cannot merge a file with itself, .*0\.pt"):
+        DatasetAttributionStorage.merge([tmp_path / "0.pt", tmp_path / "link.pt"])
 
 
 def test_merge_of_nothing():
@@ -172,6 +183,12 @@ def test_load_pickle_is_not_executed(tmp_path):
         (lambda raw: raw.update(extra=1), r"unknown keys \['extra'\]"),
         (lambda raw: raw.update(embed_attr=3), r"of a wrong type are \['embed_attr'\]"),
         (lambda raw: raw.update(n_tokens_processed="many"), r"of a wrong type are \['n_tokens_processed'\]"),
+        (lambda raw: raw.update(n_tokens_processed=-5), r"of a wrong type are \['n_tokens_processed'\]"),
+        (lambda raw: raw.update(n_tokens_processed=float("nan")), r"of a wrong type are \['n_tokens_processed'\]"),
+        (lambda raw: raw.update(w_unembed=torch.zeros(4)), r"of a wrong type are \['w_unembed'\]"),
+        (lambda raw: raw["ci_sum"].update({"0.mlp.up": torch.tensor(1.0)}), r"of a wrong type are \['ci_sum'\]"),
+        (lambda raw: raw.update(embed_token_count=torch.zeros(5)), r"of a wrong type are \['embed_token_count'\]"),
+        (lambda raw: raw.update(provenance=5), r"of a wrong type are \['provenance'\]"),
         (lambda raw: raw.update(logit_sq_sum=torch.zeros(4)), r"logit_sq_sum: expected \(5,\), found \(4,\)"),
         (lambda raw: raw["embed_attr"].pop("0.attn.q"), "only one of attr and attr_abs: embed->0.attn.q"),
         (lambda raw: raw["ci_sum"].pop("0.mlp.up"), r"shapes do not belong together"),
