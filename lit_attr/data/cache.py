@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,8 @@ class TokenCache:
 def _digest(spec: DatasetSpec) -> str:
     """Identifies the content: the description, and for local files their sizes and times."""
     parts = [json.dumps(asdict(spec), sort_keys=True)]
+    if spec.streaming:  # its releases shuffle streams differently
+        parts.append(version("datasets"))
     for path in [Path(name).expanduser() for name in (spec.dataset_name, spec.tokenizer) if name]:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
         parts += [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]

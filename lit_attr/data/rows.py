@@ -44,7 +44,7 @@ def read_rows(spec: DatasetSpec, skip_batches: int = 0) -> Iterator[Rows]:
             dataset = dataset.select(loader_order(len(dataset), spec.seed))
     batches = _batches(dataset, spec)
     tokenizer = None if spec.is_tokenized else load_tokenizer(spec.tokenizer or "")
-    eos = spec.eos_token or (tokenizer.eos_token if tokenizer else None)
+    eos = spec.eos_token if spec.eos_token is not None or tokenizer is None else tokenizer.eos_token
     if tokenizer is not None and eos is None:
         raise DataError(f"tokenizer {spec.tokenizer!r} has no end-of-text token: name it with --data.dataset.eos_token")
     for number, batch in enumerate(islice(batches, skip_batches, None), start=skip_batches):
@@ -130,9 +130,9 @@ def _open(spec: DatasetSpec) -> Any:  # noqa: ANN401 - a datasets.Dataset or Ite
     path = Path(spec.dataset_name).expanduser()
     where: dict[str, Any] = {"path": spec.dataset_name}
     if path.is_file():
-        if path.suffix not in _BUILDERS:
+        if path.suffix.lower() not in _BUILDERS:
             raise DataError(f"{path}: expected a file ending in {', '.join(_BUILDERS)}, found {path.suffix!r}")
-        where = {"path": _BUILDERS[path.suffix], "data_files": {spec.split: glob.escape(str(path))}}
+        where = {"path": _BUILDERS[path.suffix.lower()], "data_files": {spec.split: glob.escape(str(path))}}
     elif path.is_dir():
         where = {"path": str(path)}
     try:

@@ -1,16 +1,15 @@
 """Batches of token sequences, addressed by a global id and sharded over processes."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -143,24 +142,29 @@ class TokenDataModule(LightningDataModule):
         """
         if not 0 <= batch_id < self.n_batches:
             raise DataError(f"no batch {batch_id}: the harvest has batches 0 to {self.n_batches - 1}")
-        places: Any = slice(batch_id * self.batch_size, (batch_id + 1) * self.batch_size)
-        if self._order is not None:
-            places = self._order[places]
-        return torch.from_numpy(self.rows[places].astype(np.int64))
+        start = batch_id * self.batch_size
+        places = np.arange(start, min(start + self.batch_size, len(self.rows)))
+        return torch.from_numpy(self._read(places).astype(np.int64))
+
+    @property
+    def n_rows(self) -> int:
+        """Sequences of the harvest, over all processes."""
+        return min(self.n_batches * self.batch_size, len(self.rows))
+
+    def _read(self, places: Int[np.ndarray, " row"]) -> Integer[np.ndarray, "row seq"]:
+        """Rows by their places in the order of the harvest."""
+        return self.rows[places if self._order is None else self._order[places]]
 
     def fingerprint(self) -> str:
-        """SHA-256 of what identifies the data, in hexadecimal.
+        """SHA-256 of what identifies the data, in hexadecimal: number, length and dtype of the rows, and some of them.
 
-        Of a token file: its shape, dtype and up to 1,024 evenly spaced rows. Of a dataset: its description and its
-        first batch, whatever else the cache holds.
+        Up to 1,024 evenly spaced rows count: of a token file, all of it; of a dataset, what is harvested, since its
+        cache may hold more.
         """
-        if self.spec is not None:
-            digest = hashlib.sha256(json.dumps(asdict(self.spec), sort_keys=True).encode())
-            digest.update(self.batch(0).numpy().data)
-            return digest.hexdigest()
-        sampled = np.unique(np.linspace(0, len(self.rows) - 1, _FINGERPRINT_ROWS).astype(np.int64))
-        digest = hashlib.sha256(f"{self.rows.shape} {self.rows.dtype.str}\n".encode())
-        digest.update(np.ascontiguousarray(self.rows[sampled]).data)
+        n_rows = len(self.rows) if self.spec is None else self.n_rows
+        sampled = np.unique(np.linspace(0, n_rows - 1, _FINGERPRINT_ROWS).astype(np.int64))
+        digest = hashlib.sha256(f"{n_rows} {self.seq_len} {self.rows.dtype.str}\n".encode())
+        digest.update(np.ascontiguousarray(self._read(sampled)).data)
         return digest.hexdigest()
 
     def predict_dataloader(self) -> "BatchStream":

@@ -97,7 +97,7 @@ class StorageWriter(Callback):
             dataset = asdict(data.spec) if data.spec else None  # complete, not only what was changed
             configuration["data"] = {**_settings(data.hparams), "dataset": dataset}
             provenance["data_fingerprint"] = data.fingerprint()
-            provenance["data_shape"] = list(data.rows.shape)
+            provenance["data_shape"] = [data.n_rows, data.seq_len]
             provenance["n_batches"] = data.n_batches
         # Paths and the like become text: the file must load without unpickling objects.
         return json.loads(json.dumps(provenance, default=str))

@@ -64,6 +64,8 @@ class AttributionRepo:
             out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
         """
         folder = run_folder(run_id, out_dir)
+        if not os.path.isdir(folder):  # unlike Path's, it takes any text
+            return None
         for subrun in sorted(folder.glob(f"{_SUBRUN_PREFIX}*"), reverse=True):
             if (subrun / MERGED_FILE).is_file():
                 return cls(run_id, subrun.name, subrun / MERGED_FILE)

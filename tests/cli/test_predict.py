@@ -73,6 +73,49 @@ def test_mistakes_end_in_one_line_and_exit_code_2(given, change, message, capfd)
     assert "Traceback" not in err
 
 
+def test_a_configuration_that_is_no_text(given, tmp_path, capfd):
+    (tmp_path / "c.yaml").write_bytes(bytes(range(128, 256)))
+    assert main(["predict", "--config", str(tmp_path / "c.yaml"), *given]) == 2
+    assert "lit-attr: error: a configuration is no text file" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.enable_progress_bar", "false"],
+        ["--trainer.barebones", "true"],
+        ["--trainer.callbacks=lightning.pytorch.callbacks.TQDMProgressBar"],
+    ],
+)
+def test_ordinary_flags_of_the_trainer(given, options, capfd):
+    assert main(["predict", *given, *CPU, *options]) == 0
+    assert "lit_attr: 5/5 batches" not in capfd.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.tokens", "bad"], "token id 99 is outside"),
+        (["--data.tokens", "bad", "--model.alive_batches", "5"], "token id 99 is outside"),
+        (["--writer.out_dir", "file"], "cannot create the folder"),
+    ],
+)
+def test_a_mistake_on_one_of_two_ranks_is_explained(given, tmp_path, options, message):
+    tokens = np.load(given[3])
+    tokens[2] = 99  # batch 1: the second process
+    np.save(tmp_path / "bad.npy", tokens)
+    (tmp_path / "file").write_text("in the way")
+    places = {"bad": str(tmp_path / "bad.npy"), "file": str(tmp_path / "file")}
+    command = [sys.executable, "-m", "lit_attr.cli.main", "predict", *given, "--trainer.accelerator", "cpu"]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp", *(places.get(o, o) for o in options)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), timeout=120)
+    assert done.returncode != 0
+    assert f"lit-attr: error: {message}" in re.sub(r"batch \d, row \d, position \d: ", "", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert AttributionRepo.open("s-toytoy00") is None
+
+
 @pytest.mark.parametrize("change", [["--model.nothing", "1"], ["--data.n_batches", "some"], ["--model.engine", "x"]])
 def test_keys_and_values_that_do_not_exist(given, change, capfd):
     with pytest.raises(SystemExit) as end:

@@ -176,6 +176,12 @@ def test_eos_of_the_user_goes_before_that_of_the_tokenizer(stories):
     assert 0 not in rows_of(spec)
 
 
+def test_no_eos_at_all_is_the_users_choice_too(stories):
+    spec = make_spec(stories, eos_token="")
+    (expected,) = specified_batches({**vars(spec), "shuffle_each_epoch": False}, 10**6, eos="")
+    assert np.array_equal(rows_of(spec), expected.numpy())
+
+
 def test_no_eos(stories, tmp_path):
     tokenizer = str(write_tokenizer(tmp_path / "other.json", [*LEAST_TOKENS, "<end>"]))
     with pytest.raises(

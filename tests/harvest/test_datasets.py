@@ -196,6 +196,18 @@ def test_fingerprint_is_of_the_harvest_not_of_what_else_the_cache_holds(tmp_path
     assert prepared(run, n_batches=3).fingerprint() == first
 
 
+def test_fingerprint_is_of_more_than_the_first_rows(tmp_path, described):
+    """A file is replaced by one of the same size; a stream through a buffer of one row ends with its last rows."""
+    described = {**described, "is_tokenized": True, "streaming": True, "buffer_size": 1}
+    found = set()
+    for last in (1, 2):
+        write_rows(tmp_path / "data.jsonl", text=[[3] * 8] * 39 + [[last] * 8])
+        data = prepared(write_dataset_run(tmp_path / "spd-s-toytoy00", described))
+        assert batches(data)[-1][-1] == [last] * 8
+        found.add(data.fingerprint())
+    assert len(found) == 2
+
+
 # Settings that make no sense
 
 
@@ -266,6 +278,13 @@ def test_overrides_in_a_file_and_on_the_command_line(tmp_path, described, run):
     changed = {**described, "column_name": "ids", "is_tokenized": True, "seed": 9}
     recorded = found.provenance["configuration"]["data"]["dataset"]
     assert recorded == {**changed, "tokenizer": str(run / "tokenizer.json")}
+
+
+def test_recorded_shape_is_that_of_the_harvest_not_of_the_cache(described, run):
+    """One map batch is tokenized, which has many more rows."""
+    assert len(specified(described, batch_size=1)) > 2
+    found = harvest("--model.run", str(run), "--data.batch_size", "2", "--data.n_batches", "1")
+    assert found.provenance["data_shape"] == [2, 8]
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_alive_batches_decide_targets(run, tokens, tmp_path, expected):
 
 
 def test_no_component_alive(run, tokens, tmp_path):
-    with pytest.raises(ConfigurationError, match="none of 66 components is alive, .* ci_threshold 5"):
+    with pytest.raises(ConfigurationError, match=r"none of 66 components is alive, .* ci_threshold 5"):
         harvest(AttributionHarvester(run, alive_batches=1, ci_threshold=5.0), tokens, tmp_path)
 
 
