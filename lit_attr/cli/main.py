@@ -1,5 +1,6 @@
 """Entry point of `lit-attr`: finds the command, and imports only what that command needs."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in _COMMANDS:
         print(f"lit-attr: unknown command {command!r}\n\n{_help()}", file=sys.stderr)
         return _USAGE_ERROR
+    gc.disable()  # imports keep all that they allocate: looking for garbage meanwhile takes a seventh of their time
     run: Callable[[Sequence[str]], None] = import_module(_COMMANDS[command][0]).run
+    gc.enable()
     try:
         run(rest)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
