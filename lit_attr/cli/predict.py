@@ -37,8 +37,8 @@ class PredictCLI(LightningCLI):
             ConfigurationError: If its settings do not go together, or not with this machine.
         """
         settings = self._get(self.config_init, "trainer", default={})
-        callbacks = [settings.get("callbacks") or []]
-        callbacks = callbacks[0] if isinstance(callbacks[0], list) else callbacks
+        given = settings.get("callbacks") or []
+        callbacks = given if isinstance(given, list) else [given]
         wants_bar = settings.get("enable_progress_bar") is not False and not settings.get("barebones")
         if wants_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             kwargs["callbacks"] = [*callbacks, HarvestProgress()]

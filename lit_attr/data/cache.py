@@ -9,17 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Int
 
 from lit_attr.data.rows import loader_order, read_rows
 from lit_attr.data.spec import DatasetSpec
 from lit_attr.errors import DataError, StorageError
-from lit_attr.storage.files import make_folder, publish
+from lit_attr.storage.files import locked, make_folder, publish
 
 _log = logging.getLogger(__name__)
 _DTYPE = np.dtype("<i4")
-_PATIENCE = 30.0  # seconds between two words to a waiting user
 
 
 @dataclass(frozen=True)
@@ -89,15 +87,9 @@ class TokenCache:
         if self.has(n_rows):
             return
         make_folder(self.folder)
-        lock = FileLock(self.folder / "lock")
-        while True:
-            try:
-                with lock.acquire(timeout=_PATIENCE):
-                    if not self.has(n_rows):
-                        self._extend(n_rows)
-                    return
-            except Timeout:
-                _log.info(f"waiting for another process to tokenize into {self.folder}")
+        with locked(self.folder / "lock", f"waiting for another process to tokenize into {self.folder}"):
+            if not self.has(n_rows):
+                self._extend(n_rows)
 
     def _extend(self, n_rows: int | None) -> None:
         wanted = None if self.spec.order_needs_all_rows else n_rows

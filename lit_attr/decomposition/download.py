@@ -10,12 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
 from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, TOKENIZER, newest_checkpoint
 from lit_attr.decomposition.reference import RunReference
 from lit_attr.errors import RunFormatError, RunNotFoundError
-from lit_attr.storage.files import make_folder
+from lit_attr.storage.files import locked, make_folder
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
@@ -23,7 +21,6 @@ _log = logging.getLogger(__name__)
 # Seconds between attempts; a request itself may take as long as the second number before it counts as failed.
 _PAUSES = (1.0, 2.0, 4.0)
 _TIMEOUT = 20
-_PATIENCE = 30.0  # seconds between two words to a waiting user
 _TARGET_CHECKPOINT = re.compile(r"model_step_(\d+)\.pt")
 
 
@@ -82,15 +79,9 @@ def _download(
 ) -> None:
     """Download the chosen files, one process at a time, unless another has done it by then."""
     make_folder(folder)
-    lock = FileLock(folder / ".lock")
-    while True:
-        try:
-            with lock.acquire(timeout=_PATIENCE):
-                if not is_complete():
-                    _fetch(reference, folder, choose)
-                return
-        except Timeout:
-            _log.info(f"waiting for another process to download {reference}")
+    with locked(folder / ".lock", f"waiting for another process to download {reference}"):
+        if not is_complete():
+            _fetch(reference, folder, choose)
 
 
 def _fetch(reference: RunReference, folder: Path, choose: Callable[[Sequence[str]], Iterable[str]]) -> None:

@@ -129,9 +129,8 @@ class AttributionHarvester(LightningModule):
         """
         self._rows_at_once = None
         self.alive = self._find_alive()
-        n_alive, n_all = (
-            sum(map(int, sizes)) for sizes in (map(sum, self.alive.values()), map(len, self.alive.values()))
-        )
+        alive = torch.cat(list(self.alive.values()))
+        n_alive, n_all = int(alive.sum()), len(alive)
         if n_alive == 0:
             raise ConfigurationError(
                 f"none of {n_all} components is alive, so that there are no targets: {self._gate()}"

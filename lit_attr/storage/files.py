@@ -1,12 +1,19 @@
 """Files that appear whole or not at all."""
 
+import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from lit_attr.errors import StorageError
+
+_log = logging.getLogger(__name__)
+_PATIENCE = 30.0  # seconds between two words to a waiting user
 
 
 def publish(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -38,6 +45,27 @@ def publish(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, OSError | RuntimeError):
             raise StorageError(f"cannot write {path}: {error}") from error
         raise
+
+
+@contextmanager
+def locked(path: Path, waiting: str) -> Iterator[None]:
+    """Hold a lock that other processes may want; a killed process gives it back.
+
+    Args:
+        path: Of the lock file.
+        waiting: What to log from time to time while another process holds it.
+    """
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=_PATIENCE)
+            break
+        except Timeout:
+            _log.info(waiting)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def make_folder(folder: Path) -> None:

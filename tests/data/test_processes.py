@@ -24,6 +24,7 @@ import hashlib, json, logging, os, sys, time
 from pathlib import Path
 import datasets, torch
 from lit_attr.data import cache, rows
+from lit_attr.storage import files
 
 spec, root, calls, hold, n_rows = json.loads(sys.argv[1])
 load = rows.load_tokenizer
@@ -43,7 +44,7 @@ class Noting:
         return self.tokenizer.encode(texts)
 
 rows.load_tokenizer = Noting
-cache._PATIENCE = 0.1
+files._PATIENCE = 0.1
 logging.basicConfig(level=logging.INFO)
 token_cache = cache.TokenCache(cache.DatasetSpec(**spec), Path(root))
 Path(f"{calls}.{os.getpid()}").touch()
