@@ -28,7 +28,8 @@ class AutogradEngine:
 
     Args:
         topology: The attribution graph.
-        alive: Layer to the components that are targets; rows of others stay zero.
+        alive: Layer to the components that are targets; rows of others stay zero. Under `output` the dimensions of the
+            residual stream that are targets; all of them where it is missing.
         targets_per_pass: Gradients taken in one batched backward pass; memory grows with it. 1 takes them singly, which
             needs no batching rules of the model's operations.
     """
@@ -44,7 +45,8 @@ class AutogradEngine:
 
     def truncated(self) -> "AutogradEngine":
         """An engine that takes one pass for each target layer: enough to see how much memory a pass needs."""
-        first = {layer: mask & (mask.cumsum(0) <= self.targets_per_pass) for layer, mask in self.alive.items()}
+        masks = {OUTPUT: torch.ones(self.topology.d_model, dtype=torch.bool), **self.alive}
+        first = {layer: mask & (mask.cumsum(0) <= self.targets_per_pass) for layer, mask in masks.items()}
         return AutogradEngine(self.topology, first, self.targets_per_pass)
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
@@ -58,11 +60,11 @@ class AutogradEngine:
         batch = _Batch(capture, ci, self.topology, sums.logit_sq.dtype)
         for target, sources in self.topology.sources.items():
             if target == OUTPUT:
-                indices = torch.arange(self.topology.d_model, device=capture.residual.device)
                 values = {"attr": capture.residual}
             else:
-                indices = self.alive[target].nonzero()[:, 0].to(capture.residual.device)
                 values = {"attr": capture.pre[target], "attr_abs": capture.pre[target].abs()}
+            mask = self.alive.get(target, torch.ones(values["attr"].shape[-1], dtype=torch.bool))
+            indices = mask.nonzero()[:, 0].to(capture.residual.device)
             for metric, value in values.items():
                 total = value.sum((0, 1))
                 for start in range(0, len(indices), self.targets_per_pass):
@@ -96,7 +98,7 @@ def _add_pass_(
         weight = batch.weights[source]
         gradient = gradient.to(weight.dtype)
         if source == EMBED:
-            at_position = torch.einsum("tbsd,bsd->bst", gradient, weight).flatten(0, 1)
+            at_position = gradient.mul(weight).sum(-1).flatten(1).T
             by_token = at_position.new_zeros(len(batch.token_ids), len(chosen))
             by_token.index_add_(0, batch.token_slot, at_position)
             if target == OUTPUT:
@@ -105,7 +107,7 @@ def _add_pass_(
                 into = (sums.embed if metric == "attr" else sums.embed_abs)[target]
             into[batch.token_ids[:, None], chosen] += by_token
         else:
-            contribution = torch.einsum("tbsc,bsc->tc", gradient, weight)
+            contribution = gradient.mul(weight).sum((1, 2))
             if target == OUTPUT:
                 into = sums.unembed[source]
             else:

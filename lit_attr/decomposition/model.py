@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lit_attr.decomposition.anatomy import Anatomy
 from lit_attr.decomposition.ci.layerwise import dashed
 from lit_attr.decomposition.ci.sigmoid import SIGMOIDS, binomial_shift
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
+from lit_attr.decomposition.targets.base import TargetModel
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.paths import PathTable
 
@@ -31,6 +33,8 @@ class Capture:
         post: The same values, detached from their past: the leaves that later matrices depend on.
         residual: What the unembedding reads, that is, behind the final norm.
         logits: Of the next token.
+        stream: Path of each norm to the residual stream that it reads; without a graph.
+        inner: Layer of each matrix that reads the residual stream to its output, decomposed or not; without a graph.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -39,6 +43,8 @@ class Capture:
     post: Mapping[str, Float[Tensor, "batch seq _"]]
     residual: Float[Tensor, "batch seq d_model"]
     logits: Float[Tensor, "batch seq vocab"]
+    stream: Mapping[str, Float[Tensor, "batch seq d_model"]]
+    inner: Mapping[str, Float[Tensor, "batch seq _"]]
 
 
 class DecomposedModel(nn.Module):
@@ -61,7 +67,7 @@ class DecomposedModel(nn.Module):
 
     def __init__(
         self,
-        target: nn.Module,
+        target: TargetModel,
         table: PathTable,
         components: Mapping[str, LinearComponents],
         ci_fn: nn.Module,
@@ -75,7 +81,7 @@ class DecomposedModel(nn.Module):
         self.config = config
         self.vocab_size = vocab_size
         self.block_size = block_size
-        self.target_model = target
+        self.target_model: TargetModel = target
         self._components = nn.ModuleDict({dashed(path): c for path, c in components.items()})
         self.ci_fn = ci_fn
         self.requires_grad_(False)
@@ -104,8 +110,11 @@ class DecomposedModel(nn.Module):
         return module
 
     def _module(self, layer: str) -> nn.Module:
-        path = {EMBED: self.table.embed, OUTPUT: self.table.output}.get(layer) or self.paths[layer]
-        return self.target_model.get_submodule(path)
+        return self.target_model.get_submodule(self.table.path(layer))
+
+    def anatomy(self) -> Anatomy:
+        """What lies between the target's matrices."""
+        return self.target_model.anatomy()
 
     @torch.no_grad()
     def causal_importance(
@@ -141,16 +150,18 @@ class DecomposedModel(nn.Module):
         sigmoid = SIGMOIDS[self.config.sigmoid]
         return {layer: sigmoid(x) for layer, x in pre_sigmoid.items()}
 
-    @torch.enable_grad()
-    def component_forward(self, tokens: Int[Tensor, "batch seq"]) -> Capture:
+    def component_forward(self, tokens: Int[Tensor, "batch seq"], graph: bool = True) -> Capture:
         """Forward with every decomposed matrix replaced by all of its components, each cut into `pre` and `post`.
 
         Args:
             tokens: Token ids.
+            graph: Whether to keep the graph of the direct paths, for gradients.
         """
         pre: dict[str, Tensor] = {}
         post: dict[str, Tensor] = {}
         ends: dict[str, Tensor] = {}
+        stream: dict[str, Tensor] = {}
+        inner: dict[str, Tensor] = {}
 
         def replacement(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
             pre[layer] = components.read(x)
@@ -161,18 +172,27 @@ class DecomposedModel(nn.Module):
             ends[EMBED] = out.detach().requires_grad_()
             return ends[EMBED]
 
-        def record_residual(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            ends[OUTPUT] = args[0]
+        def record_input(into: dict[str, Tensor], name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            into[name] = args[0]
 
+        def record_output(name: str, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+            inner[name] = out.detach()
+
+        anatomy = self.anatomy()
         handles = [
             self._module(EMBED).register_forward_hook(cut_embedding),
-            self._module(OUTPUT).register_forward_pre_hook(record_residual),
+            self._module(OUTPUT).register_forward_pre_hook(partial(record_input, ends, OUTPUT)),
         ]
+        for norm in anatomy.norms:
+            module = self.target_model.get_submodule(norm.path)
+            handles.append(module.register_forward_pre_hook(partial(record_input, stream, norm.path)))
+        for layer in anatomy.inner_layers:
+            handles.append(self._module(layer).register_forward_hook(partial(record_output, layer)))
         replacements = {
             self._module(layer): partial(replacement, layer, self.components(layer)) for layer in self.paths
         }
         try:
-            with _replaced_forwards(replacements):
+            with torch.set_grad_enabled(graph), _replaced_forwards(replacements):
                 logits = self.target_model(tokens)
         finally:
             for handle in handles:
@@ -184,6 +204,8 @@ class DecomposedModel(nn.Module):
             post={layer: post[layer] for layer in self.paths},
             residual=ends[OUTPUT],
             logits=logits.detach(),
+            stream={path: x.detach() for path, x in stream.items()},
+            inner=inner,
         )
 
 

@@ -55,6 +55,17 @@ class PathTable:
             f"module {path!r} of {self.architecture} has no canonical address; addressable are: {known}"
         )
 
+    def path(self, layer: str) -> str:
+        """The module path of a layer.
+
+        Args:
+            layer: Canonical address that the architecture has.
+        """
+        if layer in (EMBED, OUTPUT):
+            return self.embed if layer == EMBED else self.output
+        block, _, matrix = layer.partition(".")
+        return self.blocks[matrix].replace(_BLOCK_INDEX, block)
+
 
 _ATTENTION = {f"attn.{name}": f"h.{_BLOCK_INDEX}.attn.{name}_proj" for name in "qkvo"}
 _MLP = {"mlp.up": f"h.{_BLOCK_INDEX}.mlp.c_fc", "mlp.down": f"h.{_BLOCK_INDEX}.mlp.down_proj"}

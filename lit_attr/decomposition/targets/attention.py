@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_attr.decomposition.anatomy import Attention, Norm
 from lit_attr.decomposition.targets.layers import Rotary, compute_dtype
 from lit_attr.errors import RunFormatError
+from lit_attr.topology.address import block_address
 
 
 class _CausalAttention(torch.autograd.Function):
@@ -56,6 +58,7 @@ class CausalSelfAttention(nn.Module):
             raise RunFormatError(
                 f"n_head ({n_heads}) must divide n_embd ({width}), and n_key_value_heads ({n_kv_heads}) n_head"
             )
+        self.n_heads = n_heads
         self.head_width = width // n_heads
         self.n_groups = n_heads // n_kv_heads
         kv_width = n_kv_heads * self.head_width
@@ -86,3 +89,8 @@ class CausalSelfAttention(nn.Module):
             k, v = k.repeat_interleave(self.n_groups, -3), v.repeat_interleave(self.n_groups, -3)
         z: Tensor = _CausalAttention.apply(q, k, v)
         return self.o_proj(z.transpose(-2, -3).flatten(-2))
+
+    def anatomy(self, block: int, norm: Norm, rotary: Rotary | None = None) -> Attention:
+        """The attention of a block, behind a norm."""
+        query, key, value, out = (block_address(block, f"attn.{matrix}") for matrix in "qkvo")
+        return Attention(norm, query, key, value, out, self.n_heads, self.n_groups, self.head_width, rotary)

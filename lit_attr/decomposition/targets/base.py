@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lit_attr.decomposition.anatomy import Anatomy
 from lit_attr.errors import DataError
 
 
@@ -60,3 +61,7 @@ class TargetModel(nn.Module, ABC):
         Raises:
             DataError: If a sequence is longer than the context.
         """
+
+    @abstractmethod
+    def anatomy(self) -> Anatomy:
+        """What lies between the model's matrices."""

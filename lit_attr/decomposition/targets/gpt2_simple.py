@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lit_attr.decomposition.anatomy import Anatomy, Attention, Mlp
 from lit_attr.decomposition.targets.attention import CausalSelfAttention
 from lit_attr.decomposition.targets.base import TargetConfig, TargetModel
 from lit_attr.decomposition.targets.layers import GeluMLP, LayerNorm
@@ -29,6 +30,12 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.ln_1(x))
         return x + self.mlp(self.ln_2(x))
+
+    def anatomy(self, index: int) -> tuple[Attention, Mlp]:
+        return (
+            self.attn.anatomy(index, self.ln_1.anatomy(f"h.{index}.ln_1")),
+            self.mlp.anatomy(index, self.ln_2.anatomy(f"h.{index}.ln_2")),
+        )
 
 
 class GPT2Simple(TargetModel):
@@ -58,3 +65,8 @@ class GPT2Simple(TargetModel):
         for block in self.h:
             x = block(x)
         return self.lm_head(self.ln_f(x))
+
+    def anatomy(self) -> Anatomy:
+        """What lies between the model's matrices."""
+        sublayers = [sublayer for index, block in enumerate(self.h) for sublayer in block.anatomy(index)]
+        return Anatomy(tuple(sublayers), self.ln_f.anatomy("ln_f"))

@@ -1,13 +1,13 @@
 """Layers that the target models share."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_attr.decomposition.anatomy import Mlp, Norm
 from lit_attr.errors import RunFormatError
-
-RopeTable = Float[Tensor, "seq half_head"]
+from lit_attr.topology.address import block_address
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -33,6 +33,10 @@ class RMSNorm(nn.Module):
         wide = x.to(compute_dtype(x.dtype))
         return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
+    def anatomy(self, path: str) -> Norm:
+        """This norm, under the path that it has in its model."""
+        return Norm(path, self.weight.detach(), bias=None, eps=self.eps, centred=False)
+
 
 class LayerNorm(nn.Module):
     """`(x - mean) / sqrt(var + eps) * weight + bias` with the biased variance, computed in at least float32.
@@ -57,6 +61,10 @@ class LayerNorm(nn.Module):
         variance = wide.var(-1, keepdim=True, unbiased=False)
         normalised = (wide - wide.mean(-1, keepdim=True)) / torch.sqrt(variance + self.eps)
         return normalised.to(x.dtype) * self.weight + self.bias
+
+    def anatomy(self, path: str) -> Norm:
+        """This norm, under the path that it has in its model."""
+        return Norm(path, self.weight.detach(), bias=self.bias.detach(), eps=self.eps, centred=True)
 
 
 class Rotary(nn.Module):
@@ -84,14 +92,19 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
 
-    def tables(self, seq_len: int, dtype: torch.dtype) -> tuple[RopeTable, RopeTable]:
-        """Cosines and sines of the first `seq_len` positions."""
-        position = torch.arange(seq_len, device=self.cos.device).clamp(max=len(self.cos) - 1)
-        return self.cos[position].to(dtype), self.sin[position].to(dtype)
+    def forward(
+        self, x: Float[Tensor, "*axes vector width"], positions: Int[Tensor, "*places vector"] | None = None
+    ) -> Float[Tensor, "*axes vector width"]:
+        """Rotate each vector by the angles of its position.
 
-    def forward(self, x: Float[Tensor, "batch head seq width"]) -> Float[Tensor, "batch head seq width"]:
-        """Rotate each position by its angles."""
-        cos, sin = self.tables(x.shape[-2], x.dtype)
+        Args:
+            x: Vectors of one head's width.
+            positions: Of the vectors; 0, 1, 2... where not given.
+        """
+        if positions is None:
+            positions = torch.arange(x.shape[-2], device=x.device)
+        positions = positions.clamp(max=len(self.cos) - 1)
+        cos, sin = self.cos[positions].to(x.dtype), self.sin[positions].to(x.dtype)
         first, second = (x[..., 0::2], x[..., 1::2]) if self.adjacent_pairs else x.chunk(2, dim=-1)
         rotated = first * cos - second * sin, second * cos + first * sin
         return torch.stack(rotated, dim=-1).flatten(-2) if self.adjacent_pairs else torch.cat(rotated, dim=-1)
@@ -116,6 +129,11 @@ class GeluMLP(nn.Module):
         """Apply the two layers."""
         return self.down_proj(self.gelu(self.c_fc(x)))
 
+    def anatomy(self, block: int, norm: Norm) -> Mlp:
+        """The MLP of a block, behind a norm."""
+        up, down = (block_address(block, f"mlp.{matrix}") for matrix in ("up", "down"))
+        return Mlp(norm, up, gate=None, out=down, activation=self.gelu)
+
 
 class SwiGLU(nn.Module):
     """`down_proj(silu(gate_proj(x)) * up_proj(x))`.
@@ -135,3 +153,8 @@ class SwiGLU(nn.Module):
     def forward(self, x: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch seq width"]:
         """Apply the gated layer."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+    def anatomy(self, block: int, norm: Norm) -> Mlp:
+        """The MLP of a block, behind a norm."""
+        gate, up, down = (block_address(block, f"glu.{matrix}") for matrix in ("gate", "up", "down"))
+        return Mlp(norm, up, gate=gate, out=down, activation=F.silu)

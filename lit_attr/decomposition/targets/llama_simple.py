@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lit_attr.decomposition.anatomy import Anatomy, Attention, Mlp
 from lit_attr.decomposition.targets.attention import CausalSelfAttention
 from lit_attr.decomposition.targets.base import TargetConfig, TargetModel
 from lit_attr.decomposition.targets.layers import (
@@ -57,6 +58,12 @@ class _Block(nn.Module):
         x = x + self.attn(self.rms_1(x), rotary)
         return x + self.mlp(self.rms_2(x))
 
+    def anatomy(self, index: int, rotary: Rotary) -> tuple[Attention, Mlp]:
+        return (
+            self.attn.anatomy(index, self.rms_1.anatomy(f"h.{index}.rms_1"), rotary),
+            self.mlp.anatomy(index, self.rms_2.anatomy(f"h.{index}.rms_2")),
+        )
+
 
 class LlamaSimpleMLP(TargetModel):
     """Llama-style transformer with a plain GELU MLP; the unembedding is tied to the embedding.
@@ -90,6 +97,11 @@ class LlamaSimpleMLP(TargetModel):
         for block in self.h:
             x = block(x, self.rotary)
         return self.lm_head(self.ln_f(x))
+
+    def anatomy(self) -> Anatomy:
+        """What lies between the model's matrices."""
+        sublayers = [s for index, block in enumerate(self.h) for s in block.anatomy(index, self.rotary)]
+        return Anatomy(tuple(sublayers), self.ln_f.anatomy("ln_f"))
 
 
 class LlamaSimple(LlamaSimpleMLP):

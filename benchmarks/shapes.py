@@ -1,0 +1,105 @@
+"""Models and causal importances to measure with: named shapes with random weights, and runs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_attr.decomposition.config import RunConfig
+from lit_attr.decomposition.load import assemble_model, load_run
+from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.topology.paths import path_table
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A LlamaSimpleMLP and its decomposition.
+
+    Attributes:
+        n_layer: Blocks.
+        d_model: Width of the residual stream.
+        d_ff: Width of the hidden layers.
+        n_head: Query heads.
+        n_kv_head: Key and value heads.
+        vocab: Token ids.
+        seq_len: Positions of a sequence.
+        components: Matrix to its number of components.
+    """
+
+    n_layer: int
+    d_model: int
+    d_ff: int
+    n_head: int
+    n_kv_head: int
+    vocab: int
+    seq_len: int
+    components: dict[str, int] = field(default_factory=dict)
+
+
+_MATRICES = ("mlp.c_fc", "mlp.down_proj", "attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj")
+SHAPES = {
+    "ss-2l": Shape(2, 128, 512, 4, 2, 4019, 128, dict.fromkeys(_MATRICES, 650)),
+    "pile-4l": Shape(
+        4, 768, 3072, 12, 3, 50277, 512, dict(zip(_MATRICES, (3072, 3584, 512, 512, 1024, 1024), strict=True))
+    ),
+}
+
+
+def build(shape: Shape, seed: int = 0) -> DecomposedModel:
+    """A model of a shape with random weights, activations of about unit size."""
+    options = {
+        "pretrained_model_class": "spd.pretrain.models.LlamaSimpleMLP",
+        "pretrained_model_name": None,
+        "module_info": [{"module_pattern": f"h.*.{matrix}", "C": count} for matrix, count in shape.components.items()],
+        "ci_config": {"mode": "layerwise", "fn_type": "shared_mlp", "hidden_dims": [1]},
+        "sigmoid_type": "leaky_hard",
+        "sampling": "continuous",
+    }
+    model_options = {
+        "vocab_size": shape.vocab,
+        "block_size": shape.seq_len,
+        "n_ctx": shape.seq_len,
+        "n_layer": shape.n_layer,
+        "n_head": shape.n_head,
+        "n_embd": shape.d_model,
+        "n_intermediate": shape.d_ff,
+        "n_key_value_heads": shape.n_kv_head,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = assemble_model(
+            RunConfig.from_options(options, "benchmark"), path_table("LlamaSimpleMLP"), model_options
+        )
+        for layer in model.paths:
+            components = model.components(layer)
+            components.V.normal_(std=components.V.shape[0] ** -0.5)
+            components.U.normal_(std=components.U.shape[0] ** -0.5)
+    return model
+
+
+def random_ci(model: DecomposedModel, tokens: Tensor, density: float, seed: int = 0) -> dict[str, Tensor]:
+    """Causal importances that are uniform on [0, 1) at random entries, and zero elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = tuple(tokens.shape)
+    return {
+        layer: (
+            torch.rand(*shape, count, generator=generator) * (torch.rand(*shape, count, generator=generator) < density)
+        ).to(tokens.device)
+        for layer, count in model.n_components.items()
+    }
+
+
+def model_and_tokens(name: str, batch: int, tokens: str | None, seed: int = 0) -> tuple[DecomposedModel, Tensor]:
+    """A named shape, or a run, and tokens for it: of a file, or uniformly random."""
+    if name in SHAPES:
+        model, seq_len = build(SHAPES[name], seed), SHAPES[name].seq_len
+    else:
+        model = load_run(name).model
+        seq_len = min(model.block_size, 128)
+    if tokens is not None:
+        rows = np.load(Path(tokens), mmap_mode="r")[:batch].astype(np.int64)
+        return model, torch.from_numpy(rows)
+    generator = torch.Generator().manual_seed(seed)
+    return model, torch.randint(0, model.vocab_size, (batch, seq_len), generator=generator)

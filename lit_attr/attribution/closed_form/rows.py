@@ -1,0 +1,147 @@
+"""Some sequences of a batch, and the sums of the edge blocks over them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lit_attr.attribution.closed_form.attention import add_keys_, add_queries_, add_values_
+from lit_attr.attribution.closed_form.blocks import Destination, Source, Target
+from lit_attr.attribution.closed_form.edges import Edge
+from lit_attr.attribution.closed_form.heads import Heads, PairTable
+from lit_attr.attribution.closed_form.mlp import add_mlp_, slope
+from lit_attr.attribution.closed_form.stream import Normalised, add_stream_
+from lit_attr.attribution.closed_form.weights import SparseWeights, cheaper, pairs_of
+from lit_attr.attribution.closed_form.workspace import Workspace, evenly
+from lit_attr.decomposition.anatomy import Attention, Mlp, Norm
+from lit_attr.decomposition.model import Capture, DecomposedModel
+from lit_attr.storage.sums import Sums
+from lit_attr.topology.address import EMBED, OUTPUT
+
+
+class Rows:
+    """Some sequences of a captured batch, positions counting through all of them.
+
+    Args:
+        model: Whose components they are.
+        capture: Of the component forward.
+        ci: Layer to causal importances.
+        rows: Which sequences.
+        dtype: In which to compute.
+        workspace: For temporaries.
+    """
+
+    def __init__(
+        self,
+        model: DecomposedModel,
+        capture: Capture,
+        ci: Mapping[str, Float[Tensor, "batch seq _"]],
+        rows: slice,
+        dtype: torch.dtype,
+        workspace: Workspace,
+    ) -> None:
+        self.model = model
+        self.capture = capture
+        self.ci = ci
+        self.rows = rows
+        self.dtype = dtype
+        self.workspace = workspace
+        self._heads: tuple[Attention, Heads] | None = None
+
+    def add_(
+        self,
+        sums: Sums,
+        source_layer: str,
+        edges: Sequence[Edge],
+        chosen: Mapping[str, Int[Tensor, " target"] | None],
+        n_targets: int,
+    ) -> None:
+        """Add all edge blocks of one source layer.
+
+        Args:
+            sums: Changed in place.
+            source_layer: The layer.
+            edges: Its edge blocks.
+            chosen: Layer to the components that are targets, None for all.
+            n_targets: At most so many at once.
+        """
+        source, token_ids = self._source(source_layer)
+        for edge in edges:
+            for target in self._targets(sums, edge, token_ids, chosen.get(edge.target), n_targets):
+                self._add_edge_(edge, source, target)
+
+    def _add_edge_(self, edge: Edge, source: Source, target: Target) -> None:
+        through = edge.through
+        if isinstance(through, Norm):
+            add_stream_(source, target, Normalised.of(through, self._flat(self.capture.stream[through.path])), self.workspace)
+        elif isinstance(through, Mlp):
+            inner = self.capture.inner
+            gate = None if through.gate is None else self._flat(inner[through.gate])
+            add_mlp_(source, target, slope(through, edge.source, self._flat(inner[through.up]), gate), self.workspace)
+        else:
+            heads = self._attention(through)
+            if edge.kind == "value":
+                add_values_(source, target, heads)
+                return
+            batch, seq_len = heads.query.shape[1:3]
+            table = PairTable.of(source.pairs, batch, seq_len)
+            add = add_queries_ if edge.kind == "query" else add_keys_
+            add(source, target, heads, table, self.workspace)
+
+    def _flat(self, values: Float[Tensor, "batch seq width"]) -> Float[Tensor, "position width"]:
+        return values.detach()[self.rows].flatten(0, 1).to(self.dtype)
+
+    def _source(self, layer: str) -> tuple[Source, Int[Tensor, " token"] | None]:
+        """A source layer; for the embedding, one source for each token that occurs, and which these are."""
+        if layer == EMBED:
+            tokens = self.capture.tokens[self.rows].flatten()
+            token_ids, which = tokens.unique(return_inverse=True)
+            rows = self._flat(self.capture.embed)
+            write = rows.new_zeros(len(token_ids), rows.shape[1]).index_copy_(0, which, rows)
+            position = which.argsort(stable=True)
+            bounds = torch.arange(len(token_ids) + 1, device=tokens.device)
+            pairs = SparseWeights(
+                position, which[position], rows.new_ones(len(tokens)), torch.searchsorted(which[position], bounds)
+            )
+            return Source(write, pairs, pairs), token_ids
+        weights = self._flat(self.capture.post[layer]) * self._flat(self.ci[layer])
+        pairs = pairs_of(weights)
+        write = self.model.components(layer).U.to(self.dtype)
+        return Source(write, cheaper(weights, pairs), pairs), None
+
+    def _targets(
+        self,
+        sums: Sums,
+        edge: Edge,
+        token_ids: Int[Tensor, " token"] | None,
+        chosen: Int[Tensor, " target"] | None,
+        n_targets: int,
+    ) -> Iterator[Target]:
+        """The targets of an edge block, some at a time."""
+        if edge.target == OUTPUT:
+            y = self._flat(self.capture.residual)
+            read = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
+            tables = [sums.embed_unembed if token_ids is not None else sums.unembed[edge.source].T]
+        else:
+            y = self._flat(self.capture.pre[edge.target])
+            read = self.model.components(edge.target).V.to(self.dtype)
+            if token_ids is not None:
+                tables = [sums.embed[edge.target], sums.embed_abs[edge.target]]
+            else:
+                tables = [by_target[edge.target][edge.source].T for by_target in (sums.regular, sums.regular_abs)]
+        for piece in evenly(y.shape[1] if chosen is None else len(chosen), n_targets):
+            columns = piece if chosen is None else chosen[piece]
+            attr, *attr_abs = (Destination(table, token_ids, columns) for table in tables)
+            here = y[:, columns].contiguous()
+            yield Target(
+                read[:, columns], here, here.sign() if attr_abs else None, attr, attr_abs[0] if attr_abs else None
+            )
+
+    def _attention(self, attention: Attention) -> Heads:
+        if self._heads is None or self._heads[0] is not attention:
+            inner = self.capture.inner
+            projections = (attention.query, attention.key, attention.value)
+            parts = (inner[layer].detach()[self.rows].to(self.dtype) for layer in projections)
+            self._heads = attention, Heads.of(attention, *parts)
+        return self._heads[1]
