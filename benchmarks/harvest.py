@@ -30,7 +30,7 @@ from lit_attr.attribution.closed_form.engine import ClosedFormEngine
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.decomposition.anatomy import Attention, Mlp
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.harvest.memory import PeakMemory
+from lit_attr.harvest.memory import PeakMemory, keep_freed_memory
 from lit_attr.storage.sums import Sums
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
@@ -74,6 +74,7 @@ HIDDEN: dict[str, int] = {}
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run everything in turns."""
+    keep_freed_memory()  # as the harvest does
     device = torch.device(arguments.device)
     model, tokens = model_and_tokens(arguments.shape, arguments.batch, arguments.tokens)
     model, tokens = model.to(device), tokens.to(device)
@@ -167,7 +168,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="ss-2l", help=f"one of {', '.join(SHAPES)}, or a run")
     parser.add_argument("--batch", type=int, default=4, help="sequences")
-    parser.add_argument("--density", type=float, help="share of non-zero causal importances; without it the model's own")
+    parser.add_argument(
+        "--density", type=float, help="share of non-zero causal importances; without it the model's own"
+    )
     parser.add_argument("--tokens", help="token file; without it random tokens")
     parser.add_argument("--rounds", type=int, default=5, help="times everything is run")
     parser.add_argument("--sample", type=int, default=4, help="targets of each layer for the plain loop; 0 skips it")

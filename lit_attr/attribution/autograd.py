@@ -34,8 +34,6 @@ class AutogradEngine:
             needs no batching rules of the model's operations.
     """
 
-    name = "autograd"
-
     def __init__(
         self, topology: Topology, alive: Mapping[str, Bool[Tensor, " component"]], targets_per_pass: int
     ) -> None:

@@ -13,6 +13,7 @@ from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.locate import MODEL_CONFIG, RUN_CONFIG
 from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.decomposition.targets.base import TargetModel
 from lit_attr.decomposition.targets.gpt2_simple import GPT2SimpleConfig
 from lit_attr.demo.decompose import DecompositionTraining
 from lit_attr.topology.paths import path_table
@@ -81,7 +82,7 @@ def run_options(
 
 
 def decomposed_model(
-    target: nn.Module,
+    target: TargetModel,
     config: GPT2SimpleConfig,
     components: Mapping[str, LinearComponents],
     ci_fn: nn.Module,

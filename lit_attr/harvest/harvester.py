@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -10,14 +10,14 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.connectivity import trace_topology
+from lit_attr.attribution.engines import AttributionEngine, EngineName, build_engine
 from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.decomposition.harvest_db import alive_in_harvest
 from lit_attr.decomposition.load import Run, find_run, load_run
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.harvest.memory import check_sums_fit, memory_limit, rows_that_fit
+from lit_attr.harvest.memory import check_sums_fit, keep_freed_memory, memory_limit, rows_that_fit
 from lit_attr.harvest.processes import on_first_process
 from lit_attr.harvest.settings import prepare_trainer
 from lit_attr.harvest.sums import AttributionSums
@@ -35,8 +35,10 @@ class AttributionHarvester(LightningModule):
 
     Args:
         run: A run directory, a checkpoint file, a wandb reference, or `demo`; see `load_run`.
-        engine: How attributions are computed. `autograd`: one gradient for each target component and metric.
+        engine: How attributions are computed. `closed_form`: by matrix products. `autograd`: one gradient for each
+            target component and metric. `auto`: the first wherever it is exact, the second elsewhere.
         targets_per_pass: Gradients that one backward pass of `autograd` takes; memory grows with it.
+        workspace_mb: Memory for the temporaries of the closed forms, in 2^20 bytes; at most half of `memory_gb`.
         harvest_db: The `harvest.db` of a goodfire-ai/spd harvest of the run; only components that fired in it are
             targets. Without it, and without `alive_batches`, all components are.
         alive_batches: Only components whose mean causal importance over the first so many batches exceeds
@@ -52,8 +54,9 @@ class AttributionHarvester(LightningModule):
     def __init__(
         self,
         run: str | Path,
-        engine: Literal["autograd"] = "autograd",
+        engine: EngineName = "auto",
         targets_per_pass: int = 16,
+        workspace_mb: int = 1024,
         harvest_db: str | Path | None = None,
         alive_batches: int | None = None,
         ci_threshold: float = 0.0,
@@ -62,6 +65,8 @@ class AttributionHarvester(LightningModule):
         super().__init__()
         if targets_per_pass < 1:
             raise ConfigurationError(f"model.targets_per_pass must be at least 1, found {targets_per_pass}")
+        if workspace_mb < 1:
+            raise ConfigurationError(f"model.workspace_mb must be at least 1, found {workspace_mb}")
         if harvest_db is not None and alive_batches is not None:
             raise ConfigurationError(
                 "model.harvest_db and model.alive_batches both say which components are alive: drop one"
@@ -71,7 +76,7 @@ class AttributionHarvester(LightningModule):
         self.save_hyperparameters()
         self.sums = AttributionSums()
         self.run: Run | None = None
-        self._engine: AutogradEngine | None = None
+        self._engine: AttributionEngine | None = None
         self._rows_at_once: int | None = None
 
     @classmethod
@@ -108,6 +113,7 @@ class AttributionHarvester(LightningModule):
             ConfigurationError: If trainer settings would give wrong results, or the sums do not fit.
         """
         dtype = prepare_trainer(self.trainer)
+        keep_freed_memory()
         # Registered here, so that Lightning moves it to the device with the module.
         self.model = self.loaded_run.model
         self.topology = trace_topology(self.model)
@@ -136,7 +142,18 @@ class AttributionHarvester(LightningModule):
                 f"none of {n_all} components is alive, so that there are no targets: {self._gate()}"
             )
         rank_zero_info(f"lit_attr: {n_alive} of {n_all} components are targets")
-        self._engine = AutogradEngine(self.topology, self.alive, self.hparams["targets_per_pass"])
+        self._memory_limit = memory_limit(
+            self.hparams["memory_gb"], self.device, 1 if self.device.type == "cuda" else self.trainer.num_devices
+        )
+        self._engine = build_engine(
+            self.hparams["engine"],
+            self.model,
+            self.topology,
+            self.alive,
+            self.hparams["targets_per_pass"],
+            min(self.hparams["workspace_mb"] << 20, int(self._memory_limit / 2)),
+        )
+        rank_zero_info(f"lit_attr: {self._engine.describe()}")
 
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Tensor]:
         """Add one batch to the sums.
@@ -162,28 +179,26 @@ class AttributionHarvester(LightningModule):
         return {}
 
     @property
-    def engine(self) -> AutogradEngine:
+    def engine(self) -> AttributionEngine:
         """The attribution engine; after `on_predict_start`."""
         if self._engine is None:
             raise ConfigurationError("the harvest has not started: there is no engine yet")
         return self._engine
 
     def _contribute(
-        self, engine: AutogradEngine, tokens: Int[Tensor, "rows seq"], batch_id: int, first_row: int, sums: Sums
+        self, engine: AttributionEngine, tokens: Int[Tensor, "rows seq"], batch_id: int, first_row: int, sums: Sums
     ) -> None:
         # Lightning's autocast is on for the two forwards.
         ci = self.model.causal_importance(tokens, batch_id, first_row)
-        capture = self.model.component_forward(tokens)
+        capture = self.model.component_forward(tokens, graph=engine.needs_graph)
         with torch.autocast(self.device.type, enabled=False):
             engine.add_(sums, capture, ci)
             add_normalisers_(sums, self.topology, capture, ci)
 
     def _measure_rows(self, batch: TokenBatch) -> int:
         """How many rows of a batch to take at once; a trial of a few rows, whose sums are dropped."""
-        limit = memory_limit(
-            self.hparams["memory_gb"], self.device, 1 if self.device.type == "cuda" else self.trainer.num_devices
-        )
-        truncated = self.engine.truncated()
+        closed_form, truncated = self.engine.closed_form, self.engine.truncated()
+        limit = self._memory_limit - (closed_form.workspace.nbytes if closed_form else 0)
 
         def trial(rows: Int[Tensor, "rows seq"]) -> None:
             with torch.enable_grad():

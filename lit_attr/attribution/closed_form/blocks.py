@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -40,12 +39,14 @@ class Destination:
 
     def add_(self, values: Float[Tensor, "source target"]) -> None:
         """Add values in place."""
-        if self.rows is None and isinstance(self.columns, slice):
-            self.table[:, self.columns].add_(values)
+        if isinstance(self.columns, slice):
+            table = self.table[:, self.columns]
+            if self.rows is None:
+                table.add_(values)
+            else:
+                table.index_add_(0, self.rows, values)
         elif self.rows is None:
             self.table.index_add_(1, self.columns, values)
-        elif isinstance(self.columns, slice):
-            self.table[:, self.columns].index_add_(0, self.rows, values)
         else:
             self.table[self.rows[:, None], self.columns] += values
 
@@ -80,17 +81,14 @@ class PushedSums:
         self._moved = target.read.new_zeros(n_sources, target.read.shape[0])
         self._signed = target.read.new_zeros(n_sources, target.read.shape[1])
 
-    def move_(
-        self, sources: Int[Tensor, " pair"], movement: Float[Tensor, "pair _moved"], columns: slice = slice(None)
-    ) -> None:
+    def move_(self, sources: Int[Tensor, " pair"], movement: Float[Tensor, "pair d_in"]) -> None:
         """Add to `attr`.
 
         Args:
             sources: Of the pairs.
             movement: Of the input, summed over positions.
-            columns: Part of the input that is moved.
         """
-        self._moved[:, columns].index_add_(0, sources, movement)
+        self._moved.index_add_(0, sources, movement)
 
     def sign_(self, sources: Int[Tensor, " pair"], effect: Float[Tensor, "pair target"]) -> None:
         """Add to `attr_abs`.
@@ -102,19 +100,21 @@ class PushedSums:
         self._signed.index_add_(0, sources, effect)
 
     def push_(
-        self, sources: Int[Tensor, " pair"], positions: Int[Tensor, " pair"], movement: Float[Tensor, "pair d_in"]
+        self,
+        sources: Int[Tensor, " pair"],
+        movement: Float[Tensor, "pair d_in"],
+        sign: Float[Tensor, "pair target"] | None,
     ) -> None:
         """Add to both, where each pair moves the input at one position only.
 
         Args:
             sources: Of the pairs.
-            positions: Of the pairs.
             movement: Of the input.
+            sign: Of the targets at the pair's position; overwritten.
         """
         self.move_(sources, movement)
-        if self.target.sign is not None:
-            effect = movement @ self.target.read
-            self.sign_(sources, effect.mul_(self.target.sign.index_select(0, positions)))
+        if sign is not None:
+            self.sign_(sources, sign.mul_(movement @ self.target.read))
 
     def close(self) -> None:
         """Write the sums to where they belong."""

@@ -27,8 +27,6 @@ class ClosedFormEngine:
         workspace_bytes: The most that temporaries may take at once.
     """
 
-    name = "closed_form"
-
     def __init__(
         self,
         model: DecomposedModel,

@@ -42,5 +42,6 @@ def add_mlp_(source: Source, target: Target, slope: Float[Tensor, "position hidd
     for piece in workspace.pieces(len(pairs.weight), bytes_per_pair):
         sources, positions = pairs.source[piece], pairs.position[piece]
         movement = slope.index_select(0, positions).mul_(source.write.index_select(0, sources))
-        sums.push_(sources, positions, movement.mul_(pairs.weight[piece, None]))
+        sign = None if target.sign is None else target.sign.index_select(0, positions)
+        sums.push_(sources, movement.mul_(pairs.weight[piece, None]), sign)
     sums.close()

@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_attr.attribution.closed_form.attention import add_keys_, add_queries_, add_values_
 from lit_attr.attribution.closed_form.blocks import Destination, Source, Target
 from lit_attr.attribution.closed_form.edges import Edge
-from lit_attr.attribution.closed_form.heads import Heads, PairTable
+from lit_attr.attribution.closed_form.heads import Heads, pair_blocks
 from lit_attr.attribution.closed_form.mlp import add_mlp_, slope
 from lit_attr.attribution.closed_form.stream import Normalised, add_stream_
 from lit_attr.attribution.closed_form.weights import SparseWeights, cheaper, pairs_of
@@ -74,7 +74,9 @@ class Rows:
     def _add_edge_(self, edge: Edge, source: Source, target: Target) -> None:
         through = edge.through
         if isinstance(through, Norm):
-            add_stream_(source, target, Normalised.of(through, self._flat(self.capture.stream[through.path])), self.workspace)
+            add_stream_(
+                source, target, Normalised.of(through, self._flat(self.capture.stream[through.path])), self.workspace
+            )
         elif isinstance(through, Mlp):
             inner = self.capture.inner
             gate = None if through.gate is None else self._flat(inner[through.gate])
@@ -84,10 +86,10 @@ class Rows:
             if edge.kind == "value":
                 add_values_(source, target, heads)
                 return
-            batch, seq_len = heads.query.shape[1:3]
-            table = PairTable.of(source.pairs, batch, seq_len)
+            batch, _, seq_len, _ = heads.sizes
+            blocks = pair_blocks(source.pairs, batch, seq_len)
             add = add_queries_ if edge.kind == "query" else add_keys_
-            add(source, target, heads, table, self.workspace)
+            add(source, target, heads, blocks, self.workspace)
 
     def _flat(self, values: Float[Tensor, "batch seq width"]) -> Float[Tensor, "position width"]:
         return values.detach()[self.rows].flatten(0, 1).to(self.dtype)

@@ -63,6 +63,6 @@ def rows_and_targets(widths: Widths, workspace: Workspace) -> tuple[int, int]:
         needed = max((fixed_row + target_row) / share[0], (fixed_block + target_block) / share[1])
         raise ConfigurationError(
             f"sequences of {seq_len} tokens need a workspace of at least {needed / _MB:.0f} MB, found "
-            f"{workspace.nbytes / _MB:.0f} MB: raise --model.workspace_mb (and --model.memory_gb, of which it is a part)"
+            f"{workspace.nbytes / _MB:.0f} MB: raise --model.workspace_mb (and --model.memory_gb, which contains it)"
         )
     return workspace.for_positions // (fixed_row + target_row * n_targets), n_targets

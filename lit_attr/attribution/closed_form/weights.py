@@ -11,7 +11,7 @@ from lit_attr.attribution.closed_form.workspace import Workspace
 
 # Share of non-zero entries above which the product of a dense matrix is cheaper than gathering rows. CPU: rates of both
 # measured on two cores (160 and 45 GFLOP/s). GPU: modelled, rows come from the second-level cache at 5 TB/s.
-_DENSE_ABOVE = {"cpu": 0.28, "cuda": 0.05}
+_DENSE_ABOVE_ON_CPU, _DENSE_ABOVE = 0.28, 0.05
 
 
 @dataclass(frozen=True)
@@ -108,4 +108,5 @@ def pairs_of(matrix: Float[Tensor, "position source"]) -> SparseWeights:
 def cheaper(matrix: Float[Tensor, "position source"], pairs: SparseWeights) -> Weights:
     """The representation in which sums over positions cost less."""
     density = len(pairs.weight) / max(matrix.numel(), 1)
-    return DenseWeights(matrix) if density > _DENSE_ABOVE[matrix.device.type] else pairs
+    limit = _DENSE_ABOVE_ON_CPU if matrix.device.type == "cpu" else _DENSE_ABOVE
+    return DenseWeights(matrix) if density > limit else pairs

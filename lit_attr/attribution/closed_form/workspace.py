@@ -8,7 +8,7 @@ import torch
 # Shares of the workspace: what follows the number of positions, sources x targets, and the pairs at work.
 _POSITIONS, _BLOCK, _PAIRS = 0.5, 0.25, 0.25
 # On a CPU, pieces that stay in its caches, in bytes.
-_CPU_PIECE = 1 << 22
+_CPU_PIECE = 3 << 22
 
 
 @dataclass(frozen=True)

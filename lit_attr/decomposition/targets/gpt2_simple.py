@@ -1,6 +1,7 @@
 """GPT2Simple: a pre-norm transformer with LayerNorm, biases and learned positions."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -68,5 +69,6 @@ class GPT2Simple(TargetModel):
 
     def anatomy(self) -> Anatomy:
         """What lies between the model's matrices."""
-        sublayers = [sublayer for index, block in enumerate(self.h) for sublayer in block.anatomy(index)]
+        blocks = cast("list[_Block]", self.h)
+        sublayers = [sublayer for index, block in enumerate(blocks) for sublayer in block.anatomy(index)]
         return Anatomy(tuple(sublayers), self.ln_f.anatomy("ln_f"))

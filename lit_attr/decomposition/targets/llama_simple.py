@@ -1,6 +1,7 @@
 """LlamaSimpleMLP and LlamaSimple: pre-norm transformers with RMSNorm, rotary positions and grouped queries."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -100,7 +101,8 @@ class LlamaSimpleMLP(TargetModel):
 
     def anatomy(self) -> Anatomy:
         """What lies between the model's matrices."""
-        sublayers = [s for index, block in enumerate(self.h) for s in block.anatomy(index, self.rotary)]
+        blocks = cast("list[_Block]", self.h)
+        sublayers = [s for index, block in enumerate(blocks) for s in block.anatomy(index, self.rotary)]
         return Anatomy(tuple(sublayers), self.ln_f.anatomy("ln_f"))
 
 
