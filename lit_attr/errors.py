@@ -49,3 +49,11 @@ class EdgeNotFoundError(LitAttrError, KeyError):
 
 class StorageError(LitAttrError, OSError):
     """A stored result that cannot be written, read, or merged."""
+
+
+class LaunchError(LitAttrError, RuntimeError):
+    """Jobs that cannot be submitted, or a working tree that cannot be snapshot."""
+
+
+class InterruptedHarvestError(LitAttrError):
+    """A harvest that was told to stop, and committed what it had done."""

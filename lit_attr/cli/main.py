@@ -12,7 +12,11 @@ from lit_attr.errors import LitAttrError
 # Command to the module whose `run(arguments)` does it, and one line of help.
 _COMMANDS = {
     "predict": ("lit_attr.cli.predict", "harvest dataset attributions of a decomposition run"),
+    "merge": ("lit_attr.cli.merge", "merge the parts of independent workers into one result"),
+    "status": ("lit_attr.cli.status", "how far a running harvest is, across its workers"),
+    "verify": ("lit_attr.cli.verify", "check a stored result: digest, shapes, finiteness, coverage"),
     "query": ("lit_attr.cli.query", "ask a stored harvest: sources or targets of a component, or one edge"),
+    "submit": ("lit_attr.cli.submit", "harvest on a SLURM cluster"),
 }
 _USAGE_ERROR = 2
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,12 +32,18 @@ def run(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     keys = [ComponentKey.parse(key) for key in options.keys]
     # torch is imported only now: help and malformed keys answer at once.
+    from lit_attr.storage.ids import from_ranges
+
     path, storage = _open(options.run, options.out_dir)
     answer = {"file": str(path), "n_tokens": storage.n_tokens_processed, "metric": options.metric}
     if options.question == "edge":
         answer |= _edge(storage, options)
     else:
         answer |= _list(storage, options, keys[0])
+    covered = (storage.provenance or {}).get("coverage")
+    if covered is not None and not covered["complete"]:
+        answer["partial"] = f"{len(from_ranges(covered['batches']))} of {covered['n_batches']} batches"
+        print(f"lit-attr: PARTIAL result, of {answer['partial']}", file=sys.stderr)
     print(json.dumps(answer, indent=2)) if options.json else _print_table(answer)
 
 
@@ -64,20 +71,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _open(run: str, out_dir: str | None) -> "tuple[Path, DatasetAttributionStorage]":
-    from lit_attr.decomposition.reference import RunReference, run_id_of_folder
+    from lit_attr.cli.locate import run_id_of
     from lit_attr.storage.repo import MERGED_FILE, AttributionRepo, run_folder
     from lit_attr.storage.storage import DatasetAttributionStorage
 
     path = Path(run)
-    if os.path.isdir(run):  # unlike Path's, it takes any text
-        if (path / MERGED_FILE).is_file():
-            path = path / MERGED_FILE
-        else:
-            run = run_id_of_folder(path.absolute())
+    if os.path.isfile(path / MERGED_FILE):
+        path = path / MERGED_FILE
     if os.path.isfile(path):
         return path, DatasetAttributionStorage.load(path)
-    reference = RunReference.match(run)
-    run_id = reference.run_id if reference else run
+    run_id = run_id_of(run)
     repo = AttributionRepo.open(run_id, out_dir)
     if repo is None:
         raise RunNotFoundError(f"no stored harvest of {run!r}: no such file, and none in {run_folder(run_id, out_dir)}")

@@ -1,5 +1,6 @@
 """Which components ever fired, from the `harvest.db` of a goodfire-ai/spd harvest."""
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -13,6 +14,19 @@ from torch import Tensor
 
 from lit_attr.decomposition.reference import RunReference
 from lit_attr.errors import RunFormatError
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a `harvest.db`, in hexadecimal.
+
+    Raises:
+        RunFormatError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunFormatError(f"cannot read {path}: {error}") from error
 
 
 def alive_in_harvest(

@@ -20,6 +20,7 @@ from lit_attr.decomposition.load import find_run
 from lit_attr.decomposition.names import TOKENIZER
 from lit_attr.errors import ConfigurationError, DataError
 from lit_attr.harvest.tokens import TokenBatch, open_tokens
+from lit_attr.storage.ids import Ids, all_ids
 from lit_attr.storage.roots import output_root
 
 WHOLE_DATASET: Literal["whole_dataset"] = "whole_dataset"
@@ -46,9 +47,12 @@ class TokenDataModule(LightningDataModule):
         n_batches: Batches to harvest, counted over all processes, or `whole_dataset`; no more than the data has.
         dataset: Changes to the run's own dataset.
         run: The run whose dataset is used; on the command line it is the model's.
+        rank: Of this worker among independent ones; from 0.
+        world_size: Number of independent workers, each a process by itself that knows nothing of the others. Processes
+            that the trainer starts count by themselves.
 
     Raises:
-        ConfigurationError: If a number is not positive, or neither tokens nor a run are given.
+        ConfigurationError: If a number is not in its range, or neither tokens nor a run are given.
     """
 
     def __init__(
@@ -58,8 +62,12 @@ class TokenDataModule(LightningDataModule):
         n_batches: int | Literal["whole_dataset"] = WHOLE_DATASET,
         dataset: DatasetOptions = DatasetOptions(),  # noqa: B008 - frozen
         run: str | Path | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         super().__init__()
+        if not 0 <= rank < world_size:
+            raise ConfigurationError(f"data.rank must be 0 to data.world_size - 1 = {world_size - 1}, found {rank}")
         if batch_size < 1:
             raise ConfigurationError(f"data.batch_size must be at least 1, found {batch_size}")
         if n_batches != WHOLE_DATASET and n_batches < 1:
@@ -75,6 +83,7 @@ class TokenDataModule(LightningDataModule):
         self._dataset = dataset
         self._rows: np.ndarray | None = None
         self._order: np.ndarray | None = None
+        self._assigned: tuple[Ids, int] | None = None
 
     @cached_property
     def spec(self) -> DatasetSpec | None:
@@ -155,23 +164,54 @@ class TokenDataModule(LightningDataModule):
         """Rows by their places in the order of the harvest."""
         return self.rows[places if self._order is None else self._order[places]]
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, n_batches: int | None = None) -> str:
         """SHA-256 of what identifies the data, in hexadecimal: number, length and dtype of the rows, and some of them.
 
         Up to 1,024 evenly spaced rows count: of a token file, all of it; of a dataset, what is harvested, since its
         cache may hold more.
+
+        Args:
+            n_batches: As if the harvest had so many, and the dataset no more; all of them where not given.
         """
-        n_rows = len(self.rows) if self.spec is None else self.n_rows
+        n_rows = self.n_rows if n_batches is None else min(n_batches * self.batch_size, self.n_rows)
+        if self.spec is None:
+            n_rows = len(self.rows)
         sampled = np.unique(np.linspace(0, n_rows - 1, _FINGERPRINT_ROWS).astype(np.int64))
         digest = hashlib.sha256(f"{n_rows} {self.seq_len} {self.rows.dtype.str}\n".encode())
         digest.update(np.ascontiguousarray(self._read(sampled)).data)
         return digest.hexdigest()
 
+    def worker(self) -> tuple[int, int]:
+        """Rank and number of all workers, be they independent or the trainer's processes.
+
+        Raises:
+            ConfigurationError: If they are both.
+        """
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.hparams["world_size"] == 1:
+            return rank, world_size
+        if world_size > 1:
+            raise ConfigurationError(
+                f"data.world_size is {self.hparams['world_size']}, for independent workers of one device each, but the "
+                f"trainer has {world_size} processes: use --trainer.devices 1 --trainer.num_nodes 1, or drop data.rank"
+            )
+        return self.hparams["rank"], self.hparams["world_size"]
+
+    def assign(self, batch_ids: Ids, n_steps: int) -> None:
+        """Decide what this process does, in place of every `world_size`-th batch.
+
+        Args:
+            batch_ids: Its batches, in order.
+            n_steps: Steps of every process, at least 1; those without a batch are empty.
+        """
+        self._assigned = batch_ids, n_steps
+
     def predict_dataloader(self) -> "BatchStream":
         """The batches of this process."""
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return BatchStream(self, rank, world_size)
+        if self._assigned is not None:
+            return BatchStream(self, *self._assigned)
+        rank, world_size = self.worker()
+        return BatchStream(self, all_ids(self.n_batches)[rank::world_size], -(-self.n_batches // world_size))
 
 
 class BatchStream:
@@ -181,22 +221,22 @@ class BatchStream:
 
     Args:
         data: Where batches come from.
-        rank: Of the process.
-        world_size: Number of processes.
+        batch_ids: Of the process.
+        n_steps: Batches that it yields; empty ones where it has none.
     """
 
-    def __init__(self, data: TokenDataModule, rank: int, world_size: int) -> None:
+    def __init__(self, data: TokenDataModule, batch_ids: Ids, n_steps: int) -> None:
         self.data = data
-        self.rank = rank
-        self.world_size = world_size
+        self.batch_ids = batch_ids
+        self.n_steps = n_steps
 
     def __len__(self) -> int:
-        return -(-self.data.n_batches // self.world_size)
+        return self.n_steps
 
     def __iter__(self) -> Iterator[TokenBatch]:
-        for step in range(len(self)):
-            batch_id = step * self.world_size + self.rank
-            if batch_id < self.data.n_batches:
+        for step in range(self.n_steps):
+            if step < len(self.batch_ids):
+                batch_id = int(self.batch_ids[step])
                 yield TokenBatch(batch_id, self.data.batch(batch_id))
             else:
                 yield TokenBatch(-1, torch.empty(0, self.data.seq_len, dtype=torch.int64))

@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.engines import AttributionEngine, EngineName, build_engine
+from lit_attr.attribution.engines import AttributionEngine, EngineName, build_engine, choose_engines
 from lit_attr.attribution.normalisers import add_normalisers_
-from lit_attr.decomposition.harvest_db import alive_in_harvest
+from lit_attr.decomposition.harvest_db import alive_in_harvest, file_digest
 from lit_attr.decomposition.load import Run, find_run, load_run
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
@@ -75,6 +75,7 @@ class AttributionHarvester(LightningModule):
             raise ConfigurationError(f"model.alive_batches must be at least 1, found {alive_batches}")
         self.save_hyperparameters()
         self.sums = AttributionSums()
+        self.alive: Alive | None = None
         self.run: Run | None = None
         self._engine: AttributionEngine | None = None
         self._rows_at_once: int | None = None
@@ -114,9 +115,11 @@ class AttributionHarvester(LightningModule):
         """
         dtype = prepare_trainer(self.trainer)
         keep_freed_memory()
+        self.alive = None
         # Registered here, so that Lightning moves it to the device with the module.
         self.model = self.loaded_run.model
         self.topology = trace_topology(self.model)
+        self.choice = choose_engines(self.hparams["engine"], self.model, self.topology)
         device = self.trainer.strategy.root_device
         check_sums_fit(self.topology, dtype, device, self.trainer.num_devices)
         self.sums.allocate(self.topology, dtype, device)
@@ -126,15 +129,18 @@ class AttributionHarvester(LightningModule):
             f"matrices; sums take {self.sums.recent.nbytes / 1e9:.3g} GB on the device and "
             f"{self.sums.totals.nbytes / 1e9:.3g} GB on the host"
         )
+        rank_zero_info(f"lit_attr: {self.choice.describe()}")
 
     def on_predict_start(self) -> None:
-        """Find out which components are targets.
+        """Find out which components are targets, unless a harvest that is continued has said so, and choose engines.
 
         Raises:
             ConfigurationError: If none is.
         """
         self._rows_at_once = None
-        self.alive = self._find_alive()
+        if self.alive is None:
+            # Means near the threshold may round differently on different devices: one process decides for all.
+            self.alive = on_first_process(self.trainer, self.find_alive)
         alive = torch.cat(list(self.alive.values()))
         n_alive, n_all = int(alive.sum()), len(alive)
         if n_alive == 0:
@@ -146,14 +152,13 @@ class AttributionHarvester(LightningModule):
             self.hparams["memory_gb"], self.device, 1 if self.device.type == "cuda" else self.trainer.num_devices
         )
         self._engine = build_engine(
-            self.hparams["engine"],
+            self.choice,
             self.model,
             self.topology,
             self.alive,
             self.hparams["targets_per_pass"],
             min(self.hparams["workspace_mb"] << 20, int(self._memory_limit / 2)),
         )
-        rank_zero_info(f"lit_attr: {self._engine.describe()}")
 
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Tensor]:
         """Add one batch to the sums.
@@ -218,15 +223,29 @@ class AttributionHarvester(LightningModule):
             return f"model.harvest_db is {self.hparams['harvest_db']}"
         return f"model.alive_batches is {self.hparams['alive_batches']}, ci_threshold {self.hparams['ci_threshold']}"
 
-    def _find_alive(self) -> Alive:
+    def target_settings(self) -> dict[str, Any]:
+        """What decides which components are targets, in plain types."""
+        harvest_db = self.hparams["harvest_db"]
+        return {
+            "harvest_db": None if harvest_db is None else file_digest(Path(harvest_db)),
+            "alive_batches": self.hparams["alive_batches"],
+            "ci_threshold": self.hparams["ci_threshold"],
+        }
+
+    def find_alive(self) -> Alive:
+        """Find the components that are targets; after `setup`.
+
+        Raises:
+            ConfigurationError: If the settings do not fit the data.
+            RunFormatError: If the `harvest.db` is missing, damaged, or of another run.
+        """
         counts = self.topology.n_components
         if self.hparams["harvest_db"] is not None:
             path = Path(self.hparams["harvest_db"])
             return alive_in_harvest(path, self.model.paths, counts, self.loaded_run.run_id)
         if self.hparams["alive_batches"] is None:
             return {layer: torch.ones(count, dtype=torch.bool) for layer, count in counts.items()}
-        # Means near the threshold may round differently on different devices: one process decides for all.
-        return on_first_process(self.trainer, self._alive_by_mean)
+        return self._alive_by_mean()
 
     def _alive_by_mean(self) -> Alive:
         """The components whose mean causal importance over the first batches exceeds the threshold."""

@@ -1,9 +1,10 @@
-"""Work that one process does for all."""
+"""Work that one process does for all, or each for itself, with mistakes shared by all."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer
+from torch import distributed
 
 from lit_attr.errors import LitAttrError
 
@@ -29,4 +30,29 @@ def on_first_process(trainer: Trainer, action: Callable[[], _Result]) -> _Result
     result, mistake = trainer.strategy.broadcast(outcome)
     if mistake is not None:
         raise mistake
+    return result
+
+
+def on_each_process(group: distributed.ProcessGroup | None, action: Callable[[], _Result]) -> _Result:
+    """Do something on each process, and let the mistake of any stop all: nobody waits for one that has given up.
+
+    Args:
+        group: Of all processes, for messages between hosts; None where there is one process.
+        action: What to do.
+
+    Raises:
+        LitAttrError: On every process, where the action raised one on any.
+    """
+    result: Any = None
+    mistake: LitAttrError | None = None
+    try:
+        result = action()
+    except LitAttrError as error:
+        mistake = error
+    mistakes: list[LitAttrError | None] = [mistake]
+    if group is not None:
+        mistakes = [None] * distributed.get_world_size(group)
+        distributed.all_gather_object(mistakes, mistake, group=group)
+    if found := [error for error in (mistake, *mistakes) if error is not None]:
+        raise found[0]
     return result

@@ -1,112 +1,202 @@
-"""Writing the result of a harvest."""
+"""Committing a harvest while it runs, continuing one, and writing its result."""
 
-import json
-from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import distributed
 
-from lit_attr._version import __version__
-from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.errors import ConfigurationError, InterruptedHarvestError, StorageError
+from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.harvest.processes import on_first_process
-from lit_attr.storage.files import make_folder
-from lit_attr.storage.repo import MERGED_FILE, create_subrun, run_folder
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.harvest.preemption import StopSignals, agree, message_group, requeue
+from lit_attr.harvest.processes import on_each_process, on_first_process
+from lit_attr.harvest.provenance import provenance
+from lit_attr.harvest.session import Settings, open_harvest
+from lit_attr.harvest.tokens import TokenBatch
+from lit_attr.storage.frame import FRAME_FILE, Frame
+from lit_attr.storage.gather import coverage
+from lit_attr.storage.generations import PARTS_FOLDER, Generation
+from lit_attr.storage.ids import Ids, all_ids, show, union, without
+from lit_attr.storage.merge import write_merged
+from lit_attr.storage.parts import read_part
+from lit_attr.storage.repo import MERGED_FILE
+
+_GO_ON, _COMMIT, _STOP = 0, 1, 2
 
 
 class StorageWriter(Callback):
-    """Writes the merged storage at the end of the predict epoch.
+    """Commits what is done, continues a harvest that was stopped, and writes its result.
 
-    The file is `<out_dir>/dataset_attributions/<run_id>/da-YYYYMMDD_HHMMSS/dataset_attributions.pt`; it appears whole
-    or not at all.
+    A harvest has a folder, `<out_dir>/dataset_attributions/<run_id>/da-YYYYMMDD_HHMMSS`. Every process commits its sums
+    there from time to time, with the ids of the batches in them: `worker_states/dataset_attributions_rank_*.pt`. The
+    same command continues a harvest that has no result yet, with as many processes or another number of them. At the
+    end the sums of all processes of the trainer are reduced, and the first writes `dataset_attributions.pt`;
+    independent workers (`data.world_size`) leave their parts to `lit-attr merge`.
 
     Args:
         out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
+        subrun_id: Id of the harvest, `da-` and a name: continued if it is there, refused if it has other settings.
+        commit_minutes: Between commits; more where a commit takes longer than 2 % of that.
+        commit_batches: Batches of a process between commits, in place of minutes.
 
     Attributes:
-        path: The written file; None before.
+        path: The written file; None before, and for independent workers.
+        folder: Of the harvest; None before it is known.
+
+    Raises:
+        ConfigurationError: If a number is not positive.
     """
 
-    def __init__(self, out_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        out_dir: str | Path | None = None,
+        subrun_id: str | None = None,
+        commit_minutes: float = 10.0,
+        commit_batches: int | None = None,
+    ) -> None:
         super().__init__()
+        if commit_minutes <= 0 or (commit_batches is not None and commit_batches < 1):
+            raise ConfigurationError(
+                f"writer.commit_minutes and commit_batches must be positive, found {commit_minutes}, {commit_batches}"
+            )
         self.out_dir = out_dir
+        self.subrun_id = subrun_id
+        self.commit_minutes = commit_minutes
+        self.commit_batches = commit_batches
         self.path: Path | None = None
+        self.folder: Path | None = None
+        self._signals = StopSignals()
+        self._group: distributed.ProcessGroup | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the harvest, and deal out the batches that are not in it yet."""
+        self._signals.install()
+        self._group = message_group(trainer)
+        harvester, data = _harvester(pl_module), _data(trainer)
+        rank, world_size = data.worker()
+        settings = Settings(
+            harvester.loaded_run.run_id,
+            harvester.loaded_run.weights_digest,
+            str(trainer.precision),
+            harvester.target_settings(),
+        )
+        find = partial(open_harvest, settings, data, world_size, self.out_dir, self.subrun_id)
+        self._generation: Generation = on_first_process(trainer, find)
+        self.folder = self._generation.folder
+        self._commits = on_each_process(
+            self._group, partial(Commits, self._generation, rank, self.commit_minutes, self.commit_batches)
+        )
+        remaining = self._commits.remaining
+        data.assign(remaining, max(1, agree(len(remaining), self._group)))
+        rank_zero_info(f"lit_attr: harvest {self.folder}")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out before the first batch whether the result can be written."""
-        folder = run_folder(_harvester(pl_module).loaded_run.run_id, self.out_dir)
-        on_first_process(trainer, partial(make_folder, folder))
+        """Agree with all workers, past and present, on the targets, and begin with what is committed."""
+        self._signals.install()  # Lightning has put its own in place meanwhile
+        harvester = _harvester(pl_module)
+        on_first_process(trainer, partial(self._begin, trainer, harvester))
+        self._frame = on_each_process(self._group, partial(Frame.load, self._generation.folder))
+        harvester.alive = dict(self._frame.alive)
+        on_each_process(self._group, partial(self._commits.restore, harvester.sums, harvester.topology))
+        if n_done := len(self._generation.frozen_ids) + len(self._commits.done):
+            rank_zero_info(f"lit_attr: continuing, with {n_done} of {self._generation.n_batches} batches done")
+
+    def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
+        """Write down what all parts share, where no worker has."""
+        folder = self._generation.folder
+        if not (folder / FRAME_FILE).exists():
+            alive = harvester.find_alive()
+            known = provenance(trainer, harvester, _data(trainer), alive, {"out_dir": self.out_dir})
+            threshold = harvester.hparams["ci_threshold"]
+            Frame(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's own signature
+        batch: TokenBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note the batch, and commit where it is time to, or stop where any process was told to.
+
+        Raises:
+            InterruptedHarvestError: If one was.
+        """
+        if batch.batch_id >= 0:
+            self._commits.add(batch.batch_id)
+        # The first process decides when to commit: all do at the same step.
+        due = trainer.is_global_zero and self._commits.due()
+        wish = _STOP if self._signals.received is not None else _COMMIT if due else _GO_ON
+        decision = agree(wish, self._group)
+        if decision != _GO_ON:
+            self._commit(pl_module)
+        if decision == _STOP:
+            self._stop(trainer)
+
+    def _commit(self, pl_module: LightningModule) -> None:
+        on_each_process(self._group, partial(self._commits.commit, _harvester(pl_module).sums))
+
+    def _stop(self, trainer: Trainer) -> None:
+        requeue(trainer, self._signals.received)
+        name = self._signals.received.name if self._signals.received else "a signal to another process"
+        raise InterruptedHarvestError(
+            f"stopped by {name}: worker {self._commits.rank} has committed {len(self._commits.done)} of "
+            f"{len(self._generation.assigned(self._commits.rank))} batches in {self.folder}; the same command continues"
+        )
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reduce the sums over all processes, and write them on the first."""
+        """Commit, reduce the sums over all processes, and write the result on the first.
+
+        Raises:
+            StorageError: If it cannot be written, or batches are missing.
+        """
         harvester = _harvester(pl_module)
+        self._commit(harvester)
+        if _data(trainer).hparams["world_size"] > 1:
+            rank_zero_info(f"lit_attr: worker {self._commits.rank} is done; merge once all are")
+            return
+        done = self._all_done(trainer)
         try:
             harvester.sums.sync()
         except RuntimeError as error:  # what torch raises where another process is gone
             raise StorageError(
                 f"cannot add the sums of all processes, one has ended; see its message: {error}"
             ) from error
-        self.path = on_first_process(trainer, partial(self._write, trainer, harvester))
+        self.path = on_first_process(trainer, partial(self._write, harvester, done))
 
-    def _write(self, trainer: Trainer, harvester: AttributionHarvester) -> Path:
-        storage = DatasetAttributionStorage.from_sums(
-            harvester.sums.totals,
-            harvester.model.unembedding,
-            harvester.hparams["ci_threshold"],
-            self._provenance(trainer, harvester),
-        )
-        path = create_subrun(harvester.loaded_run.run_id, self.out_dir) / MERGED_FILE
-        storage.save(path)
+    def _all_done(self, trainer: Trainer) -> Ids:
+        """Batches in the sums of any process, or in frozen parts."""
+        parts: list[Ids] = [self._commits.done]
+        if self._group is not None:
+            gathered: list[Any] = [None] * trainer.world_size
+            distributed.all_gather_object(gathered, self._commits.done, group=self._group)
+            parts = gathered
+        return union([self._generation.frozen_ids, *parts])
+
+    def _write(self, harvester: AttributionHarvester, done: Ids) -> Path:
+        generation, frame = self._generation, self._frame
+        if len(missing := without(all_ids(generation.n_batches), done)):
+            raise StorageError(f"{generation.folder}: batches are missing: {show(missing)}; the same command continues")
+        parts = generation.folder / PARTS_FOLDER
+        frozen = [read_part(parts / name, frame.topology)[0] for name, _ in generation.frozen]
+        path = generation.folder / MERGED_FILE
+        write_merged(path, [harvester.sums.totals, *frozen], frame, coverage(done, generation.n_batches))
         rank_zero_info(f"lit_attr: wrote {path}")
         return path
 
-    def _provenance(self, trainer: Trainer, harvester: AttributionHarvester) -> dict[str, Any]:
-        run = harvester.loaded_run
-        data = getattr(trainer, "datamodule", None)
-        configuration: dict[str, Any] = {
-            "model": _settings(harvester.hparams),
-            "writer": {"out_dir": self.out_dir},
-            "trainer": {
-                "accelerator": type(trainer.accelerator).__name__,
-                "strategy": type(trainer.strategy).__name__,
-                "precision": trainer.precision,
-                "num_nodes": trainer.num_nodes,
-                "devices": trainer.num_devices,
-            },
-        }
-        provenance: dict[str, Any] = {
-            "lit_attr_version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "run_id": run.run_id,
-            "run_reference": run.reference,
-            "weights_digest": run.weights_digest,
-            "engine": harvester.hparams["engine"],
-            "engine_blocks": harvester.engine.blocks,
-            "precision": trainer.precision,
-            "n_tokens": int(harvester.sums.totals.n_tokens),
-            "n_alive": {layer: int(mask.sum()) for layer, mask in harvester.alive.items()},
-            "not_targets": {layer: (~mask).nonzero()[:, 0].tolist() for layer, mask in harvester.alive.items()},
-            "configuration": configuration,
-        }
-        if isinstance(data, TokenDataModule):
-            dataset = asdict(data.spec) if data.spec else None  # complete, not only what was changed
-            configuration["data"] = {**_settings(data.hparams), "dataset": dataset}
-            provenance["data_fingerprint"] = data.fingerprint()
-            provenance["data_shape"] = [data.n_rows, data.seq_len]
-            provenance["n_batches"] = data.n_batches
-        # Paths and the like become text: the file must load without unpickling objects.
-        return json.loads(json.dumps(provenance, default=str))
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let those listen to signals who did before."""
+        self._signals.restore()
 
-
-def _settings(hparams: Any) -> dict[str, Any]:  # noqa: ANN401 - Lightning's attribute dictionary
-    """Hyperparameters without the entries that Lightning's command line adds for itself."""
-    return {key: value for key, value in hparams.items() if not key.startswith("_")}
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same, where Lightning skips the teardown."""
+        self._signals.restore()
 
 
 def _harvester(pl_module: LightningModule) -> AttributionHarvester:
@@ -115,3 +205,10 @@ def _harvester(pl_module: LightningModule) -> AttributionHarvester:
             f"StorageWriter writes an AttributionHarvester's sums, found {type(pl_module).__name__}"
         )
     return pl_module
+
+
+def _data(trainer: Trainer) -> TokenDataModule:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, TokenDataModule):
+        raise ConfigurationError(f"StorageWriter needs a TokenDataModule, whose batches have ids; found {data!r}")
+    return data

@@ -16,14 +16,17 @@ _log = logging.getLogger(__name__)
 _PATIENCE = 30.0  # seconds between two words to a waiting user
 
 
-def publish(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under a temporary name, flush it to the disk, and rename it into place.
+def publish(path: Path, write: Callable[[BinaryIO], object], reserve: int = 0, replace: bool = True) -> None:
+    """Write a file under a temporary name, flush it to the disk, and put it into place.
 
     Args:
         path: Of the file; what was there before stays until the new content is safe.
         write: Writes the content into an open binary file.
+        reserve: Bytes to reserve on the disk before anything is written, so that a full disk shows at once.
+        replace: Whether another file may be there already.
 
     Raises:
+        FileExistsError: If one is and may not.
         StorageError: If the folder or the file cannot be written; nothing is left behind.
     """
     make_folder(path.parent)
@@ -32,15 +35,25 @@ def publish(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except OSError as error:
         raise StorageError(f"cannot write into {path.parent}: {error}") from error
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "w+b") as file:
+            if reserve and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, reserve)
             write(file)
             file.flush()
+            if reserve:
+                file.truncate(file.seek(0, os.SEEK_CUR))
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)  # unlike a rename, it refuses to replace
+            Path(temporary).unlink()
+        sync_folder(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, FileExistsError):
+            raise
         # torch reports a failed write of an archive as a RuntimeError.
         if isinstance(error, OSError | RuntimeError):
             raise StorageError(f"cannot write {path}: {error}") from error
@@ -88,7 +101,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
 """Finding stored harvests of a run."""
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,14 +11,35 @@ from lit_attr.storage.roots import output_root
 from lit_attr.storage.storage import DatasetAttributionStorage
 
 MERGED_FILE = "dataset_attributions.pt"
+PARTIAL_FILE = "dataset_attributions.partial.pt"
 _FOLDER = "dataset_attributions"
 _SUBRUN_PREFIX = "da-"
+_SUBRUN_ID = re.compile(r"da-[\w.-]+", re.ASCII)
 _MAX_SUBRUNS_AT_ONCE = 100
 
 
 def run_folder(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
     """The folder of a run's harvests; `out_dir` as in `output_root`."""
     return output_root(out_dir) / _FOLDER / run_id
+
+
+def subrun_folder(run_id: str, subrun_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of one harvest of a run.
+
+    Raises:
+        StorageError: If the id is not one that harvests have.
+    """
+    if not _SUBRUN_ID.fullmatch(subrun_id):
+        raise StorageError(f"{subrun_id!r} is no harvest's id: expected '{_SUBRUN_PREFIX}' and a time or name")
+    return run_folder(run_id, out_dir) / subrun_id
+
+
+def subruns(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The folders of a run's harvests, finished or not, newest first."""
+    folder = run_folder(run_id, out_dir)
+    if not os.path.isdir(folder):  # unlike Path's, it takes any text
+        return []
+    return sorted((path for path in folder.glob(f"{_SUBRUN_PREFIX}*") if path.is_dir()), reverse=True)
 
 
 def create_subrun(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -28,7 +50,7 @@ def create_subrun(run_id: str, out_dir: str | os.PathLike[str] | None = None) ->
     """
     parent = run_folder(run_id, out_dir)
     name = datetime.now().strftime(f"{_SUBRUN_PREFIX}%Y%m%d_%H%M%S")
-    # Two harvests that end in the same second get folders of their own; the later sorts behind.
+    # Two harvests that begin in the same second get folders of their own; the later sorts behind.
     for number in range(_MAX_SUBRUNS_AT_ONCE):
         folder = parent / (f"{name}_{number:02d}" if number else name)
         try:
@@ -38,7 +60,7 @@ def create_subrun(run_id: str, out_dir: str | os.PathLike[str] | None = None) ->
         except OSError as error:
             raise StorageError(f"cannot create the folder {folder}: {error}") from error
         return folder
-    raise StorageError(f"{_MAX_SUBRUNS_AT_ONCE} harvests of {run_id} ended in the same second in {parent}")
+    raise StorageError(f"{_MAX_SUBRUNS_AT_ONCE} harvests of {run_id} began in the same second in {parent}")
 
 
 @dataclass(frozen=True)
@@ -63,10 +85,7 @@ class AttributionRepo:
             run_id: Of the decomposition run.
             out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
         """
-        folder = run_folder(run_id, out_dir)
-        if not os.path.isdir(folder):  # unlike Path's, it takes any text
-            return None
-        for subrun in sorted(folder.glob(f"{_SUBRUN_PREFIX}*"), reverse=True):
+        for subrun in subruns(run_id, out_dir):
             if (subrun / MERGED_FILE).is_file():
                 return cls(run_id, subrun.name, subrun / MERGED_FILE)
         return None

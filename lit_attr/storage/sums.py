@@ -1,6 +1,6 @@
 """Raw sums of attributions and normalisers, before they become a storage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,6 +88,18 @@ class Sums:
             n_tokens=torch.zeros((), dtype=torch.int64, device=device),
         )
 
+    @classmethod
+    def from_named(cls, topology: Topology, tensors: Mapping[str, Tensor]) -> "Sums":
+        """Sums made of the tensors that `named` gives.
+
+        Args:
+            topology: Decides names.
+            tensors: Name to tensor, of the topology's shapes.
+        """
+        sums = cls.zeros(topology, torch.float64, "meta")
+        places = {id(tensor): tensors[name] for name, tensor in sums.named()}
+        return cls(**{name: _exchange(value, places) for name, value in vars(sums).items()})
+
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors with unique names, in a fixed order."""
         for metric, nested in (("attr", self.regular), ("attr_abs", self.regular_abs)):
@@ -125,6 +137,12 @@ class Sums:
         """Forget everything."""
         for _, tensor in self.named():
             tensor.zero_()
+
+
+def _exchange(value: Tensor | dict, places: Mapping[int, Tensor]) -> Any:  # noqa: ANN401 - a tensor or a mapping
+    if isinstance(value, Tensor):
+        return places[id(value)]
+    return {key: _exchange(inner, places) for key, inner in value.items()}
 
 
 def _move(value: Tensor | dict, device: torch.device) -> Any:  # noqa: ANN401 - a tensor or a mapping

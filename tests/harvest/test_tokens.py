@@ -5,6 +5,7 @@ import torch
 from lit_attr.errors import ConfigurationError, DataError
 from lit_attr.harvest.datamodule import BatchStream, TokenDataModule
 from lit_attr.harvest.tokens import TokenBatch, check_batch
+from lit_attr.storage.ids import all_ids
 from tests.toys import random_tokens, write_tokens
 
 
@@ -31,7 +32,7 @@ def test_every_batch_goes_to_the_process_of_its_id_in_equal_steps(file, world_si
     data = TokenDataModule(file, 4)
     seen = {}
     for rank in range(world_size):
-        stream = BatchStream(data, rank, world_size)
+        stream = BatchStream(data, all_ids(data.n_batches)[rank::world_size], -(-data.n_batches // world_size))
         batches = list(stream)
         assert len(batches) == len(stream) == -(-3 // world_size)
         for batch in batches:

@@ -1,0 +1,68 @@
+"""The complete configuration of a harvest that is to run elsewhere, checked as far as that is possible from here."""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from lit_attr.cli.predict import build_cli
+from lit_attr.data.spec import DatasetOptions
+from lit_attr.decomposition.load import find_run
+from lit_attr.errors import ConfigurationError
+from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.harvest.harvester import AttributionHarvester
+from lit_attr.launch.jobs import Harvest
+from lit_attr.storage.repo import run_folder, subrun_folder
+
+# What each worker is told by its job, and what these keys are otherwise.
+_OF_THE_JOB = {"rank": 0, "world_size": 1}
+
+
+def resolve_harvest(arguments: Sequence[str]) -> Harvest:
+    """Read the configuration of a harvest, and find its run and its tokens.
+
+    Args:
+        arguments: Those of `lit-attr predict`.
+
+    Raises:
+        LitAttrError: If predict would refuse them; settings of the trainer aside, which belong to other machines.
+    """
+    text = _print_configuration(arguments)
+    found: Mapping[str, Any] = yaml.safe_load(text)
+    model, data, writer = found["model"], found["data"], found["writer"]
+    if model["run"] is None:
+        raise ConfigurationError("--model.run is missing: it says whose components are attributed")
+    for name, default in _OF_THE_JOB.items():
+        if data[name] != default:
+            raise ConfigurationError(f"--data.{name} is given to each worker by its job: drop it, found {data[name]}")
+    if writer["subrun_id"] is not None:
+        subrun_folder("", writer["subrun_id"])  # refuses what is no id
+    AttributionHarvester(**model)
+    run = find_run(model["run"])[0]
+    tokens = TokenDataModule(**{**data, "dataset": DatasetOptions(**data["dataset"])}, run=model["run"])
+    if data["tokens"] is not None:
+        tokens.setup()
+    return Harvest(
+        configuration=text,
+        run_id=run.run_id,
+        results=run_folder(run.run_id, writer["out_dir"]),
+        out_dir=writer["out_dir"],
+        subrun_id=writer["subrun_id"],
+        on_cpu=found["trainer"]["accelerator"] == "cpu",
+    )
+
+
+def _print_configuration(arguments: Sequence[str]) -> str:
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            build_cli([*arguments, "--print_config"])
+    except SystemExit as end:
+        if end.code:
+            reason = " ".join(err.getvalue().rpartition("error: ")[2].split())
+            raise ConfigurationError(f"the configuration is not understood: {reason}") from end
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"a configuration is no text file: {error}") from error
+    return out.getvalue()

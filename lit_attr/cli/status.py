@@ -1,0 +1,50 @@
+"""`lit-attr status`: how far a running harvest is."""
+
+import math
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+from lit_attr.cli.locate import harvest_folder, harvest_parser
+
+# A worker is called silent after so many minutes without a commit.
+_SILENT_MINUTES = 30.0
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Print the state of a harvest across its workers.
+
+    Args:
+        arguments: Those after `status`.
+
+    Raises:
+        RunNotFoundError: If there is no such harvest.
+        StorageError: If a file of it is damaged.
+    """
+    parser = harvest_parser("status", "Show how far a harvest is, from what its workers have committed.")
+    parser.add_argument(
+        "--silent_minutes",
+        type=float,
+        default=_SILENT_MINUTES,
+        help="name workers that have not committed for so long (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    folder = harvest_folder(options)
+    from lit_attr.storage.repo import MERGED_FILE
+    from lit_attr.storage.status import status
+
+    found = status(folder)
+    merged = "merged" if (folder / MERGED_FILE).exists() else "not merged yet"
+    print(f"{folder}\n  coverage    {found.n_done} of {found.n_batches} batches ({merged})")
+    print(f"  workers     {sum(w.n_done == w.n_batches for w in found.workers)} of {len(found.workers)} done")
+    if found.n_done < found.n_batches:
+        left = found.seconds_left
+        eta = str(timedelta(seconds=round(left))) if math.isfinite(left) else "unknown"
+        print(f"  speed       {found.tokens_per_second:,.0f} tokens/s\n  time left   {eta}")
+    now = time.time()
+    for worker in found.workers:
+        if (silent := worker.silent_for(now)) > options.silent_minutes * 60:
+            since = (
+                f"since {timedelta(seconds=round(silent))}" if math.isfinite(silent) else "has committed nothing yet"
+            )
+            print(f"  silent      worker {worker.rank}: {since}, {worker.n_done} of {worker.n_batches} batches")

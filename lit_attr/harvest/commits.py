@@ -1,0 +1,112 @@
+"""What one process of a harvest has done, committed from time to time."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lit_attr.errors import StorageError
+from lit_attr.harvest.sums import AttributionSums
+from lit_attr.storage.generations import Generation
+from lit_attr.storage.ids import Ids, to_ranges, union, without
+from lit_attr.storage.parts import FileIdentity, Ledger, read_ledger, read_part, write_part
+from lit_attr.topology.graph import Topology
+
+# A commit is due only after so many times the seconds that the last one took: at most 2 % of the time.
+_COMMIT_SHARE = 50
+
+
+class Commits:
+    """The part of one process.
+
+    Args:
+        generation: Which batches are this process', and where its part is.
+        rank: Of the process.
+        minutes: Between commits, at least.
+        batches: Between commits, instead; None to go by time.
+    """
+
+    def __init__(self, generation: Generation, rank: int, minutes: float, batches: int | None) -> None:
+        self.generation = generation
+        self.rank = rank
+        self.path: Path = generation.part(rank)
+        self._seconds = minutes * 60
+        self._batches = batches
+        self._found = FileIdentity.of(self.path)
+        self._done = self._read_done()
+        self._new: list[int] = []
+        self._n_before = len(self._done)
+        self._started = time.time()
+        self._last = time.monotonic()
+        self._cost = 0.0
+
+    def _read_done(self) -> Ids:
+        if self._found is None:
+            return union([])
+        # The part is compared with its seal when its sums are needed; until then its ledger is believed.
+        ledger = read_ledger(self.path)
+        self.generation.check_ledger(self.path, self.rank, ledger)
+        return ledger.ids
+
+    @property
+    def remaining(self) -> Ids:
+        """Batches of this process that are not in its part."""
+        return without(self.generation.assigned(self.rank), self._done)
+
+    @property
+    def done(self) -> Ids:
+        """Batches in the sums."""
+        return union([self._done, np.array(self._new, dtype=np.int64)])
+
+    def restore(self, sums: AttributionSums, topology: Topology) -> None:
+        """Begin with what the part holds.
+
+        Raises:
+            StorageError: If it is damaged.
+        """
+        if self._found is not None:
+            part, _ = read_part(self.path, topology)
+            sums.totals.add_(part)
+
+    def add(self, batch_id: int) -> None:
+        """Note that a batch is in the sums."""
+        self._new.append(batch_id)
+
+    def due(self) -> bool:
+        """Whether it is time to commit."""
+        if self._batches is not None:
+            return len(self._new) >= self._batches
+        return time.monotonic() - self._last > max(self._seconds, _COMMIT_SHARE * self._cost)
+
+    def commit(self, sums: AttributionSums) -> None:
+        """Publish the part, unless nothing is new.
+
+        Raises:
+            StorageError: If it cannot be written, or is no longer the one that this process wrote last.
+        """
+        if not self._new:
+            return
+        begin = time.monotonic()
+        sums.flush()
+        if FileIdentity.of(self.path) != self._found:
+            raise StorageError(
+                f"{self.path} was changed by another process: is a second worker of rank {self.rank} running, or has "
+                "a restart with another number of workers taken over? Nothing was written"
+            )
+        done = self.done
+        ledger = Ledger(
+            plan=self.generation.plan.digest,
+            generation=self.generation.number,
+            rank=self.rank,
+            world_size=self.generation.world_size,
+            batches=to_ranges(done),
+            n_tokens=int(sums.totals.n_tokens),
+            started=self._started,
+            committed=time.time(),
+            n_before=self._n_before,
+        )
+        write_part(self.path, sums.totals, ledger)
+        self._found = FileIdentity.of(self.path)
+        self._done, self._new = done, []
+        self._last = time.monotonic()
+        self._cost = self._last - begin

@@ -1,0 +1,69 @@
+"""Where the numbers of a harvest come from, in plain types."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from jaxtyping import Bool
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lit_attr._version import __version__
+from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.harvest.harvester import AttributionHarvester
+
+
+def provenance(
+    trainer: Trainer,
+    harvester: AttributionHarvester,
+    data: TokenDataModule,
+    alive: Mapping[str, Bool[Tensor, " _component"]],
+    writer: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What is known before the first batch.
+
+    Args:
+        trainer: Of the harvest.
+        harvester: After its setup.
+        data: Open.
+        alive: Layer to the components that are targets.
+        writer: Settings of the writer.
+    """
+    run = harvester.loaded_run
+    dataset = asdict(data.spec) if data.spec else None  # complete, not only what was changed
+    found = {
+        "lit_attr_version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run_id": run.run_id,
+        "run_reference": run.reference,
+        "weights_digest": run.weights_digest,
+        "engine": harvester.hparams["engine"],
+        "engine_blocks": harvester.choice.blocks,
+        "precision": trainer.precision,
+        "n_alive": {layer: int(mask.sum()) for layer, mask in alive.items()},
+        "not_targets": {layer: (~mask).nonzero()[:, 0].tolist() for layer, mask in alive.items()},
+        "data_fingerprint": data.fingerprint(),
+        "data_shape": [data.n_rows, data.seq_len],
+        "n_batches": data.n_batches,
+        "configuration": {
+            "model": _settings(harvester.hparams),
+            "data": {**_settings(data.hparams), "dataset": dataset},
+            "writer": dict(writer),
+            "trainer": {
+                "accelerator": type(trainer.accelerator).__name__,
+                "strategy": type(trainer.strategy).__name__,
+                "precision": trainer.precision,
+                "num_nodes": trainer.num_nodes,
+                "devices": trainer.num_devices,
+            },
+        },
+    }
+    # Paths and the like become text: the file must load without unpickling objects.
+    return json.loads(json.dumps(found, default=str))
+
+
+def _settings(hparams: Any) -> dict[str, Any]:  # noqa: ANN401 - Lightning's attribute dictionary
+    """Hyperparameters without the entries that Lightning's command line adds for itself."""
+    return {key: value for key, value in hparams.items() if not key.startswith("_")}

@@ -1,0 +1,115 @@
+"""Which harvest a process works on: a stored one that it continues, or a new one."""
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.storage.files import make_folder
+from lit_attr.storage.generations import Generation, current_generation, newest_generation
+from lit_attr.storage.plan import PLAN_FILE, Plan
+from lit_attr.storage.repo import MERGED_FILE, create_subrun, subrun_folder, subruns
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the numbers of a harvest, beside its data.
+
+    Attributes:
+        run_id: Of the decomposition run.
+        weights_digest: Of its weights.
+        precision: Of the trainer.
+        targets: How the components that are targets are found, in plain types.
+    """
+
+    run_id: str
+    weights_digest: str
+    precision: str
+    targets: Mapping[str, Any]
+
+    def entries(self, data: TokenDataModule, n_batches: int) -> dict[str, Any]:
+        """The entries of a plan of so many batches."""
+        return {
+            "weights_digest": self.weights_digest,
+            "data_fingerprint": data.fingerprint(n_batches),
+            "seq_len": data.seq_len,
+            "batch_size": data.batch_size,
+            "precision": self.precision,
+            **self.targets,
+        }
+
+
+def open_harvest(
+    settings: Settings, data: TokenDataModule, world_size: int, out_dir: str | Path | None, subrun_id: str | None
+) -> Generation:
+    """Find the harvest that these settings continue, or begin one.
+
+    It is the one with the given id; else the unfinished one of this SLURM job, if the job was started again; else the
+    newest unfinished one with equal settings and no more batches; else a new one.
+
+    Args:
+        settings: Of the harvest.
+        data: Open.
+        world_size: Number of workers.
+        out_dir: Root of results.
+        subrun_id: Id of the harvest; None to find one.
+
+    Raises:
+        ConfigurationError: If the stored harvest has other settings; it names them.
+        StorageError: If a file of it is damaged, or cannot be written.
+    """
+    folder = _find(settings, data, out_dir, subrun_id)
+    make_folder(folder)
+    new = Plan(settings.entries(data, data.n_batches), data.n_batches, _job())
+    if not (folder / PLAN_FILE).exists():
+        with suppress(FileExistsError):  # another worker of this harvest was faster
+            new.publish(folder)
+    plan = Plan.load(folder)
+    if differences := plan.differences(settings.entries(data, plan.n_batches)):
+        raise ConfigurationError(f"cannot continue {folder}: {'; '.join(differences)}")
+    return current_generation(folder, plan, world_size, data.n_batches)
+
+
+def _find(settings: Settings, data: TokenDataModule, out_dir: str | Path | None, subrun_id: str | None) -> Path:
+    if subrun_id is not None:
+        return subrun_folder(settings.run_id, subrun_id, out_dir)
+    if data.hparams["world_size"] > 1:
+        raise ConfigurationError(
+            f"data.world_size is {data.hparams['world_size']}: independent workers of one harvest must be given its "
+            "id, the same for all of them: --writer.subrun_id da-NAME"
+        )
+    unfinished = [(path, plan) for path in subruns(settings.run_id, out_dir) if (plan := _unfinished(path)) is not None]
+    started_again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+    for path, plan in unfinished:
+        if started_again and plan.job == _job():
+            return path
+    for path, plan in unfinished:
+        generation = newest_generation(path, plan)
+        differences = plan.differences(settings.entries(data, plan.n_batches))
+        if generation is not None and generation.n_batches > data.n_batches:
+            differences.append(f"n_batches: the stored harvest has {generation.n_batches}, this one {data.n_batches}")
+        if not differences:
+            return path
+        _log.info(f"beginning a new harvest, not continuing the unfinished {path}: {'; '.join(differences)}")
+    return create_subrun(settings.run_id, out_dir)
+
+
+def _unfinished(folder: Path) -> Plan | None:
+    """The plan of a harvest without a result; what cannot be read is nobody's to continue."""
+    if (folder / MERGED_FILE).exists() or not (folder / PLAN_FILE).exists():
+        return None
+    try:
+        return Plan.load(folder)
+    except StorageError:
+        return None
+
+
+def _job() -> str | None:
+    return os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")

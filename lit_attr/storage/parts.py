@@ -1,0 +1,132 @@
+"""Parts: what one worker has summed so far, and which batches that is."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_attr.errors import StorageError
+from lit_attr.storage.ids import Ids, from_ranges
+from lit_attr.storage.seal import check_seal, publish_sealed
+from lit_attr.storage.sums import Sums
+from lit_attr.topology.graph import Topology
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a part says of itself.
+
+    Attributes:
+        plan: Digest of the harvest's plan.
+        generation: In which it was written.
+        rank: Of the worker.
+        world_size: Number of workers of the generation.
+        batches: Ids of the batches in it, as ranges.
+        n_tokens: Tokens in it.
+        started: When the worker began, in seconds since the epoch.
+        committed: When the part was written.
+        n_before: Batches that were in the part when the worker began.
+    """
+
+    plan: str
+    generation: int
+    rank: int
+    world_size: int
+    batches: list[list[int]] = field(default_factory=list)
+    n_tokens: int = 0
+    started: float = 0.0
+    committed: float = 0.0
+    n_before: int = 0
+
+    @property
+    def ids(self) -> Ids:
+        """The batches in it."""
+        return from_ranges(self.batches)
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """Tells whether a file is still the one that was there.
+
+    Attributes:
+        inode: Of the file.
+        size: In bytes.
+        modified: In nanoseconds since the epoch.
+    """
+
+    inode: int
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileIdentity | None":
+        """Of the file that is there now; None if there is none."""
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return None
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def write_part(path: Path, sums: Sums, ledger: Ledger) -> None:
+    """Publish a part; the one that was there stays until the new one is safe.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    content = {"format": _FORMAT, "ledger": json.dumps(asdict(ledger)), "sums": dict(sums.named())}
+    publish_sealed(path, partial(torch.save, content), sums.nbytes)
+
+
+def read_ledger(path: Path) -> Ledger:
+    """The ledger of a part, without a look at the sums.
+
+    Raises:
+        StorageError: If the file cannot be read.
+    """
+    return _ledger(_load(path), path)
+
+
+def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
+    """A part, memory-mapped, after the whole file was compared with its seal.
+
+    Args:
+        path: Of the file.
+        topology: Decides which sums there must be.
+
+    Raises:
+        StorageError: If the file is missing, damaged, or of another topology.
+    """
+    check_seal(path)
+    content = _load(path)
+    found = content.get("sums")
+    expected = dict(Sums.zeros(topology, torch.float64, "meta").named())
+    if not isinstance(found, Mapping) or {k: (v.shape, v.dtype) for k, v in found.items()} != {
+        k: (v.shape, v.dtype) for k, v in expected.items()
+    }:
+        raise StorageError(f"{path}: its sums are not those of this harvest's model")
+    return Sums.from_named(topology, found), _ledger(content, path)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise StorageError(f"cannot read {path}, which may be truncated or no part of a harvest: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise StorageError(f"{path} is no part of a harvest in format {_FORMAT}")
+    return content
+
+
+def _ledger(content: Mapping[str, Any], path: Path) -> Ledger:
+    try:
+        return Ledger(**json.loads(content["ledger"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{path}: its ledger is damaged: {error!r}") from error
