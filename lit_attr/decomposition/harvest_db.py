@@ -22,6 +22,7 @@ def file_digest(path: Path) -> str:
     Raises:
         RunFormatError: If it cannot be read.
     """
+    _check_exists(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -46,8 +47,7 @@ def alive_in_harvest(
     Raises:
         RunFormatError: If the file is missing, damaged, or of another run.
     """
-    if not path.is_file():
-        raise RunFormatError(f"no harvest database at {path}")
+    _check_exists(path)
     try:
         # `immutable` takes no locks, which network file systems may not have.
         with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?immutable=1", uri=True)) as connection:
@@ -78,3 +78,8 @@ def _check_run(path: Path, settings: Mapping[str, str | None], run_id: str) -> N
     harvested = RunReference.match(str(method.get("wandb_path") or "")) if isinstance(method, Mapping) else None
     if harvested is not None and harvested.run_id != run_id:
         raise RunFormatError(f"{path} is the harvest of run {harvested.run_id}, expected {run_id}")
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise RunFormatError(f"no harvest database at {path}")
