@@ -56,4 +56,4 @@ class LaunchError(LitAttrError, RuntimeError):
 
 
 class InterruptedHarvestError(LitAttrError):
-    """A harvest that was told to stop, and committed what it had done."""
+    """A harvest that was stopped before its end; the same command continues from what it has committed."""

@@ -48,10 +48,14 @@ class PredictCLI(LightningCLI):
             raise ConfigurationError(f"the trainer cannot be built with these settings: {error}") from error
 
     def after_predict(self) -> None:
-        """Say how to ask the result."""
+        """Say how to ask the result, or what is left to do."""
         writer: StorageWriter = self._get(self.config_init, "writer")
-        if writer.path is not None and self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero:
+            return
+        if writer.path is not None:
             print(f"harvest stored in {writer.path}\nask it with: lit-attr query {writer.path} sources KEY")
+        else:
+            print(f"this worker is done; once all are: lit-attr merge {writer.folder}")
 
 
 def build_cli(arguments: Sequence[str], run: bool = True) -> PredictCLI:

@@ -7,7 +7,7 @@ import numpy as np
 
 from lit_attr.errors import StorageError
 from lit_attr.harvest.sums import AttributionSums
-from lit_attr.storage.generations import Generation
+from lit_attr.storage.generations import Generation, newest_generation
 from lit_attr.storage.ids import Ids, to_ranges, union, without
 from lit_attr.storage.parts import FileIdentity, Ledger, read_ledger, read_part, write_part
 from lit_attr.topology.graph import Topology
@@ -82,16 +82,21 @@ class Commits:
         """Publish the part, unless nothing is new.
 
         Raises:
-            StorageError: If it cannot be written, or is no longer the one that this process wrote last.
+            StorageError: If it cannot be written, is no longer the one that this process wrote last, or counts no more.
         """
         if not self._new:
             return
-        begin = time.monotonic()
         sums.flush()
+        newest = newest_generation(self.generation.folder, self.generation.plan)
+        if newest is None or newest.number != self.generation.number:
+            raise StorageError(
+                f"{self.generation.folder}: a restart with another number of workers, or with more batches, has taken "
+                f"over from worker {self.rank} of {self.generation.world_size}. Nothing was written"
+            )
         if FileIdentity.of(self.path) != self._found:
             raise StorageError(
-                f"{self.path} was changed by another process: is a second worker of rank {self.rank} running, or has "
-                "a restart with another number of workers taken over? Nothing was written"
+                f"{self.path} was changed by another process: is a second worker of rank {self.rank} running? "
+                "Nothing was written"
             )
         done = self.done
         ledger = Ledger(
@@ -108,5 +113,12 @@ class Commits:
         write_part(self.path, sums.totals, ledger)
         self._found = FileIdentity.of(self.path)
         self._done, self._new = done, []
+
+    def rest(self, seconds: float) -> None:
+        """Begin to wait for the next commit.
+
+        Args:
+            seconds: That the last one took, on the slowest process.
+        """
         self._last = time.monotonic()
-        self._cost = self._last - begin
+        self._cost = seconds

@@ -13,6 +13,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import distributed
 
+from lit_attr.harvest.processes import others_alive
+
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
@@ -28,13 +30,18 @@ class StopSignals:
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
-    def install(self) -> None:
-        """Listen, in place of whoever listens; again after Lightning has put its own listeners in place."""
+    def install(self, trainer: Trainer) -> None:
+        """Listen, in place of whoever listens, and of Lightning.
+
+        Lightning's own listeners wait for other processes wherever a signal finds them, store a checkpoint that knows
+        nothing of the sums, and at the end put those back that were there when they were installed: these.
+        """
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        self.received = None
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread can
         for number in _SIGNALS:
-            before = signal.signal(number, self._note)
-            self._before.setdefault(number, before)
+            self._before[number] = signal.signal(number, self._note)
 
     def restore(self) -> None:
         """Let those listen again who did before."""
@@ -57,7 +64,8 @@ def agree(wish: int, group: distributed.ProcessGroup | None) -> int:
     if group is None:
         return wish
     message = torch.tensor([wish])
-    distributed.all_reduce(message, op=distributed.ReduceOp.MAX, group=group)
+    with others_alive():
+        distributed.all_reduce(message, op=distributed.ReduceOp.MAX, group=group)
     return int(message)
 
 
@@ -66,24 +74,22 @@ def message_group(trainer: Trainer) -> distributed.ProcessGroup | None:
     return distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
 
 
-def requeue(trainer: Trainer, received: signal.Signals | None) -> None:
-    """Ask SLURM to start the job again, where it announced its end and Lightning's settings allow it.
-
-    SIGTERM asks for nothing: it is how a job is cancelled, and a preempted one is put back by SLURM itself.
+def requeue(trainer: Trainer) -> None:
+    """Ask SLURM to start the job again, where Lightning's settings allow it.
 
     Args:
         trainer: Knows its environment.
-        received: The signal of this process; None if only another one had it.
     """
     environment = trainer._accelerator_connector.cluster_environment
-    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue or received == signal.SIGTERM:
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
         return
     job, array = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_JOB_ID")
     name = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
     if not trainer.is_global_zero or name is None:
         return
-    result = subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True, check=False)
-    if result.returncode:
-        _log.warning(f"SLURM did not requeue job {name}: {result.stderr.strip()}")
+    try:
+        subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:  # in a container there may be no scontrol
+        _log.warning(f"SLURM did not requeue job {name}: {getattr(error, 'stderr', None) or error}")
     else:
         _log.info(f"asked SLURM to start job {name} again")

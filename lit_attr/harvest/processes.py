@@ -1,14 +1,31 @@
 """Work that one process does for all, or each for itself, with mistakes shared by all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer
 from torch import distributed
 
-from lit_attr.errors import LitAttrError
+from lit_attr.errors import InterruptedHarvestError, LitAttrError
 
 _Result = TypeVar("_Result")
+
+
+@contextmanager
+def others_alive() -> Iterator[None]:
+    """Talk to the other processes.
+
+    Raises:
+        InterruptedHarvestError: If one of them is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch's, whatever the cause
+        raise InterruptedHarvestError(
+            "another process has ended, see its message; the same command continues from what is committed. Seen here: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def on_first_process(trainer: Trainer, action: Callable[[], _Result]) -> _Result:
@@ -27,7 +44,8 @@ def on_first_process(trainer: Trainer, action: Callable[[], _Result]) -> _Result
             outcome = (action(), None)
         except LitAttrError as error:
             outcome = (None, error)
-    result, mistake = trainer.strategy.broadcast(outcome)
+    with others_alive():
+        result, mistake = trainer.strategy.broadcast(outcome)
     if mistake is not None:
         raise mistake
     return result
@@ -52,7 +70,8 @@ def on_each_process(group: distributed.ProcessGroup | None, action: Callable[[],
     mistakes: list[LitAttrError | None] = [mistake]
     if group is not None:
         mistakes = [None] * distributed.get_world_size(group)
-        distributed.all_gather_object(mistakes, mistake, group=group)
+        with others_alive():
+            distributed.all_gather_object(mistakes, mistake, group=group)
     if found := [error for error in (mistake, *mistakes) if error is not None]:
         raise found[0]
     return result

@@ -2,6 +2,8 @@
 
 from functools import partial
 from pathlib import Path
+from signal import Signals
+from time import monotonic
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,7 +15,7 @@ from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.preemption import StopSignals, agree, message_group, requeue
-from lit_attr.harvest.processes import on_each_process, on_first_process
+from lit_attr.harvest.processes import on_each_process, on_first_process, others_alive
 from lit_attr.harvest.provenance import provenance
 from lit_attr.harvest.session import Settings, open_harvest
 from lit_attr.harvest.tokens import TokenBatch
@@ -25,7 +27,11 @@ from lit_attr.storage.merge import write_merged
 from lit_attr.storage.parts import read_part
 from lit_attr.storage.repo import MERGED_FILE
 
-_GO_ON, _COMMIT, _STOP = 0, 1, 2
+# What a process may wish for at the end of a step; the greatest wish of all counts.
+_GO_ON, _COMMIT, _STOP, _END = range(4)
+# SIGUSR1 announces the end of a job's time. SIGTERM is how a job is cancelled, and one that is preempted is put back by
+# SLURM itself: nobody must ask for that.
+_WISHES = {Signals.SIGUSR1: _STOP, Signals.SIGTERM: _END}
 
 
 class StorageWriter(Callback):
@@ -74,16 +80,11 @@ class StorageWriter(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the harvest, and deal out the batches that are not in it yet."""
-        self._signals.install()
+        self._signals.install(trainer)
         self._group = message_group(trainer)
         harvester, data = _harvester(pl_module), _data(trainer)
         rank, world_size = data.worker()
-        settings = Settings(
-            harvester.loaded_run.run_id,
-            harvester.loaded_run.weights_digest,
-            str(trainer.precision),
-            harvester.target_settings(),
-        )
+        settings = on_each_process(self._group, partial(_settings, trainer, harvester))
         find = partial(open_harvest, settings, data, world_size, self.out_dir, self.subrun_id)
         self._generation: Generation = on_first_process(trainer, find)
         self.folder = self._generation.folder
@@ -96,13 +97,12 @@ class StorageWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""
-        self._signals.install()  # Lightning has put its own in place meanwhile
         harvester = _harvester(pl_module)
         on_first_process(trainer, partial(self._begin, trainer, harvester))
         self._frame = on_each_process(self._group, partial(Frame.load, self._generation.folder))
         harvester.alive = dict(self._frame.alive)
         on_each_process(self._group, partial(self._commits.restore, harvester.sums, harvester.topology))
-        if n_done := len(self._generation.frozen_ids) + len(self._commits.done):
+        if n_done := len(self._all_done(trainer)):
             rank_zero_info(f"lit_attr: continuing, with {n_done} of {self._generation.n_batches} batches done")
 
     def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
@@ -130,20 +130,21 @@ class StorageWriter(Callback):
         """
         if batch.batch_id >= 0:
             self._commits.add(batch.batch_id)
-        # The first process decides when to commit: all do at the same step.
-        due = trainer.is_global_zero and self._commits.due()
-        wish = _STOP if self._signals.received is not None else _COMMIT if due else _GO_ON
-        decision = agree(wish, self._group)
+        due = _COMMIT if self._commits.due() else _GO_ON
+        decision = agree(_WISHES[self._signals.received] if self._signals.received else due, self._group)
         if decision != _GO_ON:
             self._commit(pl_module)
         if decision == _STOP:
-            self._stop(trainer)
+            requeue(trainer)
+        if decision in (_STOP, _END):
+            self._stop()
 
     def _commit(self, pl_module: LightningModule) -> None:
+        begin = monotonic()
         on_each_process(self._group, partial(self._commits.commit, _harvester(pl_module).sums))
+        self._commits.rest(monotonic() - begin)
 
-    def _stop(self, trainer: Trainer) -> None:
-        requeue(trainer, self._signals.received)
+    def _stop(self) -> None:
         name = self._signals.received.name if self._signals.received else "a signal to another process"
         raise InterruptedHarvestError(
             f"stopped by {name}: worker {self._commits.rank} has committed {len(self._commits.done)} of "
@@ -159,15 +160,10 @@ class StorageWriter(Callback):
         harvester = _harvester(pl_module)
         self._commit(harvester)
         if _data(trainer).hparams["world_size"] > 1:
-            rank_zero_info(f"lit_attr: worker {self._commits.rank} is done; merge once all are")
-            return
+            return  # `lit-attr merge` does the rest, once all workers are done
         done = self._all_done(trainer)
-        try:
+        with others_alive():
             harvester.sums.sync()
-        except RuntimeError as error:  # what torch raises where another process is gone
-            raise StorageError(
-                f"cannot add the sums of all processes, one has ended; see its message: {error}"
-            ) from error
         self.path = on_first_process(trainer, partial(self._write, harvester, done))
 
     def _all_done(self, trainer: Trainer) -> Ids:
@@ -175,7 +171,8 @@ class StorageWriter(Callback):
         parts: list[Ids] = [self._commits.done]
         if self._group is not None:
             gathered: list[Any] = [None] * trainer.world_size
-            distributed.all_gather_object(gathered, self._commits.done, group=self._group)
+            with others_alive():
+                distributed.all_gather_object(gathered, self._commits.done, group=self._group)
             parts = gathered
         return union([self._generation.frozen_ids, *parts])
 

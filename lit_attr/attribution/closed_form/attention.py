@@ -50,10 +50,12 @@ def add_queries_(
     sums = PushedSums(target, source.pairs.n_sources)
     batch, n_heads, seq_len, width = heads.sizes
     sign = None if target.sign is None else target.sign.view(batch, seq_len, -1)
+    size = target.read.element_size()
     for pairs in blocks:
         block, past = pairs.block, slice(0, pairs.block.stop)
-        numbers_per_pair = 2 * n_heads * (block.stop + 3 * width) + 2 * target.read.shape[1]
-        for rows, part in pairs.pieces(workspace, numbers_per_pair * target.read.element_size()):
+        per_pair = size * (2 * n_heads * (block.stop + 3 * width) + 2 * target.read.shape[1])
+        per_row = size * 2 * n_heads * (block.stop - block.start) * block.stop
+        for rows, part in pairs.pieces(workspace, per_pair, per_row):
             here = heads.part(rows)
             direction = heads.rotated(heads.split(part.weighted(source.write)), part.position + block.start)
             scores = direction.mul_(width**-0.5) @ here.key[:, :, past].transpose(-1, -2)
@@ -76,9 +78,9 @@ def add_keys_(source: Source, target: Target, heads: Heads, blocks: Sequence[Pai
     """
     sums = PushedSums(target, source.pairs.n_sources)
     batch, n_heads, seq_len, width = heads.sizes
-    n_targets = target.read.shape[1]
+    n_targets, size = target.read.shape[1], target.read.element_size()
     read = target.read.unflatten(0, (n_heads, width))
-    for rows in workspace.pieces(batch, n_heads * seq_len * n_targets * read.element_size()):
+    for rows in workspace.pieces(batch, n_heads * seq_len * n_targets * size):
         here = heads.part(rows)
         sign = of_out = None
         if target.sign is not None:
@@ -86,8 +88,9 @@ def add_keys_(source: Source, target: Target, heads: Heads, blocks: Sequence[Pai
             of_out = (here.out @ read).mul_(sign[:, None])
         for pairs in blocks:
             block, later = pairs.block, slice(pairs.block.start, seq_len)
-            bytes_per_pair = (2 * n_heads * (seq_len - block.start + 3 * width) + 3 * n_targets) * read.element_size()
-            for inner, part in pairs.part(rows).pieces(workspace, bytes_per_pair):
+            per_pair = size * (2 * n_heads * (seq_len - block.start + 3 * width) + 3 * n_targets)
+            per_row = size * 2 * n_heads * (block.stop - block.start) * (seq_len - block.start)
+            for inner, part in pairs.part(rows).pieces(workspace, per_pair, per_row):
                 few = here.part(inner)
                 sources = part.source.flatten()
                 direction = heads.rotated(heads.split(part.weighted(source.write)), part.position + block.start)

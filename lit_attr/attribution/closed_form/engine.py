@@ -10,6 +10,7 @@ from lit_attr.attribution.closed_form.edges import Edge
 from lit_attr.attribution.closed_form.rows import Rows
 from lit_attr.attribution.closed_form.sizes import Widths, rows_and_targets
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly
+from lit_attr.decomposition.anatomy import Attention
 from lit_attr.decomposition.model import Capture, DecomposedModel
 from lit_attr.storage.sums import Sums
 from lit_attr.topology.address import EMBED
@@ -63,23 +64,22 @@ class ClosedFormEngine:
                     rows.add_(sums, source, edges, self.chosen, n_targets)
 
     def _widths(self, capture: Capture, ci: Mapping[str, Tensor], dtype: torch.dtype) -> Widths:
-        sources = [layer for layer in self.edges if layer != EMBED]
+        edges = [edge for of_source in self.edges.values() for edge in of_source]
         batch, seq_len = capture.tokens.shape
         # One number for each layer, and one wait for the device.
-        counts = [ci[layer].count_nonzero((1, 2)).amax() for layer in sources]
+        counts = [ci[layer].count_nonzero((1, 2)).amax() for layer in self.edges if layer != EMBED]
         n_pairs = int(torch.stack(counts).max()) if counts else 0
-        counts_of = self.topology.n_components
-        targets = {edge.target for edges in self.edges.values() for edge in edges}
-        chosen = {layer: which for layer, which in self.chosen.items() if layer in targets}
-        d_in = [self.model.components(layer).V.shape[0] for layer in chosen]
+        n_components, d_model = self.topology.n_components, self.topology.d_model
+        targets = {edge.target for edge in edges} & self.chosen.keys()
+        n_targets = [n_components[t] if (which := self.chosen[t]) is None else len(which) for t in targets]
+        attentions = (edge.through for edge in edges if isinstance(edge.through, Attention))
         return Widths(
             seq_len=seq_len,
             n_pairs=max(n_pairs, seq_len),
-            source=max(min(batch * seq_len, self.topology.vocab_size), *(counts_of[layer] for layer in counts_of)),
-            target=max(
-                self.topology.d_model, *(counts_of[k] if which is None else len(which) for k, which in chosen.items())
-            ),
-            hidden=max(d_in, default=0),
-            stream=self.topology.d_model,
+            source=max(min(batch * seq_len, self.topology.vocab_size), *n_components.values()),
+            target=max([d_model, *n_targets]),
+            hidden=max(self.model.components(layer).V.shape[0] for layer in targets) if targets else 0,
+            stream=d_model,
+            heads=max((attention.n_heads for attention in attentions), default=0),
             itemsize=dtype.itemsize,
         )

@@ -132,10 +132,21 @@ class PairBlock:
         source, position, weight = (values[rows, slots] for values in (self.source, self.position, self.weight))
         return PairBlock(source, position, weight, self.block)
 
-    def pieces(self, workspace: Workspace, bytes_per_pair: int) -> Iterator[tuple[slice, "PairBlock"]]:
-        """The same in pieces: whole sequences where the workspace holds one. Which, and the piece."""
+    def pieces(
+        self, workspace: Workspace, bytes_per_pair: int, bytes_per_row: int
+    ) -> Iterator[tuple[slice, "PairBlock"]]:
+        """The same in pieces: whole sequences where the workspace holds one.
+
+        Args:
+            workspace: For temporaries.
+            bytes_per_pair: What each pair needs.
+            bytes_per_row: What each sequence needs beside its pairs.
+
+        Yields:
+            Which sequences, and the piece.
+        """
         batch, n_slots = self.source.shape
-        for rows in workspace.pieces(batch, bytes_per_pair * max(n_slots, 1)):
+        for rows in workspace.pieces(batch, bytes_per_pair * n_slots + bytes_per_row):
             for slots in workspace.pieces(n_slots, bytes_per_pair * (rows.stop - rows.start)):
                 yield rows, self.part(rows, slots)
 

@@ -23,6 +23,7 @@ class Widths:
         target: Targets of a layer.
         hidden: Width of a hidden layer.
         stream: Width of the residual stream, or of all heads together.
+        heads: Of an attention.
         itemsize: Bytes of a number.
     """
 
@@ -32,6 +33,7 @@ class Widths:
     target: int
     hidden: int
     stream: int
+    heads: int
     itemsize: int
 
 
@@ -49,7 +51,7 @@ def rows_and_targets(widths: Widths, workspace: Workspace) -> tuple[int, int]:
         + _PER_PATTERN * position_blocks(seq_len)[0].stop
     )
     fixed_row = seq_len * item * fixed + _BYTES_PER_PAIR * widths.n_pairs
-    target_row = seq_len * item * _PER_TARGET
+    target_row = seq_len * item * (_PER_TARGET + widths.heads)
     d_in = max(widths.hidden, widths.stream)
     fixed_block = item * widths.source * d_in
     target_block = item * (4 * widths.source + 2 * d_in)

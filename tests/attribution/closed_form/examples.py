@@ -60,9 +60,7 @@ def models(draw: st.DrawFn, dtype: torch.dtype, head_widths: Sequence[int] = (2,
     )
     counts = {matrix: draw(st.integers(1, 7)) for matrix in MATRICES[architecture] + ATTENTION}
     modules = [{"module_pattern": f"h.*.{matrix}", "C": count} for matrix, count in counts.items()]
-    return toy_model(
-        architecture, dtype, seed=draw(st.integers(0, 10_000)), model_options=options, module_info=modules
-    )
+    return toy_model(architecture, dtype, seed=draw(st.integers(0, 10_000)), model_options=options, module_info=modules)
 
 
 token_batches = st.builds(

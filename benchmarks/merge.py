@@ -1,0 +1,148 @@
+"""How fast parts are merged, against copying them with cp and sync, and in how much memory.
+
+    python benchmarks/merge.py --parts 4 --mb 1000 --folder /tmp [--rounds 3]
+
+Parts of a made-up harvest are written under the folder, and removed afterwards. Merge and copy take turns; before each,
+the parts are dropped from the page cache. Both end when their output is on the disk. The merge runs in a process of its
+own, whose anonymous memory is sampled; its time is that of the work, without the start of Python. Prints one JSON object
+with medians.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+_SAMPLE_SECONDS = 0.01
+
+
+def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
+    """A complete harvest of so many parts of about so many megabytes, one batch each."""
+    import torch
+
+    from lit_attr.storage.frame import Frame
+    from lit_attr.storage.generations import current_generation
+    from lit_attr.storage.parts import Ledger, write_part
+    from lit_attr.storage.plan import Plan
+    from lit_attr.storage.sums import Sums
+    from lit_attr.topology.graph import Topology
+
+    # Proportions of a real decomposition: 8 token ids for each component, most of it sums by token.
+    count = max(round((megabytes * 1e6 / 8 / 20.25) ** 0.5), 4)
+    topology = Topology(
+        n_components={"0.mlp.up": count, "0.mlp.down": count},
+        sources={"0.mlp.up": ("embed",), "0.mlp.down": ("0.mlp.up",), "output": ("embed", "0.mlp.down")},
+        vocab_size=8 * count,
+        d_model=count // 4,
+    )
+    plan = Plan({"benchmark": "merge"}, n_parts)
+    plan.publish(folder)
+    generation = current_generation(folder, plan, n_parts, n_parts)
+    alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
+    Frame(topology, alive, torch.randn(topology.d_model, topology.vocab_size), 0.0, {}).publish(folder)
+    sums = Sums.zeros(topology, torch.float64)
+    for _, tensor in sums.named():
+        if tensor.is_floating_point():
+            tensor.uniform_()
+    sums.token_count.fill_(1)
+    sums.n_tokens.fill_(len(sums.token_count))
+    for rank in range(n_parts):
+        ledger = Ledger(plan.digest, 1, rank, n_parts, [[rank, rank, 1]], int(sums.n_tokens))
+        write_part(generation.part(rank), sums, ledger)
+    return [generation.part(rank) for rank in range(n_parts)]
+
+
+def merge_and_measure(folder: Path) -> None:
+    """Merge, and print seconds and peak anonymous memory beyond what was there before; runs in its own process."""
+    from lit_attr.storage.merge import merge_harvest
+
+    peak, done = [0], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(_SAMPLE_SECONDS):
+            peak[0] = max(peak[0], _anonymous_bytes())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    start = time.perf_counter()
+    merge_harvest(folder)
+    seconds = time.perf_counter() - start
+    done.set()
+    sampler.join()
+    print(json.dumps({"seconds": seconds, "peak": peak[0]}))
+
+
+def _anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def _forget(paths: list[Path]) -> None:
+    """Drop files from the page cache."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def _merge(folder: Path) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--measure", str(folder)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _copy(parts: list[Path], target: Path) -> float:
+    target.mkdir()
+    start = time.perf_counter()
+    subprocess.run(["cp", *map(str, parts), str(target)], check=True)
+    subprocess.run(["sync", *map(str, target.iterdir()), str(target)], check=True)
+    seconds = time.perf_counter() - start
+    shutil.rmtree(target)
+    return seconds
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", type=int, default=4)
+    parser.add_argument("--mb", type=int, default=1000, help="megabytes of a part")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure is not None:
+        merge_and_measure(options.measure)
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+        folder = Path(temporary) / "harvest"
+        parts = make_harvest(folder, options.parts, options.mb)
+        merges, copies = [], []
+        for _ in range(options.rounds):
+            _forget(parts)
+            copies.append(_copy(parts, Path(temporary) / "copy"))
+            _forget(parts)
+            merges.append(_merge(folder))
+        nbytes = sum(path.stat().st_size for path in parts)
+    merge, copy = statistics.median(m["seconds"] for m in merges), statistics.median(copies)
+    result = {
+        "parts": options.parts,
+        "bytes": nbytes,
+        "seconds_merge": round(merge, 2),
+        "seconds_cp": round(copy, 2),
+        "speed_ratio_to_cp": round(copy / merge, 3),
+        "peak_anonymous_mb": round(max(m["peak"] for m in merges) / 1e6),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Launching on SLURM: git snapshot, job scripts, submission. Knows no torch."""

@@ -1,0 +1,101 @@
+"""Which code the jobs run: a snapshot of the source, or the installed package."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_attr.errors import LaunchError
+from lit_attr.launch.git import call_git
+from lit_attr.launch.snapshot import (
+    Contents,
+    check_out,
+    delete_branch,
+    discard,
+    find_commit,
+    list_contents,
+    repository_of,
+    take,
+)
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code of some jobs.
+
+    Attributes:
+        repository: Git working tree that holds the package's source; None for the installed package.
+        root: Folder of the package's folder, relative to the repository.
+        contents: Files that a new snapshot takes; None where there is none to take.
+        commit: The given one that is run instead.
+    """
+
+    repository: Path | None = None
+    root: Path = Path()
+    contents: Contents | None = None
+    commit: str | None = None
+
+    @classmethod
+    def choose(cls, package: Path, out_dirs: tuple[Path, ...], commit: str | None) -> "Code":
+        """Find out which code jobs are to run; writes nothing.
+
+        Args:
+            package: Folder of the package.
+            out_dirs: Roots of results, which are not code.
+            commit: Branch or commit to run instead of the working tree as it is.
+
+        Raises:
+            LaunchError: If the commit is not there, or has no such package.
+        """
+        repository = repository_of(package)
+        if repository is None:
+            if commit is not None:
+                raise LaunchError(f"--snapshot {commit}: the package in {package} is not in a git repository")
+            return cls()
+        relative = package.resolve().relative_to(repository.resolve())
+        if commit is None:
+            return cls(repository, relative.parent, contents=list_contents(repository, *out_dirs))
+        found = find_commit(repository, commit)
+        if not call_git(repository, "ls-tree", "--full-tree", found, f"{relative.as_posix()}/__init__.py"):
+            raise LaunchError(f"--snapshot {commit}: there is no {relative}/__init__.py in that commit")
+        return cls(repository, relative.parent, commit=found)
+
+    def program(self) -> list[str]:
+        """The command that jobs run; `-P`, since the folder they start in may hold a package of this name."""
+        return [sys.executable, "-P", "-m", "lit_attr.cli.main"]
+
+    def import_path(self, folder: Path) -> str:
+        """What jobs import first, where `write` was given this folder."""
+        return "" if self.repository is None else str(folder / self.root)
+
+    def write(self, folder: Path, branch: str) -> str | None:
+        """Take the snapshot, and check it out.
+
+        Args:
+            folder: A new one.
+            branch: Name of the snapshot.
+
+        Returns:
+            Its commit; None for the installed package.
+
+        Raises:
+            LaunchError: If git fails.
+        """
+        if self.repository is None:
+            return None
+        commit = self.commit if self.contents is None else take(self.contents, branch)
+        if commit is None:
+            raise LaunchError(f"neither files nor a commit of {self.repository} are given")
+        check_out(self.repository, commit, folder)
+        return commit
+
+    def undo(self, folder: Path, branch: str) -> None:
+        """Remove what `write` made.
+
+        Raises:
+            LaunchError: If git fails.
+        """
+        if self.repository is None:
+            return
+        discard(self.repository, folder)
+        if self.contents is not None:
+            delete_branch(self.repository, branch)

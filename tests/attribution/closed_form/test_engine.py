@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_attr.attribution.closed_form import heads
+from lit_attr.storage.sums import Sums
+from tests.attribution.brute_force import brute_force
+from tests.attribution.closed_form.examples import (
+    VOCAB,
+    architecture_options,
+    assert_close,
+    both_engines,
+    closed_form_engine,
+    closed_form_sums,
+    densities,
+    models,
+    random_alive,
+    random_ci,
+    token_batches,
+    unit_size,
+)
+from tests.attribution.test_autograd import TOKENS, VARIANTS
+from tests.toys import ARCHITECTURES, random_tokens, toy_model
+
+DECOMPOSED = ["plain", "gated", "layer norm", "adjacent pairs, biases"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    model=models(torch.float64),
+    tokens=token_batches,
+    density=densities,
+    share_alive=st.sampled_from([1.0, 0.6, 0.0]),
+    n_dead_layers=st.integers(0, 2),
+    seed=st.integers(0, 1000),
+)
+def test_equals_autograd(model, tokens, density, share_alive, n_dead_layers, seed):
+    ci = random_ci(model, tokens, density, seed)
+    layers = list(model.paths)
+    dead = [layers[(seed + i) % len(layers)] for i in range(n_dead_layers)]
+    found, expected = both_engines(model, tokens, ci, random_alive(model, share_alive, dead, seed))
+    assert_close(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize("density", [0.02, 0.2, 1.0])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equals_autograd_in_float32(architecture, density):
+    options = architecture_options(4, 2, 8, 48, 2, architecture, attn_bias=True, mlp_bias=True)
+    modules = [{"module_pattern": f"h.*.{name}.*_*", "C": 20} for name in ("attn", "mlp")]
+    model = unit_size(toy_model(architecture, torch.float32, 3, options, module_info=modules))
+    tokens = random_tokens(3, 40, vocab=VOCAB)
+    found, expected = both_engines(model, tokens, random_ci(model, tokens, density))
+    assert found.logit_sq.dtype == torch.float32
+    assert_close(found, expected, 2e-6)
+
+
+@pytest.mark.parametrize("variant", DECOMPOSED)
+def test_equals_brute_force(variant, monkeypatch):
+    monkeypatch.setattr(heads, "_SHORTEST_BLOCK", 2)
+    architecture, options = VARIANTS[variant]
+    model = toy_model(architecture, **options)
+    expected = brute_force(model, TOKENS)
+    found = closed_form_sums(model, TOKENS, model.causal_importance(TOKENS))
+    compared = 0
+    for (name, mine), (_, theirs) in zip(found.named(), expected.named(), strict=True):
+        if name.startswith("attr"):
+            assert float((mine - theirs).abs().max()) < 1e-12 * max(float(theirs.abs().max()), 1.0), name
+            compared += 1
+    assert compared > 50
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("density", [0.1, 1.0])
+def test_targets_at_rest_have_no_sign(architecture, density):
+    """Where a read vector is zero, so is the activation, exactly: `attr_abs` is zero, as the gradient of abs has it."""
+    model, tokens = toy_model(architecture), random_tokens(2)
+    for layer in model.paths:
+        model.components(layer).V[:, 1] = 0
+    found, expected = both_engines(model, tokens, random_ci(model, tokens, density))
+    assert_close(found, expected, 1e-10)
+    for by_source in found.regular_abs.values():
+        assert not any(block[1].any() for block in by_source.values())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_positions_where_a_target_is_at_rest_have_no_sign(architecture):
+    """Sources of the same position alone: for them it is as if they were not important there."""
+    model, tokens, position = toy_model(architecture), random_tokens(2), 3
+    ci = random_ci(model, tokens, 1.0)
+    engine = closed_form_engine(model)
+    at_rest, expected = (Sums.zeros(engine.topology, torch.float64) for _ in range(2))
+    capture = model.component_forward(tokens, graph=False)
+    engine.add_(expected, capture, {layer: zero_at(values, position) for layer, values in ci.items()})
+    pre = {layer: zero_at(values, position) for layer, values in capture.pre.items()}
+    engine.add_(at_rest, replace(capture, pre=pre), ci)
+    compared = [edge for edges in engine.edges.values() for edge in edges if edge.kind in ("stream", "mlp")]
+    for edge in compared:
+        if edge.source != "embed" and edge.target != "output":
+            found = at_rest.regular_abs[edge.target][edge.source]
+            torch.testing.assert_close(found, expected.regular_abs[edge.target][edge.source], rtol=1e-11, atol=1e-12)
+
+
+def zero_at(values, position):
+    values = values.clone()
+    values[:, position] = 0
+    return values
+
+
+def test_streams_without_any_variance():
+    """Embedding rows of one value each: LayerNorms see nothing but their epsilon."""
+    model, tokens = toy_model("GPT2Simple"), random_tokens(2, 5)
+    model.target_model.wte.weight.copy_(torch.arange(11)[:, None].expand(-1, 8))
+    model.target_model.wpe.weight.zero_()
+    found, expected = both_engines(model, tokens, random_ci(model, tokens, 0.5))
+    assert expected.embed["0.attn.v"].abs().max() < 1e-9
+    assert_close(found, expected, 1e-10)
+
+
+def test_sequences_of_one_token():
+    model, tokens = toy_model(), random_tokens(3, 1)
+    found, expected = both_engines(model, tokens, random_ci(model, tokens, 1.0))
+    assert found.regular["0.attn.o"]["0.attn.v"].any()
+    assert found.regular["0.attn.o"]["0.attn.q"].abs().max() < 1e-14  # nothing to choose between
+    assert_close(found, expected, 1e-10)

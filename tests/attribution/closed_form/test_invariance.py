@@ -1,0 +1,168 @@
+import pytest
+import torch
+
+from lit_attr.attribution.closed_form import heads, weights, workspace
+from lit_attr.storage.sums import Sums
+from tests.attribution.closed_form.examples import (
+    MB,
+    assert_close,
+    closed_form_engine,
+    closed_form_sums,
+    random_ci,
+    smallest_workspace,
+)
+from tests.attribution.test_autograd import all_alive
+from tests.toys import ARCHITECTURES, VOCAB, random_tokens, toy_model
+
+TOKENS = random_tokens(5, 8, vocab=7)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def model(request):
+    return toy_model(request.param)
+
+
+@pytest.fixture(params=[0.0, 0.15, 1.0])
+def ci(request, model):
+    return random_ci(model, TOKENS, request.param)
+
+
+@pytest.fixture
+def whole(model, ci):
+    return closed_form_sums(model, TOKENS, ci)
+
+
+def test_batch_size_and_order(model, ci, whole):
+    parts = None
+    for rows in ([4], [1, 0], [3, 2]):
+        parts = closed_form_sums(model, TOKENS[rows], {layer: c[rows] for layer, c in ci.items()}, into=parts)
+    assert_close(parts, whole, 1e-11)
+
+
+@pytest.mark.parametrize("n_positions", [1, 3, 4])
+def test_blocks_of_positions(model, ci, whole, n_positions, monkeypatch):
+    monkeypatch.setattr(heads, "_SHORTEST_BLOCK", n_positions)
+    assert_close(closed_form_sums(model, TOKENS, ci), whole, 1e-11)
+
+
+@pytest.mark.parametrize("piece", [1, 2000])
+@pytest.mark.parametrize("times_smallest", [1, 1.5, 3])
+def test_workspace(model, ci, whole, times_smallest, piece, monkeypatch):
+    """Sequences one by one or some together, targets and pairs in pieces of all sizes."""
+    monkeypatch.setattr(workspace, "_CPU_PIECE", piece)
+    monkeypatch.setattr(heads, "_SHORTEST_BLOCK", 3)
+    nbytes = int(times_smallest * smallest_workspace(model, TOKENS, ci))
+    assert_close(closed_form_sums(model, TOKENS, ci, workspace_bytes=nbytes), whole, 1e-11)
+
+
+@pytest.mark.parametrize("alive", ["all", "some"])
+def test_smallest_workspace_takes_one_sequence_and_one_target(model, alive, monkeypatch):
+    ci = random_ci(model, TOKENS, 0.5)
+    masks = {layer: torch.arange(n) % 2 == 0 for layer, n in model.n_components.items()} if alive == "some" else None
+    taken = []
+    evenly = workspace.evenly
+    monkeypatch.setattr(
+        "lit_attr.attribution.closed_form.engine.evenly", lambda n, m: taken.append((n, m)) or evenly(n, m)
+    )
+    monkeypatch.setattr(
+        "lit_attr.attribution.closed_form.rows.evenly", lambda n, m: taken.append((n, m)) or evenly(n, m)
+    )
+    small = closed_form_sums(model, TOKENS, ci, masks, smallest_workspace(model, TOKENS, ci))
+    assert taken[0][0] == len(TOKENS)
+    assert {at_most for _, at_most in taken} == {1}
+    assert_close(small, closed_form_sums(model, TOKENS, ci, masks), 1e-11)
+
+
+@pytest.mark.parametrize(("limit", "representation"), [(-1.0, weights.DenseWeights), (2.0, weights.SparseWeights)])
+def test_representation_of_weights(model, ci, whole, limit, representation, monkeypatch):
+    monkeypatch.setattr(weights, "_DENSE_ABOVE_ON_CPU", limit)
+    used = []
+    cheaper = weights.cheaper
+    monkeypatch.setattr(
+        "lit_attr.attribution.closed_form.rows.cheaper", lambda *args: used.append(cheaper(*args)) or used[-1]
+    )
+    assert_close(closed_form_sums(model, TOKENS, ci), whole, 1e-11)
+    assert {type(w) for w in used} == {representation}
+
+
+def test_sums_are_added_to_in_place(model, ci, whole):
+    twice = closed_form_sums(model, TOKENS, ci)
+    places = [tensor.data_ptr() for _, tensor in twice.named()]
+    closed_form_sums(model, TOKENS, ci, into=twice)
+    assert [tensor.data_ptr() for _, tensor in twice.named()] == places
+    doubled = Sums.zeros(closed_form_engine(model).topology, torch.float64)
+    for _ in range(2):
+        doubled.add_(whole)
+    assert_close(twice, doubled, 1e-12)
+
+
+def test_sums_are_linear_in_causal_importances(model, whole, ci):
+    half = closed_form_sums(model, TOKENS, {layer: c / 2 for layer, c in ci.items()})
+    for (name, mine), (_, theirs) in zip(half.named(), whole.named(), strict=True):
+        expected = theirs if "embed->" in name else theirs / 2
+        torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-12, msg=name)
+
+
+def test_captures_are_left_as_they_were(model, ci):
+    capture = model.component_forward(TOKENS)
+    kept = [capture.embed, capture.residual]
+    for tensors in (capture.pre, capture.post, capture.stream, capture.inner, ci):
+        kept += tensors.values()
+    before = [(tensor._version, tensor.clone()) for tensor in kept]
+    engine = closed_form_engine(model)
+    engine.add_(Sums.zeros(engine.topology, torch.float64), capture, ci)
+    assert all(t._version == version and t.equal(value) for t, (version, value) in zip(kept, before, strict=True))
+
+
+def test_dead_targets_keep_rows_of_zeros_and_others_their_values(model):
+    ci = random_ci(model, TOKENS, 0.5)
+    whole = closed_form_sums(model, TOKENS, ci)
+    alive = {layer: torch.arange(n) != 1 for layer, n in model.n_components.items()}
+    alive["0.attn.q"][:] = False
+    gated = closed_form_sums(model, TOKENS, ci, alive)
+    for (name, mine), (_, theirs) in zip(gated.named(), whole.named(), strict=True):
+        metric, _, edge = name.partition("/")
+        source, _, target = edge.partition("->")
+        if metric in ("attr", "attr_abs"):
+            mask = torch.ones(theirs.shape, dtype=torch.bool)
+            if target != "output":
+                mask = (alive[target] if source == "embed" else alive[target][:, None]).expand_as(theirs)
+            assert not mine[~mask].any(), name
+            torch.testing.assert_close(mine[mask], theirs[mask], rtol=1e-11, atol=1e-13, msg=name)
+            assert target == "0.attn.q" or mine.any(), name
+
+
+def test_sources_without_causal_importance_get_nothing(model):
+    ci = random_ci(model, TOKENS, 1.0)
+    for values in ci.values():
+        values[..., 2] = 0
+    sums = closed_form_sums(model, TOKENS, ci)
+    blocks = [b for metric in (sums.regular, sums.regular_abs) for sources in metric.values() for b in sources.values()]
+    assert all(not b[:, 2].any() and b[:, :2].any() for b in [*blocks, *sums.unembed.values()])
+
+
+def test_tokens_that_do_not_occur_get_nothing(model):
+    sums = closed_form_sums(model, TOKENS, random_ci(model, TOKENS, 0.5))
+    absent = torch.ones(VOCAB, dtype=torch.bool)
+    absent[TOKENS.unique()] = False
+    assert absent.any()
+    for table in (*sums.embed.values(), *sums.embed_abs.values(), sums.embed_unembed):
+        assert not table[absent].any()
+        assert table[~absent].any(1).all()
+
+
+def test_only_the_given_edges_are_computed(model):
+    engine = closed_form_engine(model)
+    kept = {"0.attn.o": engine.edges["0.attn.o"][:1]}
+    engine.edges = kept
+    sums = Sums.zeros(engine.topology, torch.float64)
+    engine.add_(sums, model.component_forward(TOKENS, graph=False), random_ci(model, TOKENS, 0.5))
+    target = kept["0.attn.o"][0].target
+    filled = {name for name, tensor in sums.named() if tensor.any()}
+    assert filled == {f"attr/0.attn.o->{target}", f"attr_abs/0.attn.o->{target}"}
+
+
+def test_all_dead_is_nothing_but_the_output(model):
+    alive = {layer: torch.zeros_like(mask) for layer, mask in all_alive(closed_form_engine(model).topology).items()}
+    sums = closed_form_sums(model, TOKENS, random_ci(model, TOKENS, 0.5), alive, 64 * MB)
+    assert {name.partition("->")[2] for name, tensor in sums.named() if tensor.any()} == {"output"}

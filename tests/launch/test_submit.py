@@ -1,0 +1,109 @@
+"""Submission, with an sbatch that only writes down what it is given."""
+
+import shlex
+
+import pytest
+
+from lit_attr.errors import LaunchError
+from lit_attr.launch.report import code_report, submission_report
+from lit_attr.launch.request import Request
+from lit_attr.launch.submit import submit
+from lit_attr.storage.repo import MERGED_FILE
+from tests.launch.standin import fake_slurm, git, make_repository, plan
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch):
+    """Folder of the programs that stand in for SLURM's."""
+    fake_slurm(tmp_path / "bin", tmp_path / "calls")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    return tmp_path / "bin"
+
+
+def calls(tmp_path):
+    return (tmp_path / "calls").read_text().splitlines()
+
+
+def test_array_and_merge(sbatch, tmp_path):
+    repository = make_repository(tmp_path / "repo")
+    (repository / "big").write_bytes(b"x" * 12_000_000)
+    jobs = plan(repository, tmp_path / "out", n_gpus=3)
+    ids = submit(jobs)
+    assert ids == ["101", "102"]
+    assert calls(tmp_path) == [
+        f"sbatch --parsable {jobs.folder}/array.sbatch",
+        f"sbatch --parsable --dependency=afterok:101 --kill-on-invalid-dep=yes {jobs.folder}/merge.sbatch",
+    ]
+    assert {path.name for path in jobs.folder.iterdir()} == {"array.sbatch", "merge.sbatch", "config.yaml", "code"}
+    code = code_report(jobs)
+    assert f"a snapshot of {repository} with all changes: branch {jobs.branch}" in code
+    assert "without big (12.0 MB)" in code
+    report = submission_report(jobs, ids)
+    for part in (
+        "101 (3 workers), then 102 (merge",
+        f"{jobs.folder}/predict-101_*.log and merge-102.log",
+        str(jobs.harvest.results / jobs.subrun_id / MERGED_FILE),
+        "squeue --jobs=101,102",
+        f"lit-attr status s-toytoy00 --subrun_id {jobs.subrun_id} --out_dir {tmp_path}/out",
+        "scancel 101 102",
+        f"sbatch --array=TASKS {jobs.folder}/array.sbatch",
+        f"git -C {repository} branch -D {jobs.branch}",
+    ):
+        assert part in report
+    tidy = [line[10:] for line in report.splitlines() if "git -C" in line]
+    assert len(tidy) == 2
+    for command in tidy:
+        git(repository, *shlex.split(command)[3:])
+
+
+def test_two_submissions_of_a_second_have_their_own_folders(sbatch, tmp_path):
+    repository = make_repository(tmp_path / "repo")
+    folders = set()
+    for _ in range(3):
+        jobs = plan(repository, tmp_path / "out", n_gpus=1, mode="ddp")
+        submit(jobs)
+        folders.add((jobs.folder, jobs.subrun_id, jobs.branch))
+    assert len(folders) == 3
+
+
+def test_the_merge_is_refused(sbatch, tmp_path):
+    (sbatch / "sbatch").write_text(
+        '#!/bin/bash\n[[ "$*" != *merge.sbatch ]] && echo "7;cluster" || { echo "no  memory" >&2; exit 1; }'
+    )
+    repository = make_repository(tmp_path / "repo")
+    jobs = plan(repository, tmp_path / "out", n_gpus=3)
+    with pytest.raises(LaunchError, match=r"^sbatch refused merge\.sbatch: no memory$"):
+        submit(jobs)
+    assert calls(tmp_path) == ["scancel 7"]
+    assert not jobs.folder.exists()
+    assert git(repository, "branch", "--format=%(refname:short)") == "trunk\n"
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_made(sbatch, tmp_path):
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(LaunchError, match=r"cannot create the folder .*/out/slurm_jobs/da-"):
+        submit(plan(make_repository(tmp_path / "repo"), tmp_path / "out", n_gpus=3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_gpus": 0}, "--n_gpus must be at least 1, found 0"),
+        ({"gpus_per_node": 0}, "--gpus_per_node must be at least 1, found 0"),
+        ({"mode": "ddp", "n_gpus": 12}, "--n_gpus 12 is no multiple of --gpus_per_node 8: every machine"),
+        ({"time": "1h"}, "--time must be minutes, H:MM:SS or D-HH:MM:SS, found '1h'"),
+        ({"merge_time": "1:2:3:4"}, "--merge_time must be minutes"),
+        ({"merge_mem": "lots"}, "--merge_mem must be a number with K, M, G or T behind it, found 'lots'"),
+        ({"partition": "a b"}, "--partition must be letters, digits"),
+        ({"job_suffix": "x\n#SBATCH --wrap=id"}, "--job_suffix must be letters, digits"),
+    ],
+)
+def test_values_that_make_no_sense(change, message):
+    with pytest.raises(LaunchError, match=message.replace("(", r"\(")):
+        Request(**{"n_gpus": 4, **change})
+
+
+@pytest.mark.parametrize("time", ["90", "1:30", "12:00:00", "1-12", "2-0:30", "2-00:30:00", "unlimited"])
+def test_all_forms_of_a_time(time):
+    assert Request(1, time=time).time == time
