@@ -2,10 +2,10 @@
 
     python benchmarks/merge.py --parts 4 --mb 1000 --folder /tmp [--rounds 3]
 
-Parts of a made-up harvest are written under the folder, and removed afterwards. Merge and copy take turns; before each,
-the parts are dropped from the page cache. Both end when their output is on the disk. The merge runs in a process of its
-own, whose anonymous memory is sampled; its time is that of the work, without the start of Python. Prints one JSON object
-with medians.
+Parts of a made-up harvest are written under the folder, and removed afterwards. Merge and copy take turns; before
+each, the parts are dropped from the page cache. Both end when their output is on the disk. The merge runs in a process
+of its own, whose anonymous memory is sampled; its time is that of the work, without the start of Python. Prints one
+JSON object with medians.
 """
 
 import argparse

@@ -44,7 +44,7 @@ def harvest_folder(options: argparse.Namespace) -> Path:
     run_id = run_id_of(options.run)
     if options.subrun_id is not None:
         folder = subrun_folder(run_id, options.subrun_id, options.out_dir)
-        if folder.is_dir():
+        if os.path.isdir(folder):  # unlike Path's, it takes any text
             return folder
         raise RunNotFoundError(f"no harvest {options.subrun_id} of {options.run!r}: there is no {folder}")
     found = subruns(run_id, options.out_dir)

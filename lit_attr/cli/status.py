@@ -30,11 +30,12 @@ def run(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     folder = harvest_folder(options)
-    from lit_attr.storage.repo import MERGED_FILE
     from lit_attr.storage.status import status
 
     found = status(folder)
-    merged = "merged" if (folder / MERGED_FILE).exists() else "not merged yet"
+    merged = "not merged yet"
+    if found.n_merged is not None:
+        merged = "merged" if found.n_merged == found.n_batches else f"merged when they were {found.n_merged}"
     print(f"{folder}\n  coverage    {found.n_done} of {found.n_batches} batches ({merged})")
     print(f"  workers     {sum(w.n_done == w.n_batches for w in found.workers)} of {len(found.workers)} done")
     if found.n_done < found.n_batches:
@@ -44,7 +45,5 @@ def run(arguments: Sequence[str]) -> None:
     now = time.time()
     for worker in found.workers:
         if (silent := worker.silent_for(now)) > options.silent_minutes * 60:
-            since = (
-                f"since {timedelta(seconds=round(silent))}" if math.isfinite(silent) else "has committed nothing yet"
-            )
-            print(f"  silent      worker {worker.rank}: {since}, {worker.n_done} of {worker.n_batches} batches")
+            since = f"for {timedelta(seconds=round(silent))}"
+            print(f"  silent      worker {worker.rank}, {since}: {worker.n_done} of {worker.n_batches} batches")

@@ -82,7 +82,7 @@ class Commits:
         """Publish the part, unless nothing is new.
 
         Raises:
-            StorageError: If it cannot be written, is no longer the one that this process wrote last, or counts no more.
+            StorageError: If it cannot be written, or another worker has written one meanwhile.
         """
         if not self._new:
             return
@@ -93,7 +93,7 @@ class Commits:
                 f"{self.generation.folder}: a restart with another number of workers, or with more batches, has taken "
                 f"over from worker {self.rank} of {self.generation.world_size}. Nothing was written"
             )
-        if FileIdentity.of(self.path) != self._found:
+        if FileIdentity.of(self.path) not in (self._found, None):  # a part that is gone is written anew, whole
             raise StorageError(
                 f"{self.path} was changed by another process: is a second worker of rank {self.rank} running? "
                 "Nothing was written"

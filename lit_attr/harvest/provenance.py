@@ -46,7 +46,6 @@ def provenance(
         "not_targets": {layer: (~mask).nonzero()[:, 0].tolist() for layer, mask in alive.items()},
         "data_fingerprint": data.fingerprint(),
         "data_shape": [data.n_rows, data.seq_len],
-        "n_batches": data.n_batches,
         "configuration": {
             "model": _settings(harvester.hparams),
             "data": {**_settings(data.hparams), "dataset": dataset},

@@ -51,8 +51,8 @@ def open_harvest(
 ) -> Generation:
     """Find the harvest that these settings continue, or begin one.
 
-    It is the one with the given id; else the unfinished one of this SLURM job, if the job was started again; else the
-    newest unfinished one with equal settings and no more batches; else a new one.
+    It is the one with the given id; else, of those with equal settings and no more batches, the one that this SLURM job
+    began, if the job was started again; else the newest unfinished one of them; else a new one.
 
     Args:
         settings: Of the harvest.
@@ -72,7 +72,7 @@ def open_harvest(
         with suppress(FileExistsError):  # another worker of this harvest was faster
             new.publish(folder)
     plan = Plan.load(folder)
-    if differences := plan.differences(settings.entries(data, plan.n_batches)):
+    if differences := _differences(folder, plan, settings, data):
         raise ConfigurationError(f"cannot continue {folder}: {'; '.join(differences)}")
     return current_generation(folder, plan, world_size, data.n_batches)
 
@@ -85,31 +85,36 @@ def _find(settings: Settings, data: TokenDataModule, out_dir: str | Path | None,
             f"data.world_size is {data.hparams['world_size']}: independent workers of one harvest must be given its "
             "id, the same for all of them: --writer.subrun_id da-NAME"
         )
-    unfinished = [(path, plan) for path in subruns(settings.run_id, out_dir) if (plan := _unfinished(path)) is not None]
     started_again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-    for path, plan in unfinished:
-        if started_again and plan.job == _job():
-            return path
-    for path, plan in unfinished:
-        generation = newest_generation(path, plan)
-        differences = plan.differences(settings.entries(data, plan.n_batches))
-        if generation is not None and generation.n_batches > data.n_batches:
-            differences.append(f"n_batches: the stored harvest has {generation.n_batches}, this one {data.n_batches}")
-        if not differences:
-            return path
-        _log.info(f"beginning a new harvest, not continuing the unfinished {path}: {'; '.join(differences)}")
-    return create_subrun(settings.run_id, out_dir)
+    unfinished: list[Path] = []
+    for folder in subruns(settings.run_id, out_dir):
+        finished = (folder / MERGED_FILE).exists()
+        if not (folder / PLAN_FILE).exists() or (finished and not started_again):
+            continue
+        try:
+            plan = Plan.load(folder)
+            differences = _differences(folder, plan, settings, data)
+        except StorageError as error:  # what cannot be read is nobody's to continue
+            differences = [str(error)]
+        if not differences and started_again and plan.job == _job():
+            return folder  # also a finished one: a job may be started again after its last word
+        if not differences and not finished:
+            unfinished.append(folder)
+        elif not finished:
+            _log.info(f"not continuing the unfinished {folder}: {'; '.join(differences)}")
+    return unfinished[0] if unfinished else create_subrun(settings.run_id, out_dir)
 
 
-def _unfinished(folder: Path) -> Plan | None:
-    """The plan of a harvest without a result; what cannot be read is nobody's to continue."""
-    if (folder / MERGED_FILE).exists() or not (folder / PLAN_FILE).exists():
-        return None
-    try:
-        return Plan.load(folder)
-    except StorageError:
-        return None
+def _differences(folder: Path, plan: Plan, settings: Settings, data: TokenDataModule) -> list[str]:
+    """What keeps a stored harvest from being continued; empty if nothing does."""
+    differences = plan.differences(settings.entries(data, plan.n_batches))
+    generation = newest_generation(folder, plan)
+    if generation is not None and generation.n_batches > data.n_batches:
+        return [*differences, f"n_batches: the stored harvest has {generation.n_batches}, this one {data.n_batches}"]
+    return differences
 
 
 def _job() -> str | None:
-    return os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+    """This SLURM job, or task of an array of them."""
+    array, job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_JOB_ID")
+    return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else job

@@ -81,9 +81,9 @@ class StorageWriter(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the harvest, and deal out the batches that are not in it yet."""
         self._signals.install(trainer)
-        self._group = message_group(trainer)
         harvester, data = _harvester(pl_module), _data(trainer)
         rank, world_size = data.worker()
+        self._group = message_group(trainer)
         settings = on_each_process(self._group, partial(_settings, trainer, harvester))
         find = partial(open_harvest, settings, data, world_size, self.out_dir, self.subrun_id)
         self._generation: Generation = on_first_process(trainer, find)
@@ -136,6 +136,7 @@ class StorageWriter(Callback):
             self._commit(pl_module)
         if decision == _STOP:
             requeue(trainer)
+            agree(_GO_ON, self._group)  # srun ends all once one has ended: none may before SLURM was asked
         if decision in (_STOP, _END):
             self._stop()
 
@@ -202,6 +203,11 @@ def _harvester(pl_module: LightningModule) -> AttributionHarvester:
             f"StorageWriter writes an AttributionHarvester's sums, found {type(pl_module).__name__}"
         )
     return pl_module
+
+
+def _settings(trainer: Trainer, harvester: AttributionHarvester) -> Settings:
+    run = harvester.loaded_run
+    return Settings(run.run_id, run.weights_digest, str(trainer.precision), harvester.target_settings())
 
 
 def _data(trainer: Trainer) -> TokenDataModule:

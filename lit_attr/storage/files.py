@@ -1,10 +1,12 @@
 """Files that appear whole or not at all."""
 
+import fcntl
+import glob
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,8 +32,10 @@ def publish(path: Path, write: Callable[[BinaryIO], object], reserve: int = 0, r
         StorageError: If the folder or the file cannot be written; nothing is left behind.
     """
     make_folder(path.parent)
+    if replace:  # one process writes such a file: what it left behind when it was killed may be large
+        _remove_leftovers(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, temporary = _create_temporary(path)
     except OSError as error:
         raise StorageError(f"cannot write into {path.parent}: {error}") from error
     try:
@@ -54,10 +58,50 @@ def publish(path: Path, write: Callable[[BinaryIO], object], reserve: int = 0, r
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, FileExistsError):
             raise
-        # torch reports a failed write of an archive as a RuntimeError.
         if isinstance(error, OSError | RuntimeError):
-            raise StorageError(f"cannot write {path}: {error}") from error
+            raise StorageError(f"cannot write {path}: {_cause(error)}") from error
         raise
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the system said: of a write that failed, torch reports only where, with the system's error as context."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__context__
+    return error if found is None else found
+
+
+def _create_temporary(path: Path) -> tuple[int, str]:
+    """Create an open file that is to become another, locked for as long as its writer lives."""
+    while True:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with suppress(OSError):  # some file systems know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, temporary
+        os.close(descriptor)  # taken for a leftover before it was locked
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of writers that were killed; a living one holds a lock."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), leftover.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """A file, open for reading.
+
+    Raises:
+        StorageError: If it is missing, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error}") from error
 
 
 @contextmanager

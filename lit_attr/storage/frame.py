@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.seal import check_seal, publish_sealed
+from lit_attr.storage.files import reading
+from lit_attr.storage.seal import check_open_seal, publish_sealed
 from lit_attr.topology.graph import Topology
 
 FRAME_FILE = "harvest.pt"
@@ -67,11 +68,12 @@ class Frame:
             StorageError: If it is missing or damaged.
         """
         path = folder / FRAME_FILE
-        check_seal(path)
-        content = torch.load(path, weights_only=True)
-        topology = content["topology"]
-        sources = {target: tuple(names) for target, names in topology["sources"].items()}
+        with reading(path) as file:
+            check_open_seal(file, path)
+            content = torch.load(file, weights_only=True)
         try:
+            topology = content["topology"]
+            sources = {target: tuple(names) for target, names in topology["sources"].items()}
             return cls(**{**content, "topology": Topology(**{**topology, "sources": sources})})
-        except TypeError as error:
+        except (KeyError, TypeError) as error:
             raise StorageError(f"{path} was written by another version: {error}") from error

@@ -1,14 +1,17 @@
 """All parts of a harvest that count, checked one by one and against each other."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lit_attr.errors import StorageError
 from lit_attr.storage.generations import PARTS_FOLDER, Generation, newest_generation
 from lit_attr.storage.ids import Ids, all_ids, from_ranges, show, to_ranges, union, without
-from lit_attr.storage.parts import Ledger, read_part
+from lit_attr.storage.parts import read_ledger, read_part
 from lit_attr.storage.plan import Plan
 from lit_attr.storage.sums import Sums
 from lit_attr.topology.graph import Topology
@@ -67,20 +70,18 @@ def gather(folder: Path, topology: Topology, allow_partial: bool = False) -> Gat
     _refuse_foreign_names(generation)
     sums: list[Sums] = []
     seen: dict[str, Ids] = {}
-    for path, rank, expected in _counting(generation):
-        if rank is not None and not path.exists():
+    for path, rank, batches in _counting(generation):
+        if not os.path.exists(path):
             continue  # reported as missing batches
-        part, ledger = read_part(path, topology)
-        _check(generation, path, rank, expected, ledger)
-        for other, ids in seen.items():
-            if len(twice := without(ids, without(ids, ledger.ids))):
+        part, ids = _open(generation, path, rank, batches, topology)
+        for other, others in seen.items():
+            if len(twice := np.intersect1d(others, ids)):
                 raise StorageError(f"{path.name} and {other} in {path.parent} hold the same batches: {show(twice)}")
-        seen[path.name] = ledger.ids
+        seen[path.name] = ids
         sums.append(part)
     found = Gathered(sums, union(seen.values()), generation.n_batches)
     if len(found.missing) and not allow_partial:
-        absent = [generation.part(rank).name for rank in range(generation.world_size)]
-        absent = [name for name in absent if name not in seen]
+        absent = [path.name for path, *_ in _counting(generation) if path.name not in seen]
         files = f"; no file {', '.join(absent)}" if absent else ""
         raise StorageError(
             f"{folder}: of {found.n_batches} batches {show(found.missing)} are missing{files}. Let the workers finish, "
@@ -89,23 +90,26 @@ def gather(folder: Path, topology: Topology, allow_partial: bool = False) -> Gat
     return found
 
 
-def _counting(generation: Generation) -> Iterator[tuple[Path, int | None, list[list[int]] | None]]:
-    """Files that count, with the rank of those of the newest generation, or the frozen batches."""
+def _counting(generation: Generation) -> Iterator[tuple[Path, int | None, Ids]]:
+    """Files that count: frozen ones with their batches, then the newest generation's, with ranks and assignments."""
     parts = generation.folder / PARTS_FOLDER
     for name, ranges in generation.frozen:
-        yield parts / name, None, ranges
+        yield parts / name, None, from_ranges(ranges)
     for rank in range(generation.world_size):
-        yield generation.part(rank), rank, None
+        yield generation.part(rank), rank, generation.assigned(rank)
 
 
-def _check(
-    generation: Generation, path: Path, rank: int | None, frozen: list[list[int]] | None, ledger: Ledger
-) -> None:
-    if rank is not None:
-        generation.check_ledger(path, rank, ledger)
-    elif ledger.plan != generation.plan.digest or ledger.batches != frozen:
-        expected = show(from_ranges(frozen or []))
-        raise StorageError(f"{path} is a foreign part: expected batches {expected}, found {show(ledger.ids)}")
+def _open(generation: Generation, path: Path, rank: int | None, batches: Ids, topology: Topology) -> tuple[Sums, Ids]:
+    """A part that counts, and its batches."""
+    try:
+        part, ledger = read_part(path, topology)
+        if rank is not None:
+            generation.check_ledger(path, rank, ledger)
+        elif ledger.plan != generation.plan.digest or not np.array_equal(ledger.ids, batches):
+            raise StorageError(f"{path} is a foreign part: it holds batches {show(ledger.ids)}")
+    except StorageError as error:
+        raise StorageError(f"{error}. Expected there are batches {show(batches)}") from error
+    return part, ledger.ids
 
 
 def _refuse_foreign_names(generation: Generation) -> None:
@@ -115,4 +119,7 @@ def _refuse_foreign_names(generation: Generation) -> None:
     for path in sorted((generation.folder / PARTS_FOLDER).glob("dataset_attributions_rank_*.pt")):
         newest = path.name.endswith(suffix) or (generation.number == 1 and "generation" not in path.name)
         if newest and path.name not in names:
-            raise StorageError(f"{path} is a foreign part: this harvest has {generation.world_size} workers")
+            batches = show(read_ledger(path).ids)
+            raise StorageError(
+                f"{path} is a foreign part, with batches {batches}: this harvest has {generation.world_size} workers"
+            )

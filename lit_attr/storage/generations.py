@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lit_attr.errors import StorageError
 from lit_attr.storage.files import make_folder, sync_folder
-from lit_attr.storage.ids import Ids, all_ids, from_ranges, to_ranges, union, without
+from lit_attr.storage.ids import Ids, all_ids, from_ranges, show, union, without
 from lit_attr.storage.parts import Ledger, read_ledger
 from lit_attr.storage.plan import Plan, publish_json, read_json
 from lit_attr.storage.seal import check_seal
@@ -45,6 +45,11 @@ class Generation:
     n_batches: int
     frozen: Sequence[tuple[str, list[list[int]]]]
 
+    @property
+    def path(self) -> Path:
+        """Where it is written down."""
+        return _path(self.folder, self.number)
+
     def part(self, rank: int) -> Path:
         """Where a worker's part is."""
         suffix = f"_generation_{self.number}" if self.number > 1 else ""
@@ -71,7 +76,7 @@ class Generation:
             if one != other:
                 raise StorageError(f"{path} is a foreign part: expected {what} {one}, found {other}")
         if len(foreign := without(ledger.ids, self.assigned(rank))):
-            raise StorageError(f"{path} holds batches of other workers: {to_ranges(foreign)}")
+            raise StorageError(f"{path} holds batches of other workers: {show(foreign)}")
 
 
 def newest_generation(folder: Path, plan: Plan) -> Generation | None:
@@ -80,7 +85,12 @@ def newest_generation(folder: Path, plan: Plan) -> Generation | None:
     Raises:
         StorageError: If its file is damaged.
     """
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}: {error}") from error
     numbers = [int(match[1]) for name in names if (match := _GENERATION.fullmatch(name))]
     if not numbers:
         return None
@@ -117,9 +127,11 @@ def current_generation(folder: Path, plan: Plan, world_size: int, n_batches: int
         content = {"world_size": world_size, "n_batches": n_batches, "frozen": [list(part) for part in found.frozen]}
         make_folder(folder / PARTS_FOLDER)
         try:
-            publish_json(_path(folder, found.number), content, replace=False)
+            publish_json(found.path, content, replace=False)
         except FileExistsError:  # another worker was faster: its generation counts
-            _unlink(folder, [name for name, _ in found.frozen if newest is None or name not in dict(newest.frozen)])
+            winner = newest_generation(folder, plan)
+            counting = {name for name, _ in winner.frozen} if winner is not None else set()
+            _unlink(folder, [name for name, _ in found.frozen if name not in counting])
             continue
         if newest is not None:
             _unlink(folder, [newest.part(rank).name for rank in range(newest.world_size)])
@@ -132,23 +144,42 @@ def _path(folder: Path, number: int) -> Path:
 
 def _freeze(generation: Generation) -> list[tuple[str, list[list[int]]]]:
     """Give the parts of a generation names that no worker writes to; what they hold counts from now on."""
-    frozen = list(generation.frozen)
-    for rank in range(generation.world_size):
-        # Unique, since several workers may try to begin the same generation.
-        name = f"frozen_generation_{generation.number}_rank_{rank}_{uuid.uuid4().hex[:8]}.pt"
-        path = generation.folder / PARTS_FOLDER / name
-        try:
-            os.link(generation.part(rank), path)
-        except FileNotFoundError:
-            continue  # that worker has not committed anything
-        except OSError as error:
-            raise StorageError(f"cannot link {generation.part(rank)}: {error}") from error
-        check_seal(path)
-        ledger = read_ledger(path)
-        generation.check_ledger(generation.part(rank), rank, ledger)
-        frozen.append((name, ledger.batches))
-    sync_folder(generation.folder / PARTS_FOLDER)
+    frozen, linked = list(generation.frozen), []
+    try:
+        for rank in range(generation.world_size):
+            part = generation.part(rank)
+            # Unique, since several workers may try to begin the same generation.
+            name = f"frozen_generation_{generation.number}_rank_{rank}_{uuid.uuid4().hex[:8]}.pt"
+            try:
+                os.link(part, part.with_name(name))
+            except FileNotFoundError:
+                continue  # that worker has not committed anything
+            linked.append(name)
+            frozen.append((name, _checked_batches(generation, rank, part.with_name(name))))
+        sync_folder(generation.folder / PARTS_FOLDER)
+    except BaseException as error:
+        _unlink(generation.folder, linked)
+        if isinstance(error, OSError):
+            raise StorageError(f"cannot link the parts in {generation.folder / PARTS_FOLDER}: {error}") from error
+        raise
     return frozen
+
+
+def _checked_batches(generation: Generation, rank: int, link: Path) -> list[list[int]]:
+    """The batches of a part that was just linked.
+
+    Raises:
+        StorageError: If it is damaged or foreign.
+    """
+    try:
+        check_seal(link)
+        ledger = read_ledger(link)
+        generation.check_ledger(link, rank, ledger)
+    except StorageError as error:
+        problem = str(error).replace(str(link), str(generation.part(rank)))
+        batches = show(generation.assigned(rank))
+        raise StorageError(f"{problem}; without this file its batches are done again: {batches}") from error
+    return ledger.batches
 
 
 def _unlink(folder: Path, names: Sequence[str]) -> None:

@@ -8,15 +8,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lit_attr.errors import StorageError
+from lit_attr.storage.archive import lay_out, layout, offset_of
 from lit_attr.storage.content import Content
 from lit_attr.storage.files import publish
 from lit_attr.storage.frame import Frame
@@ -44,7 +44,7 @@ def write_result(
 
     Args:
         path: Of the file.
-        parts: Sums of one topology, float64, in memory or memory-mapped; at least one.
+        parts: Sums of one topology, float64, in memory or mapped; at least one.
         w_unembed: The unembedding.
         ci_threshold: To be recorded.
         provenance: To be recorded; plain types.
@@ -53,11 +53,11 @@ def write_result(
         StorageError: If it cannot be written; what was there before stays.
     """
     w_unembed = w_unembed.detach().cpu()
-    layouts = [DatasetAttributionStorage.from_sums(part, w_unembed, ci_threshold, provenance) for part in parts]
-    skeleton = _skeleton(layouts[0], sum(int(part.n_tokens) for part in parts))
-    sources = {name: [tensor] for name, tensor in layouts[0].named_sums()}
-    for layout in layouts[1:]:
-        for name, tensor in layout.named_sums():
+    contents = [DatasetAttributionStorage.from_sums(part, w_unembed, ci_threshold, provenance) for part in parts]
+    skeleton = _skeleton(contents[0], sum(int(part.n_tokens) for part in parts))
+    sources = {name: [tensor] for name, tensor in contents[0].named_sums()}
+    for content in contents[1:]:
+        for name, tensor in content.named_sums():
             sources[name].append(tensor)
     sources[_W_UNEMBED] = [w_unembed]
     nbytes = sum(tensor.nbytes for _, tensor in _tensors(skeleton))
@@ -104,25 +104,17 @@ def merge_harvest(folder: Path, allow_partial: bool = False) -> Path:
 
 
 def _write(skeleton: Mapping[str, Any], sources: Mapping[str, Sequence[Tensor]], file: BinaryIO) -> None:
-    with torch.serialization.skip_data():
-        torch.save(dict(skeleton), file)
-    length = file.tell()
-    file.truncate()  # an archive is read from its end, and more was reserved
-    file.seek(0)
-    with FakeTensorMode():  # reads where the numbers are to be, and none of them
-        laid_out = dict(_tensors(torch.load(file, weights_only=True)))
-    for name, tensor in _tensors(skeleton):
-        # torch's own record of the place, for this purpose: "layout control" in its notes on serialization.
-        offset = cast("int", laid_out[name].untyped_storage()._checkpoint_offset)
-        for place, tile in _tiles(sources[name], tensor.dtype):
-            _pwrite(file.fileno(), tile, offset + place * tensor.element_size())
+    length = lay_out(skeleton, file)
+    for name, fake in _tensors(layout(file)):
+        for place, tile in _tiles(sources[name], fake.dtype):
+            _pwrite(file.fileno(), tile, offset_of(fake) + place * fake.element_size())
     digest = digest_of(file, length)
     file.seek(length)
     file.write(trailer(digest))
 
 
-def _skeleton(layout: Content, n_tokens: int) -> dict[str, Any]:
-    """What the file holds, with tensors of its shapes and dtypes that nobody has touched: they take no memory."""
+def _skeleton(content: Content, n_tokens: int) -> dict[str, Any]:
+    """What the file holds, with fake tensors of its shapes and dtypes: they take no memory."""
 
     def empty(value: object) -> Any:  # noqa: ANN401 - a tensor, a mapping, or a plain value
         if isinstance(value, Tensor):
@@ -131,9 +123,11 @@ def _skeleton(layout: Content, n_tokens: int) -> dict[str, Any]:
             return {key: empty(inner) for key, inner in value.items()}
         return value
 
-    sums = {name: empty(value) for name, value in vars(layout).items() if name != "provenance"}
-    w_unembed = torch.empty_like(layout.w_unembed, memory_format=torch.contiguous_format)
-    return {**sums, _W_UNEMBED: w_unembed, "n_tokens_processed": n_tokens, "provenance": layout.provenance}
+    w_unembed, provenance = content.w_unembed, content.provenance
+    with FakeTensorMode():
+        sums = {name: empty(value) for name, value in vars(content).items() if name != "provenance"}
+        fake = torch.empty(w_unembed.shape, dtype=w_unembed.dtype)
+    return {**sums, _W_UNEMBED: fake, "n_tokens_processed": n_tokens, "provenance": provenance}
 
 
 def _tensors(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -173,7 +167,8 @@ def _sum(pieces: Sequence[Tensor]) -> Tensor:
 
 
 def _pwrite(descriptor: int, tile: Tensor, offset: int) -> None:
-    data = tile.numpy().reshape(-1).view(np.uint8).data
+    flat = tile.as_strided((tile.numel(),), (1,))  # contiguous, but where it has one column, torch may say otherwise
+    data = flat.view(torch.uint8).numpy().data  # as bytes: numpy does not know every dtype
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written

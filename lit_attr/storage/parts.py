@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from lit_attr.errors import StorageError
+from lit_attr.storage.archive import layout, mapped
+from lit_attr.storage.files import reading
 from lit_attr.storage.ids import Ids, from_ranges
-from lit_attr.storage.seal import check_seal, publish_sealed
+from lit_attr.storage.seal import check_open_seal, publish_sealed
 from lit_attr.storage.sums import Sums
 from lit_attr.topology.graph import Topology
 
@@ -91,11 +93,14 @@ def read_ledger(path: Path) -> Ledger:
     Raises:
         StorageError: If the file cannot be read.
     """
-    return _ledger(_load(path), path)
+    with reading(path) as file:
+        return _ledger(_content(file, path), path)
 
 
 def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
-    """A part, memory-mapped, after the whole file was compared with its seal.
+    """A part, mapped read-only, after the whole file was compared with its seal.
+
+    Its worker may publish another meanwhile: all that is returned is of the one file that was there first.
 
     Args:
         path: Of the file.
@@ -104,20 +109,21 @@ def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
     Raises:
         StorageError: If the file is missing, damaged, or of another topology.
     """
-    check_seal(path)
-    content = _load(path)
-    found = content.get("sums")
     expected = dict(Sums.zeros(topology, torch.float64, "meta").named())
-    if not isinstance(found, Mapping) or {k: (v.shape, v.dtype) for k, v in found.items()} != {
-        k: (v.shape, v.dtype) for k, v in expected.items()
-    }:
-        raise StorageError(f"{path}: its sums are not those of this harvest's model")
-    return Sums.from_named(topology, found), _ledger(content, path)
+    with reading(path) as file:
+        check_open_seal(file, path)
+        content = _content(file, path)
+        found = content.get("sums")
+        if not isinstance(found, Mapping) or {k: (v.shape, v.dtype) for k, v in found.items()} != {
+            k: (v.shape, v.dtype) for k, v in expected.items()
+        }:
+            raise StorageError(f"{path}: its sums are not those of this harvest's model")
+        return Sums.from_named(topology, mapped(file, found)), _ledger(content, path)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _content(file: BinaryIO, path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = layout(file)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise StorageError(f"cannot read {path}, which may be truncated or no part of a harvest: {error}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.files import publish
+from lit_attr.storage.files import publish, reading
 
 _MARK = b"\nlit_attr sha256 "
 _DIGEST_CHARACTERS = 64
@@ -67,25 +67,40 @@ def trailer(digest: str) -> bytes:
 
 
 def digest_of(file: BinaryIO, length: int) -> str:
-    """SHA-256 of the first bytes of an open file, in hexadecimal."""
+    """SHA-256 of the first bytes of an open file as it is on the disk, in hexadecimal."""
     digest = hashlib.sha256()
-    file.seek(0)
-    while length:
-        chunk = file.read(min(_CHUNK, length))
-        if not chunk:
-            break
-        digest.update(chunk)
-        length -= len(chunk)
+    for start in range(0, length, _CHUNK):
+        # Not file.read, whose buffer may be older than what was written beside it.
+        digest.update(os.pread(file.fileno(), min(_CHUNK, length - start), start))
     return digest.hexdigest()
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether a file ends in a seal."""
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) < _LENGTH:
-            return False
-        file.seek(-_LENGTH, os.SEEK_END)
-        return file.read(len(_MARK)) == _MARK
+def is_sealed(file: BinaryIO) -> bool:
+    """Whether an open file ends in a seal; its position stays where it is."""
+    length = os.fstat(file.fileno()).st_size
+    return length >= _LENGTH and os.pread(file.fileno(), len(_MARK), length - _LENGTH) == _MARK
+
+
+def check_open_seal(file: BinaryIO, path: Path) -> str:
+    """Read a whole open file and compare it with its seal; its position stays where it is.
+
+    Args:
+        file: Open for reading.
+        path: Of the file, for messages.
+
+    Returns:
+        The digest.
+
+    Raises:
+        StorageError: If it has no seal, or is not what was sealed.
+    """
+    if not is_sealed(file):
+        raise StorageError(f"{path} does not end in a seal: it is truncated, damaged, or no file of lit_attr's")
+    length = os.fstat(file.fileno()).st_size - _LENGTH
+    found = digest_of(file, length)
+    if os.pread(file.fileno(), _LENGTH, length) != trailer(found):
+        raise StorageError(f"{path} is damaged: its content does not have the digest that it was written with")
+    return found
 
 
 def check_seal(path: Path) -> str:
@@ -95,20 +110,7 @@ def check_seal(path: Path) -> str:
         The digest.
 
     Raises:
-        StorageError: If it is missing, has no seal, or is not what was sealed.
+        StorageError: If it is missing, cannot be read, has no seal, or is not what was sealed.
     """
-    try:
-        if not is_sealed(path):
-            raise StorageError(f"{path} does not end in a seal: it is truncated, damaged, or no file of lit_attr's")
-        with path.open("rb") as file:
-            length = file.seek(0, os.SEEK_END) - _LENGTH
-            file.seek(length)
-            sealed = file.read(_LENGTH)
-            found = digest_of(file, length)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error}") from error
-    if sealed != trailer(found):
-        raise StorageError(f"{path} is damaged: its content does not have the digest that it was written with")
-    return found
+    with reading(path) as file:
+        return check_open_seal(file, path)

@@ -1,12 +1,16 @@
 """How far a running harvest is, read from what its workers have committed."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from lit_attr.errors import StorageError
+from lit_attr.storage.archive import layout
+from lit_attr.storage.files import reading
 from lit_attr.storage.generations import Generation, newest_generation
 from lit_attr.storage.parts import Ledger, read_ledger
 from lit_attr.storage.plan import Plan
+from lit_attr.storage.repo import MERGED_FILE
 
 
 @dataclass(frozen=True)
@@ -17,11 +21,13 @@ class WorkerStatus:
         rank: Of the worker.
         n_batches: Batches that it is to do.
         ledger: Of its part; None if it has not committed anything.
+        began: When the generation did, in seconds since the epoch.
     """
 
     rank: int
     n_batches: int
     ledger: Ledger | None
+    began: float
 
     @property
     def n_done(self) -> int:
@@ -36,10 +42,10 @@ class WorkerStatus:
         return (self.n_done - self.ledger.n_before) / max(self.ledger.committed - self.ledger.started, 1e-9)
 
     def silent_for(self, now: float) -> float:
-        """Seconds since its last commit, 0 where it is done; infinite without one."""
+        """Seconds since its last commit, without one since its generation began; 0 where it is done."""
         if self.n_done == self.n_batches:
             return 0.0
-        return float("inf") if self.ledger is None else now - self.ledger.committed
+        return now - (self.began if self.ledger is None else self.ledger.committed)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class HarvestStatus:
         n_frozen: Batches in parts of earlier generations.
         workers: Of the newest generation.
         tokens_per_batch: On average; 0 before the first commit.
+        n_merged: Batches that the harvest had when it was merged; None if it was not.
     """
 
     folder: Path
@@ -59,6 +66,7 @@ class HarvestStatus:
     n_frozen: int
     workers: list[WorkerStatus]
     tokens_per_batch: float
+    n_merged: int | None
 
     @property
     def n_done(self) -> int:
@@ -91,10 +99,21 @@ def status(folder: Path) -> HarvestStatus:
     ledgers = [worker.ledger for worker in workers if worker.ledger is not None]
     n_batches = sum(len(ledger.ids) for ledger in ledgers)
     tokens = sum(ledger.n_tokens for ledger in ledgers) / n_batches if n_batches else 0.0
-    return HarvestStatus(folder, generation.n_batches, len(generation.frozen_ids), workers, tokens)
+    n_merged = _n_merged(folder / MERGED_FILE)
+    return HarvestStatus(folder, generation.n_batches, len(generation.frozen_ids), workers, tokens, n_merged)
 
 
 def _worker(generation: Generation, rank: int) -> WorkerStatus:
     path = generation.part(rank)
     ledger = read_ledger(path) if path.exists() else None
-    return WorkerStatus(rank, len(generation.assigned(rank)), ledger)
+    return WorkerStatus(rank, len(generation.assigned(rank)), ledger, os.path.getmtime(generation.path))
+
+
+def _n_merged(path: Path) -> int | None:
+    if not path.exists():
+        return None
+    with reading(path) as file:
+        try:
+            return int(layout(file)["provenance"]["coverage"]["n_batches"])
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise StorageError(f"{path} is damaged, or no result of this harvest: {error!r}") from error

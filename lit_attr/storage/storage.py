@@ -266,4 +266,20 @@ def _merge_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     if not known:
         return None
     common = {key: value for key, value in known[0].items() if all(part.get(key) == value for part in known)}
+    common.pop("coverage", None)  # counts each part's own batches
+    common |= _merge_coverage(parts)
     return {**common, "merged_from": [None if part is None else dict(part) for part in parts]}
+
+
+def _merge_coverage(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """The parts' batches, numbered one part after another; nothing where that is not known, and none is partial."""
+    known = [part["coverage"] for part in parts if part is not None and part.get("coverage") is not None]
+    complete = all(coverage["complete"] for coverage in known)
+    if complete and len(known) < len(parts):
+        return {}
+    batches: list[list[int]] = []
+    n_batches = 0
+    for coverage in known:
+        batches += [[first + n_batches, last + n_batches, step] for first, last, step in coverage["batches"]]
+        n_batches += coverage["n_batches"]
+    return {"coverage": {"n_batches": n_batches, "batches": batches, "complete": complete}}

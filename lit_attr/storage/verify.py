@@ -1,14 +1,19 @@
 """Is a stored harvest what it says? Digests, shapes, coverage, finiteness."""
 
+import os
 from pathlib import Path
 
 import torch
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.ids import all_ids, from_ranges, show, without
-from lit_attr.storage.seal import check_seal, is_sealed
+from lit_attr.storage.files import reading
+from lit_attr.storage.ids import all_ids, from_ranges, show, union, without
+from lit_attr.storage.seal import check_open_seal, is_sealed
 from lit_attr.storage.storage import DatasetAttributionStorage
 from lit_attr.storage.sums import CHUNK
+
+# How an archive ends: a record of this length, without a comment.
+_ARCHIVE_END, _ARCHIVE_END_LENGTH = b"PK\x05\x06", 22
 
 
 def verify(path: Path) -> list[str]:
@@ -23,16 +28,12 @@ def verify(path: Path) -> list[str]:
     Raises:
         StorageError: If anything is wrong.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise StorageError(f"no stored harvest at {path}")
-    lines = []
-    if is_sealed(path):
-        lines.append(f"digest: sha256 {check_seal(path)}")
-    else:
-        lines.append("digest: none, the file was written by another tool or version")
+    lines = [_digest(path)]
     storage = DatasetAttributionStorage.load(path)  # checks keys, nesting and shapes
     lines.append(f"shapes: {sum(1 for _ in storage.named_sums())} sums belong together")
-    for name, tensor in storage.named_sums():
+    for name, tensor in [*storage.named_sums(), ("w_unembed", storage.w_unembed)]:
         if tensor.is_floating_point() and not all(bool(c.isfinite().all()) for c in tensor.reshape(-1).split(CHUNK)):
             raise StorageError(f"{path}: {name} has entries that are not finite")
     lines.append("finite: all entries")
@@ -44,13 +45,33 @@ def verify(path: Path) -> list[str]:
     return lines
 
 
+def _digest(path: Path) -> str:
+    with reading(path) as file:
+        if is_sealed(file):
+            return f"digest: sha256 {check_open_seal(file, path)}"
+        end = max(os.fstat(file.fileno()).st_size - _ARCHIVE_END_LENGTH, 0)
+        if os.pread(file.fileno(), len(_ARCHIVE_END), end) != _ARCHIVE_END:
+            raise StorageError(f"{path} is damaged: it ends neither as an archive does, nor in a seal")
+    return "digest: none, the file was written by another tool or version"
+
+
 def _coverage(path: Path, storage: DatasetAttributionStorage) -> str:
     known = (storage.provenance or {}).get("coverage")
     if known is None:
         return "coverage: not recorded, the file was written by another tool or version"
-    missing = without(all_ids(known["n_batches"]), from_ranges(known["batches"]))
-    if bool(len(missing)) == known["complete"]:
-        raise StorageError(f"{path}: complete is {known['complete']}, but batches {show(missing)} are missing")
+    try:
+        n_batches, complete = int(known["n_batches"]), bool(known["complete"])
+        listed = [from_ranges([batches]) for batches in known["batches"]]
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise StorageError(f"{path}: its coverage is damaged: {error!r}") from error
+    covered = union(listed)
+    if sum(map(len, listed)) != len(covered):
+        raise StorageError(f"{path}: its coverage lists batches twice")
+    if len(foreign := without(covered, all_ids(n_batches))):
+        raise StorageError(f"{path}: of {n_batches} batches, it lists others: {show(foreign)}")
+    missing = without(all_ids(n_batches), covered)
+    if bool(len(missing)) == complete:
+        raise StorageError(f"{path}: complete is {complete}, but batches {show(missing)} are missing")
     if len(missing):
-        return f"coverage: PARTIAL, of {known['n_batches']} batches {show(missing)} are missing"
-    return f"coverage: all {known['n_batches']} batches"
+        return f"coverage: PARTIAL, of {n_batches} batches {show(missing)} are missing"
+    return f"coverage: all {n_batches} batches"

@@ -93,6 +93,18 @@ def test_dead_targets_keep_rows_of_zeros_and_others_their_values():
     assert gated.ci["0.attn.q"].any()
 
 
+def test_dimensions_of_the_output_can_be_left_out():
+    model = toy_model()
+    alive = all_alive(trace_topology(model))
+    whole = engine_sums(model, TOKENS)
+    some = torch.arange(model.d_model) % 3 == 1
+    gated = engine_sums(model, TOKENS, alive={**alive, "output": some})
+    for source, block in gated.unembed.items():
+        torch.testing.assert_close(block, whole.unembed[source] * some[:, None], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gated.embed_unembed, whole.embed_unembed * some, rtol=1e-12, atol=1e-12)
+    assert gated.regular["1.mlp.up"]["0.attn.o"].equal(whole.regular["1.mlp.up"]["0.attn.o"])
+
+
 def test_sources_without_causal_importance_get_nothing():
     model = toy_model()
     topology = trace_topology(model)

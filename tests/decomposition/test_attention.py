@@ -120,3 +120,17 @@ def test_rotation_is_the_plain_one_and_ends_with_the_positions(adjacent: bool):
     position = torch.tensor([0, 1, 2, 2, 2])
     expected = plain.rotate(x, position[:, None] / 7.0 ** (torch.arange(2) / 2), adjacent)
     torch.testing.assert_close(Rotary(4, 7.0, 3, adjacent)(x), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("adjacent", [False, True])
+def test_vectors_are_rotated_as_the_positions_they_are_given(adjacent: bool):
+    rotary, x = Rotary(4, 7.0, 3, adjacent), directions()
+    assert torch.equal(rotary(x, torch.arange(x.shape[-2])), rotary(x))
+    positions = torch.tensor([2, 0, 7, 1, 1])
+    expected = torch.stack(
+        [rotary(x[..., i, None, :].expand(*x.shape[:-2], 9, 4))[..., p, :] for i, p in enumerate(positions)], -2
+    )
+    assert torch.equal(rotary(x, positions), expected)
+    by_row = torch.stack([positions, positions.flip(0)])[:, None]
+    both = torch.stack([rotary(x[0], by_row[0, 0]), rotary(x[1], by_row[1, 0])])
+    assert torch.equal(rotary(x[:2], by_row), both)

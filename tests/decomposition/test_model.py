@@ -1,11 +1,13 @@
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.decomposition.model import Capture, DecomposedModel
+from lit_attr.decomposition.targets.layers import LayerNorm, RMSNorm
 from tests.toys import ARCHITECTURES, MODEL_OPTIONS, random_tokens, run_options, toy_model
 
 FORWARDS = ["causal_importance", "component_forward"]
@@ -154,3 +156,49 @@ def test_unembedding_is_a_transposed_view_of_the_tied_weight(model: DecomposedMo
     assert model.unembedding.shape == (model.d_model, model.vocab_size)
     assert model.unembedding.data_ptr() == model.target_model.wte.weight.data_ptr()
     assert torch.equal(model.unembedding, model.target_model.wte.weight.T)
+
+
+def test_forward_without_graph_gives_the_same_values(model: DecomposedModel):
+    tokens = random_tokens(2)
+    plain, graph = model.component_forward(tokens, graph=False), model.component_forward(tokens)
+    for field in fields(Capture):
+        found, expected = getattr(plain, field.name), getattr(graph, field.name)
+        pairs = [(found, expected)] if isinstance(found, Tensor) else [(found[key], expected[key]) for key in expected]
+        assert all(torch.equal(a, b) for a, b in pairs), field.name
+        assert all(a.grad_fn is None for a, _ in pairs), field.name
+    assert all(pre.grad_fn is not None for layer, pre in graph.pre.items())
+
+
+def test_stream_is_what_the_norms_read(model: DecomposedModel):
+    capture = model.component_forward(random_tokens(2))
+    norms = [name for name, module in model.target_model.named_modules() if isinstance(module, RMSNorm | LayerNorm)]
+    assert sorted(capture.stream) == sorted(norms)
+    for path, stream in capture.stream.items():
+        assert not stream.requires_grad
+        read = model.target_model.get_submodule(path)(stream)
+        readers = [layer for layer in model.paths if norm_of(model, layer) == path]
+        assert readers or path == "ln_f"
+        for layer in readers:
+            assert torch.equal(read @ model.components(layer).V, capture.pre[layer])
+    assert torch.equal(model.target_model.ln_f(capture.stream["ln_f"]), capture.residual)
+
+
+def norm_of(model: DecomposedModel, layer: str) -> str | None:
+    return next((s.norm.path for s in model.anatomy().sublayers if layer in s.readers), None)
+
+
+def test_inner_is_what_the_matrices_that_read_the_stream_give(model: DecomposedModel):
+    capture = model.component_forward(random_tokens(2))
+    assert set(capture.inner) == {layer for layer in model.paths if not layer.endswith((".o", ".down"))}
+    for layer, out in capture.inner.items():
+        assert not out.requires_grad
+        assert torch.equal(out, model.components(layer).write(capture.post[layer]))
+
+
+def test_inner_is_there_for_matrices_that_are_not_decomposed():
+    model = toy_model("LlamaSimple", module_info=[{"module_pattern": "h.*.attn.o_proj", "C": 3}])
+    capture = model.component_forward(random_tokens(2))
+    read = model.target_model.h[0].rms_1(capture.embed)
+    for matrix in "qkv":
+        expected = model.target_model.h[0].attn.get_submodule(f"{matrix}_proj")(read)
+        assert torch.equal(capture.inner[f"0.attn.{matrix}"], expected)

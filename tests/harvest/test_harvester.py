@@ -29,19 +29,24 @@ def expected(run, tokens, tmp_path):
     return harvest(AttributionHarvester(run), tokens, tmp_path / "expected")
 
 
-def test_float64_harvest_equals_brute_force(tmp_path):
+ENGINES = ["autograd", "closed_form"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_float64_harvest_equals_brute_force(tmp_path, engine):
     tokens = write_tokens(tmp_path / "t.npy", n_rows=3, seq_len=4)
     run = toy_run()
     expected = brute_force(run.model, random_tokens(3, 4))
-    harvester = AttributionHarvester.from_run(run)
+    harvester = AttributionHarvester.from_run(run, engine=engine)
     harvest(harvester, tokens, tmp_path, precision="64-true")
     for (name, found), (_, value) in zip(harvester.sums.totals.named(), expected.named(), strict=True):
         torch.testing.assert_close(found, value, rtol=1e-11, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_batch_size_invariance(run, tokens, tmp_path, expected, batch_size):
-    found = harvest(AttributionHarvester(run), tokens, tmp_path / "found", batch_size)
+def test_batch_size_invariance(run, tokens, tmp_path, expected, batch_size, engine):
+    found = harvest(AttributionHarvester(run, engine=engine), tokens, tmp_path / "found", batch_size)
     assert_same(found, expected)
 
 
@@ -60,11 +65,18 @@ def test_row_splitting_invariance(tokens, tmp_path, options, monkeypatch):
     assert_same(found, whole)
 
 
-def test_memory_limit_splits_batches_and_changes_nothing(run, tokens, tmp_path, expected):
-    harvester = AttributionHarvester(run, memory_gb=0.00015)
+@pytest.mark.parametrize(("engine", "memory_gb"), [("autograd", 0.00015), ("closed_form", 0.0001)])
+def test_memory_limit_splits_batches_and_changes_nothing(run, tokens, tmp_path, expected, engine, memory_gb):
+    harvester = AttributionHarvester(run, engine=engine, memory_gb=memory_gb)
     found = harvest(harvester, tokens, tmp_path / "found", batch_size=7)
-    assert harvester._rows_at_once == 3
+    assert 1 < harvester._rows_at_once < 7
     assert_same(found, expected)
+
+
+def test_memory_limit_without_room_for_a_workspace(run, tokens, tmp_path):
+    message = r"sequences of 8 tokens need a workspace .* \(and --model.memory_gb, which contains it\)"
+    with pytest.raises(ConfigurationError, match=message):
+        harvest(AttributionHarvester(run, memory_gb=2e-5), tokens, tmp_path, batch_size=1)
 
 
 def test_memory_limit_below_one_row(run, tokens, tmp_path):
@@ -167,6 +179,7 @@ def test_a_harvester_can_harvest_again(run, tokens, tmp_path, expected):
     ("options", "message"),
     [
         ({"targets_per_pass": 0}, "model.targets_per_pass must be at least 1, found 0"),
+        ({"workspace_mb": 0}, "model.workspace_mb must be at least 1, found 0"),
         ({"alive_batches": 0}, "model.alive_batches must be at least 1, found 0"),
         ({"alive_batches": 1, "harvest_db": "x"}, "both say which components are alive"),
     ],

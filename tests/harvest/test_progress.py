@@ -78,4 +78,4 @@ def test_the_logger_gets_rate_coverage_and_configuration(harvest, monkeypatch):
     assert [m["coverage"] for _, m in logger.metrics] == pytest.approx([1 / 3, 2 / 3, 1, 1])
     assert all(m["tokens_per_second"] > 0 for _, m in logger.metrics)
     assert logger.hparams["batch_size"] == 2
-    assert logger.hparams["engine"] == "autograd"
+    assert logger.hparams["engine"] == "auto"

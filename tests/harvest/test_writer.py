@@ -35,14 +35,18 @@ def test_place_and_provenance(run, tokens, tmp_path):
     assert provenance["run_reference"] == str(run)
     assert provenance["weights_digest"] == harvester.loaded_run.weights_digest
     assert provenance["data_fingerprint"] == TokenDataModule(tokens).fingerprint()
-    assert (provenance["engine"], provenance["precision"], provenance["n_tokens"]) == ("autograd", "32-true", 24)
+    assert (provenance["engine"], provenance["precision"], provenance["n_tokens"]) == ("auto", "32-true", 24)
+    assert provenance["engine_blocks"] == harvester.choice.blocks
     assert provenance["configuration"]["model"]["ci_threshold"] == 0.25
     assert provenance["configuration"]["data"] == {
         "tokens": str(tokens),
         "batch_size": 2,
         "n_batches": "whole_dataset",
         "dataset": None,
+        "rank": 0,
+        "world_size": 1,
     }
+    assert provenance["coverage"] == {"n_batches": 2, "batches": [[0, 1, 1]], "complete": True}
     assert provenance["configuration"]["writer"] == {"out_dir": str(tmp_path / "results")}
     assert set(provenance["n_alive"]) == set(stored.ci_sum)
 
@@ -67,14 +71,20 @@ def test_unwritable_root_is_found_before_the_first_batch(run, tokens, tmp_path, 
 
 
 def test_failed_write_leaves_no_result(run, tokens, tmp_path, monkeypatch):
+    fsync = os.fsync
+
     def full_disk(descriptor):
-        raise OSError(28, "No space left on device")
+        if "/.dataset_attributions.pt." in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(StorageError, match=r"cannot write .*dataset_attributions\.pt: .*No space left on device"):
         harvest(AttributionHarvester(run), tokens, tmp_path)
     monkeypatch.undo()
     assert AttributionRepo.open("s-toytoy00", tmp_path) is None
+    assert harvest(AttributionHarvester(run), tokens, tmp_path).n_tokens_processed == 24
+    assert len(list((tmp_path / "dataset_attributions" / "s-toytoy00").iterdir())) == 1
 
 
 def test_other_modules_are_refused(tmp_path):

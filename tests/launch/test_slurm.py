@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,10 @@ def test_a_requeued_worker_alone_starts_again_and_the_merge_waits_for_it(slurm, 
     ids = submit(plan(repository, tmp_path / "out", n_gpus=3))
     slurm.wait(f"{ids[0]}_0", "COMPLETED")
     slurm.wait(f"{ids[0]}_2", "COMPLETED")
+    slurm.wait(f"{ids[0]}_1", "RUNNING")
+    deadline = time.monotonic() + 30
+    while len(read_records(records)) < 3 and time.monotonic() < deadline:  # it listens to signals by then
+        time.sleep(0.05)
     slurm.scancel("--signal=USR1", f"{ids[0]}_1")
     slurm.wait(ids[0], "COMPLETED")
     slurm.wait(ids[1], "COMPLETED")

@@ -83,3 +83,13 @@ def test_fully_decomposed_model_has_an_address_for_every_matrix(architecture: st
         for block in (0, 1)
     }
     assert toy_model(architecture).paths == expected
+
+
+@pytest.mark.parametrize("architecture", PATH_TABLES)
+def test_path_is_the_inverse_of_address(architecture: str):
+    table = path_table(architecture)
+    paths = [table.embed, table.output]
+    paths += [path.replace("{block}", str(block)) for path in table.blocks.values() for block in (0, 7, 12)]
+    addresses = [table.address(path) for path in paths]
+    assert len(set(addresses)) == len(paths)
+    assert [table.path(address) for address in addresses] == paths

@@ -16,10 +16,10 @@ from tests.attribution.closed_form.examples import (
     closed_form_engine,
     closed_form_sums,
     densities,
-    models,
     random_alive,
     random_ci,
     token_batches,
+    toys,
     unit_size,
 )
 from tests.attribution.test_autograd import TOKENS, VARIANTS
@@ -30,14 +30,15 @@ DECOMPOSED = ["plain", "gated", "layer norm", "adjacent pairs, biases"]
 
 @settings(max_examples=60, deadline=None)
 @given(
-    model=models(torch.float64),
+    toy=toys(),
     tokens=token_batches,
     density=densities,
     share_alive=st.sampled_from([1.0, 0.6, 0.0]),
     n_dead_layers=st.integers(0, 2),
     seed=st.integers(0, 1000),
 )
-def test_equals_autograd(model, tokens, density, share_alive, n_dead_layers, seed):
+def test_equals_autograd(toy, tokens, density, share_alive, n_dead_layers, seed):
+    model = toy_model(**toy)
     ci = random_ci(model, tokens, density, seed)
     layers = list(model.paths)
     dead = [layers[(seed + i) % len(layers)] for i in range(n_dead_layers)]
@@ -45,12 +46,12 @@ def test_equals_autograd(model, tokens, density, share_alive, n_dead_layers, see
     assert_close(found, expected, 1e-10)
 
 
-@pytest.mark.parametrize("density", [0.02, 0.2, 1.0])
+@pytest.mark.parametrize("density", [0.1, 0.3, 1.0])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_equals_autograd_in_float32(architecture, density):
     options = architecture_options(4, 2, 8, 48, 2, architecture, attn_bias=True, mlp_bias=True)
     modules = [{"module_pattern": f"h.*.{name}.*_*", "C": 20} for name in ("attn", "mlp")]
-    model = unit_size(toy_model(architecture, torch.float32, 3, options, module_info=modules))
+    model = unit_size(toy_model(architecture, torch.float32, 2, options, module_info=modules))
     tokens = random_tokens(3, 40, vocab=VOCAB)
     found, expected = both_engines(model, tokens, random_ci(model, tokens, density))
     assert found.logit_sq.dtype == torch.float32
@@ -116,7 +117,7 @@ def test_streams_without_any_variance():
     model.target_model.wpe.weight.zero_()
     found, expected = both_engines(model, tokens, random_ci(model, tokens, 0.5))
     assert expected.embed["0.attn.v"].abs().max() < 1e-9
-    assert_close(found, expected, 1e-10)
+    assert_close(found, expected, 1e-10, smallest=1.0)
 
 
 def test_sequences_of_one_token():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_attr.attribution.closed_form import heads, weights, workspace
+from lit_attr.attribution.closed_form import engine, heads, rows, weights, workspace
 from lit_attr.storage.sums import Sums
 from tests.attribution.closed_form.examples import (
     MB,
@@ -15,6 +15,10 @@ from tests.attribution.test_autograd import all_alive
 from tests.toys import ARCHITECTURES, VOCAB, random_tokens, toy_model
 
 TOKENS = random_tokens(5, 8, vocab=7)
+
+
+def one_block(architecture):
+    return toy_model(architecture, model_options={"n_layer": 1})
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -34,8 +38,8 @@ def whole(model, ci):
 
 def test_batch_size_and_order(model, ci, whole):
     parts = None
-    for rows in ([4], [1, 0], [3, 2]):
-        parts = closed_form_sums(model, TOKENS[rows], {layer: c[rows] for layer, c in ci.items()}, into=parts)
+    for some in ([4], [1, 0], [3, 2]):
+        parts = closed_form_sums(model, TOKENS[some], {layer: c[some] for layer, c in ci.items()}, into=parts)
     assert_close(parts, whole, 1e-11)
 
 
@@ -45,32 +49,37 @@ def test_blocks_of_positions(model, ci, whole, n_positions, monkeypatch):
     assert_close(closed_form_sums(model, TOKENS, ci), whole, 1e-11)
 
 
-@pytest.mark.parametrize("piece", [1, 2000])
-@pytest.mark.parametrize("times_smallest", [1, 1.5, 3])
-def test_workspace(model, ci, whole, times_smallest, piece, monkeypatch):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("density", "times_smallest", "piece"), [(0.1, 1, 1), (0.5, 1.5, 2000), (1.0, 3, 1 << 20)])
+def test_workspace(architecture, density, times_smallest, piece, monkeypatch):
     """Sequences one by one or some together, targets and pairs in pieces of all sizes."""
+    model, tokens = one_block(architecture), random_tokens(3, 7)
+    ci = random_ci(model, tokens, density)
+    whole = closed_form_sums(model, tokens, ci)
     monkeypatch.setattr(workspace, "_CPU_PIECE", piece)
     monkeypatch.setattr(heads, "_SHORTEST_BLOCK", 3)
-    nbytes = int(times_smallest * smallest_workspace(model, TOKENS, ci))
-    assert_close(closed_form_sums(model, TOKENS, ci, workspace_bytes=nbytes), whole, 1e-11)
+    nbytes = int(times_smallest * smallest_workspace(model, tokens, ci))
+    assert_close(closed_form_sums(model, tokens, ci, workspace_bytes=nbytes), whole, 1e-11)
 
 
 @pytest.mark.parametrize("alive", ["all", "some"])
-def test_smallest_workspace_takes_one_sequence_and_one_target(model, alive, monkeypatch):
-    ci = random_ci(model, TOKENS, 0.5)
+def test_smallest_workspace_takes_one_sequence_and_one_target(alive, monkeypatch):
+    model, tokens = one_block("LlamaSimpleMLP"), random_tokens(3, 7)
+    ci = random_ci(model, tokens, 0.1)
     masks = {layer: torch.arange(n) % 2 == 0 for layer, n in model.n_components.items()} if alive == "some" else None
     taken = []
+
+    def watched(n_items, at_most):
+        taken.append((n_items, at_most))
+        return evenly(n_items, at_most)
+
     evenly = workspace.evenly
-    monkeypatch.setattr(
-        "lit_attr.attribution.closed_form.engine.evenly", lambda n, m: taken.append((n, m)) or evenly(n, m)
-    )
-    monkeypatch.setattr(
-        "lit_attr.attribution.closed_form.rows.evenly", lambda n, m: taken.append((n, m)) or evenly(n, m)
-    )
-    small = closed_form_sums(model, TOKENS, ci, masks, smallest_workspace(model, TOKENS, ci))
-    assert taken[0][0] == len(TOKENS)
+    for module in (engine, rows):
+        monkeypatch.setattr(module, "evenly", watched)
+    small = closed_form_sums(model, tokens, ci, masks, smallest_workspace(model, tokens, ci))
+    assert taken[0][0] == len(tokens)
     assert {at_most for _, at_most in taken} == {1}
-    assert_close(small, closed_form_sums(model, TOKENS, ci, masks), 1e-11)
+    assert_close(small, closed_form_sums(model, tokens, ci, masks), 1e-11)
 
 
 @pytest.mark.parametrize(("limit", "representation"), [(-1.0, weights.DenseWeights), (2.0, weights.SparseWeights)])
@@ -99,7 +108,7 @@ def test_sums_are_added_to_in_place(model, ci, whole):
 def test_sums_are_linear_in_causal_importances(model, whole, ci):
     half = closed_form_sums(model, TOKENS, {layer: c / 2 for layer, c in ci.items()})
     for (name, mine), (_, theirs) in zip(half.named(), whole.named(), strict=True):
-        expected = theirs if "embed->" in name else theirs / 2
+        expected = theirs if "embed->" in name or not theirs.is_floating_point() else theirs / 2
         torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-12, msg=name)
 
 
@@ -109,8 +118,8 @@ def test_captures_are_left_as_they_were(model, ci):
     for tensors in (capture.pre, capture.post, capture.stream, capture.inner, ci):
         kept += tensors.values()
     before = [(tensor._version, tensor.clone()) for tensor in kept]
-    engine = closed_form_engine(model)
-    engine.add_(Sums.zeros(engine.topology, torch.float64), capture, ci)
+    of_all = closed_form_engine(model)
+    of_all.add_(Sums.zeros(of_all.topology, torch.float64), capture, ci)
     assert all(t._version == version and t.equal(value) for t, (version, value) in zip(kept, before, strict=True))
 
 
@@ -152,14 +161,13 @@ def test_tokens_that_do_not_occur_get_nothing(model):
 
 
 def test_only_the_given_edges_are_computed(model):
-    engine = closed_form_engine(model)
-    kept = {"0.attn.o": engine.edges["0.attn.o"][:1]}
-    engine.edges = kept
-    sums = Sums.zeros(engine.topology, torch.float64)
-    engine.add_(sums, model.component_forward(TOKENS, graph=False), random_ci(model, TOKENS, 0.5))
-    target = kept["0.attn.o"][0].target
+    of_all = closed_form_engine(model)
+    edge = of_all.edges["0.attn.o"][0]
+    of_all.edges = {"0.attn.o": [edge]}
+    sums = Sums.zeros(of_all.topology, torch.float64)
+    of_all.add_(sums, model.component_forward(TOKENS, graph=False), random_ci(model, TOKENS, 0.5))
     filled = {name for name, tensor in sums.named() if tensor.any()}
-    assert filled == {f"attr/0.attn.o->{target}", f"attr_abs/0.attn.o->{target}"}
+    assert filled == {f"{metric}/0.attn.o->{edge.target}" for metric in ("attr", "attr_abs")}
 
 
 def test_all_dead_is_nothing_but_the_output(model):

@@ -1,0 +1,153 @@
+"""What random SIGKILLs do to harvests: nothing that their results show.
+
+    python benchmarks/kills.py --kills 1000
+
+Tiny harvests that commit after every batch, by 1 to 4 independent workers at a time. Workers are killed at random
+times; the next have another number more often than not, and some begin while earlier ones are still alive. Every batch
+holds one token id of its own, so that a lost or doubled batch shows in the token counts. Prints JSON.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.workers import Work, start
+from lit_attr.errors import StorageError
+from lit_attr.storage.merge import merge_harvest
+from lit_attr.storage.status import status
+from lit_attr.storage.storage import DatasetAttributionStorage
+from tests.toys import BLOCK, write_run
+
+_N_BATCHES = 40
+_ROWS = 2
+_SUBRUN = "da-kills"
+# Longer than most workers take, so that some end by themselves.
+_LONGEST = 1.0
+_TOLERANCE = 1e-6
+# How a worker ends that others have replaced.
+_REPLACED = ("has taken over", "was changed by another process")
+
+
+class Kills:
+    """Harvests under fire.
+
+    Args:
+        folder: For everything.
+        seed: Of what is random.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.random = random.Random(seed)
+        self.counts: Counter[str] = Counter(kills=0, lost=0, doubled=0, unequal=0, restarts=0, replaced=0, harvests=0)
+        self.mistakes: list[str] = []
+        self.run = write_run(folder / "run", model_options={"vocab_size": _N_BATCHES})
+        self.tokens = folder / "tokens.npy"
+        rows = np.arange(_N_BATCHES, dtype=np.uint16).repeat(_ROWS)
+        np.save(self.tokens, rows[:, None].repeat(BLOCK, axis=1))
+        self.expected = self._undisturbed()
+
+    def harvest(self, enough: int) -> None:
+        """One harvest, with kills until there are enough of them, to its end."""
+        name = f"harvest_{self.counts['harvests']}"
+        folder = self.folder / name / "dataset_attributions" / "run" / _SUBRUN
+        alive: list[ForkServerProcess] = []
+        while not _complete(folder):
+            n_workers = self.random.randint(1, 4)
+            if self.random.random() < 0.7:  # otherwise those of before go on meanwhile
+                self._wait(alive)
+            started = {self._start(name, rank, n_workers): self._deadline(enough) for rank in range(n_workers)}
+            self.counts["restarts"] += 1
+            for worker, deadline in sorted(started.items(), key=lambda item: item[1]):
+                worker.join(deadline - time.monotonic() if deadline < float("inf") else None)
+                if worker.exitcode is None and self.random.random() < 0.8:
+                    worker.kill()
+                    worker.join()
+                    self.counts["kills"] += worker.exitcode == -9
+                alive.append(worker)
+        self._wait(alive)
+        self._check(DatasetAttributionStorage.load(merge_harvest(folder)))
+        self.counts["harvests"] += 1
+        self._read_log(name)
+
+    def _deadline(self, enough: int) -> float:
+        if self.counts["kills"] >= enough:
+            return float("inf")
+        return time.monotonic() + self.random.uniform(0, _LONGEST)
+
+    def _start(self, name: str, rank: int, n_workers: int) -> ForkServerProcess:
+        writer = {"out_dir": self.folder / name, "subrun_id": _SUBRUN, "commit_batches": 1}
+        data = {"rank": rank, "world_size": n_workers, "batch_size": _ROWS}
+        return start(Work(self.run, self.tokens, self.folder / f"{name}.log", data, writer))
+
+    def _undisturbed(self) -> DatasetAttributionStorage:
+        worker = self._start("undisturbed", 0, 1)
+        worker.join()
+        folder = self.folder / "undisturbed" / "dataset_attributions" / "run" / _SUBRUN
+        return DatasetAttributionStorage.load(folder / "dataset_attributions.pt")
+
+    def _wait(self, workers: list[ForkServerProcess]) -> None:
+        while workers:
+            workers.pop().join()
+
+    def _check(self, found: DatasetAttributionStorage) -> None:
+        """Each token id belongs to one batch."""
+        per_batch = _ROWS * BLOCK
+        self.counts["lost"] += int((found.embed_token_count < per_batch).sum())
+        self.counts["doubled"] += int((found.embed_token_count > per_batch).sum())
+        self.counts["lost"] += found.n_tokens_processed < _N_BATCHES * per_batch
+        self.counts["doubled"] += found.n_tokens_processed > _N_BATCHES * per_batch
+        expected = dict(self.expected.named_sums())
+        self.counts["unequal"] += any(
+            float((tensor - expected[name]).abs().max()) > _TOLERANCE * float(expected[name].abs().max())
+            for name, tensor in found.named_sums()
+        )
+
+    def _read_log(self, name: str) -> None:
+        """Count the workers that were replaced, and keep all other mistakes."""
+        lines = (self.folder / f"{name}.log").read_text().splitlines()
+        for line in lines:
+            if line.startswith("lit-attr: error:") and any(words in line for words in _REPLACED):
+                self.counts["replaced"] += 1
+            elif "error:" in line.lower() or line.startswith("Traceback"):
+                self.mistakes.append(line)
+
+
+def _complete(folder: Path) -> bool:
+    try:
+        state = status(folder)
+    except StorageError:  # not begun, or changing right now
+        return False
+    return state.n_done == state.n_batches
+
+
+def measure(kills: int, seed: int) -> dict[str, Any]:
+    """Kill so many workers.
+
+    Returns:
+        What was counted, in plain types.
+    """
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        under_fire = Kills(Path(folder), seed)
+        while under_fire.counts["kills"] < kills:
+            under_fire.harvest(kills)
+    return {**under_fire.counts, "mistakes": under_fire.mistakes, "seconds": round(time.monotonic() - begin, 1)}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    print(json.dumps(measure(given.kills, given.seed), indent=1))

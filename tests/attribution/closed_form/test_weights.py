@@ -1,0 +1,76 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_attr.attribution.closed_form.weights import DenseWeights, SparseWeights, cheaper, pairs_of
+from lit_attr.attribution.closed_form.workspace import Workspace
+
+CPU = torch.device("cpu")
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def randn(*shape):
+    return torch.randn(shape, generator=GENERATOR, dtype=torch.float64)
+
+
+def sparse_matrix(n_positions, n_sources, density):
+    return randn(n_positions, n_sources) * (torch.rand(n_positions, n_sources, generator=GENERATOR) < density)
+
+
+matrices = st.builds(sparse_matrix, st.integers(1, 9), st.integers(1, 7), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+
+
+def dense(pairs, n_positions):
+    matrix = torch.zeros(n_positions, pairs.n_sources, dtype=torch.float64)
+    matrix[pairs.position, pairs.source] = pairs.weight
+    return matrix
+
+
+def same(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+
+
+@settings(max_examples=40, deadline=None)
+@given(matrix=matrices)
+def test_pairs_are_the_non_zero_entries_source_by_source(matrix):
+    pairs = pairs_of(matrix)
+    assert dense(pairs, len(matrix)).equal(matrix)
+    assert len(pairs.weight) == int(matrix.count_nonzero())
+    order = list(zip(pairs.source.tolist(), pairs.position.tolist(), strict=True))
+    assert order == sorted(order)
+    assert pairs.n_sources == DenseWeights(matrix).n_sources == matrix.shape[1]
+    assert pairs.offsets.diff().tolist() == matrix.count_nonzero(0).tolist()
+    assert int(pairs.offsets[0]) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrix=matrices, limit=st.sampled_from([1, 200, 1 << 30]))
+@pytest.mark.parametrize("representation", [pairs_of, DenseWeights])
+def test_operations_are_those_of_the_matrix(representation, matrix, limit):
+    weights = representation(matrix)
+    n_positions, n_sources = matrix.shape
+    factor, values = randn(n_positions), randn(n_positions, 4)
+    left, right = randn(n_positions, 5), randn(n_sources, 5)
+    same(weights.by_source(), matrix.sum(0))
+    same(weights.total(values), matrix.T @ values)
+    same(weights.scaled(factor).by_source(), factor @ matrix)
+    along = weights.along(left, right, Workspace(limit, CPU))
+    same(along.total(values), (matrix * (left @ right.T)).T @ values)
+    assert isinstance(along, type(weights))
+
+
+@pytest.mark.parametrize(("density", "expected"), [(0.0, SparseWeights), (0.01, SparseWeights), (1.0, DenseWeights)])
+def test_dense_where_few_entries_are_zero(density, expected):
+    matrix = sparse_matrix(40, 30, density)
+    pairs = pairs_of(matrix)
+    chosen = cheaper(matrix, pairs)
+    assert isinstance(chosen, expected)
+    assert chosen is pairs or chosen.matrix is matrix
+
+
+def test_memory_of_pairs_follows_their_number():
+    pairs = pairs_of(sparse_matrix(1000, 100, 0.01))
+    n = len(pairs.weight)
+    assert {t.numel() for t in (pairs.weight, pairs.position, pairs.source)} == {n}
+    assert n < 2000

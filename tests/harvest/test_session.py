@@ -1,0 +1,185 @@
+"""Which harvest a command continues, and which it refuses to."""
+
+import logging
+import sqlite3
+
+import numpy as np
+import pytest
+
+from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.harvest.session import Settings, open_harvest
+from lit_attr.storage.plan import Plan
+from lit_attr.storage.repo import MERGED_FILE
+from tests.harvest.runs import small_run, stop, work
+from tests.toys import write_run, write_tokens
+
+SETTINGS = Settings("s-toytoy00", "weights", "32-true", {"ci_threshold": 0.0})
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    return write_tokens(tmp_path / "tokens.npy", n_rows=8)
+
+
+@pytest.fixture
+def find(tokens, tmp_path):
+    """The folder in which a command would work."""
+
+    def find(subrun_id=None, world_size=1, settings=SETTINGS, **data):
+        found = TokenDataModule(**{"tokens": tokens, "batch_size": 2, **data})
+        return open_harvest(settings, found, world_size, tmp_path / "out", subrun_id).folder
+
+    return find
+
+
+def finish(folder):
+    (folder / MERGED_FILE).touch()
+
+
+def database(path, density):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE components (component_key TEXT PRIMARY KEY, firing_density REAL)")
+        connection.execute("CREATE TABLE config (key TEXT, value TEXT)")
+        connection.execute("INSERT INTO components VALUES ('h.0.mlp.c_fc:2', ?)", [density])
+    connection.close()
+    return path
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("entry", "change"),
+    [
+        ("batch_size: the stored harvest has 2, this one 4", {"data": {"batch_size": 4}}),
+        ("data_fingerprint: ", {"tokens": "other.npy"}),
+        ("seq_len: the stored harvest has 8, this one 5", {"tokens": "short.npy"}),
+        ("weights_digest: ", {"run": "other"}),
+        ("ci_threshold: the stored harvest has 0.0, this one 0.25", {"model": {"ci_threshold": 0.25}}),
+        ("alive_batches: the stored harvest has None, this one 2", {"model": {"alive_batches": 2}}),
+        ("harvest_db: the stored harvest has None, this one '", {"model": {"harvest_db": "harvest.db"}}),
+        ("n_batches: the stored harvest has 4, this one 3", {"data": {"n_batches": 3}}),
+    ],
+)
+def test_other_settings(tmp_path, tokens, entry, change, named, caplog):
+    """Refused for a harvest that is named; else the beginning of another harvest."""
+    caplog.set_level(logging.INFO)
+    run = small_run(tmp_path / "spd-s-toytoy00")
+    write_tokens(tmp_path / "other.npy", 8, seed=1)
+    write_tokens(tmp_path / "short.npy", 8, seq_len=5)
+    database(tmp_path / "harvest.db", 0.5)
+    folder = stop(1, run, tokens, tmp_path / "out")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    caplog.clear()
+    change = dict(change)
+    if change.pop("run", None):
+        small_run(run, seed=1)
+    model = change.get("model", {})
+    if "harvest_db" in model:
+        change = {"model": {"harvest_db": tmp_path / "harvest.db"}}
+    tokens = tmp_path / change.pop("tokens", tokens)
+    if named:
+        with pytest.raises(ConfigurationError) as refused:
+            work(run, tokens, tmp_path / "out", subrun_id=folder.name, **change)
+        said = str(refused.value)
+        assert said.startswith(f"cannot continue {folder}: ")
+    else:
+        assert work(run, tokens, tmp_path / "out", **change).folder != folder
+        said = caplog.text
+        assert f"not continuing the unfinished {folder}: " in said
+    assert entry in said
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_another_harvest_db(tmp_path, tokens):
+    run = small_run(tmp_path / "spd-s-toytoy00")
+    folder = stop(1, run, tokens, tmp_path / "out", model={"harvest_db": database(tmp_path / "a.db", 0.5)})
+    for path, same in (("b.db", False), ("a.db", True)):
+        if not same:
+            database(tmp_path / path, 0.6)
+            with pytest.raises(ConfigurationError, match="harvest_db: the stored harvest has"):
+                work(run, tokens, tmp_path / "out", subrun_id=folder.name, model={"harvest_db": tmp_path / path})
+        else:
+            moved = (tmp_path / path).rename(tmp_path / "moved.db")  # its content counts, not its place
+            assert work(run, tokens, tmp_path / "out", model={"harvest_db": moved}).folder == folder
+
+
+def test_another_precision(find):
+    folder = find("da-one")
+    other = Settings("s-toytoy00", "weights", "bf16-mixed", SETTINGS.targets)
+    with pytest.raises(ConfigurationError, match="precision: the stored harvest has '32-true', this one 'bf16-mixed'"):
+        find("da-one", settings=other)
+    assert find(settings=other) != folder
+
+
+def test_fewer_batches_of_a_dataset_are_named_too(monkeypatch, tmp_path):
+    """Its fingerprint is of the harvested rows alone, and differs as well."""
+    run = write_run(tmp_path / "spd-s-toytoy00")
+    rows = np.load(write_tokens(tmp_path / "t.npy", 8))
+    monkeypatch.setattr(TokenDataModule, "setup", lambda data, *_: vars(data).update(_rows=rows))
+    monkeypatch.setattr(TokenDataModule, "spec", object())
+
+    def find(n_batches):
+        data = TokenDataModule(run=run, batch_size=2, n_batches=n_batches)
+        return open_harvest(SETTINGS, data, 1, tmp_path, "da-one")
+
+    assert find(2).n_batches == 2
+    assert find(4).n_batches == 4
+    with pytest.raises(ConfigurationError, match="n_batches: the stored harvest has 4, this one 1"):
+        find(1)
+
+
+def test_the_newest_unfinished_one(find):
+    finish(find())
+    first = find()
+    assert find() == first
+    other = find(batch_size=4)
+    assert find() == first
+    second = find("da-99991231_000000")
+    assert find() == second
+    finish(second)
+    assert find() == first
+    assert find(batch_size=4) == other
+
+
+def test_fewer_batches_than_an_unfinished_extension(find):
+    folder = find(n_batches=2)
+    assert find(n_batches=3) == folder
+    other = find(n_batches=2)
+    assert other != folder
+    finish(other)
+    assert find(n_batches=3) == folder
+
+
+def test_a_job_that_is_started_again_finds_its_own(find, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    mine = find()
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    other = find("da-99991231_000000")
+    assert Plan.load(mine).job == "7"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert find() == other
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert find() == mine
+    finish(mine)
+    assert find() == mine, "a job whose node failed just after the result was written"
+    assert find(batch_size=4) not in (mine, other), "a job script with two harvests"
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    finish(other)
+    assert find() not in (mine, other)
+
+
+def test_tasks_of_an_array_are_jobs_of_their_own(find, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    for task, job in (("1", "9"), ("2", "7")):  # the last task has the array's own id
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        assert Plan.load(find(f"da-{task}")).job == f"7_{task}"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for task in ("1", "2"):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        assert find().name == f"da-{task}"
+
+
+def test_ids(find):
+    with pytest.raises(StorageError, match=r"'\.\./x' is no harvest's id"):
+        find("../x")
