@@ -23,7 +23,8 @@ class StopSignals:
     """Notes that the process was told to stop; the work goes on to a place where it can.
 
     Attributes:
-        received: The last signal; None before the first.
+        received: The first signal; None before it. SLURM announces a time limit with one signal and enforces it with
+            another, which must not be taken for a cancellation.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,8 @@ class StopSignals:
         self._before.clear()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
+        if self.received is None:
+            self.received = signal.Signals(number)
 
 
 def agree(wish: int, group: distributed.ProcessGroup | None) -> int:

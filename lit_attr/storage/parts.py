@@ -107,7 +107,7 @@ def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
         topology: Decides which sums there must be.
 
     Raises:
-        StorageError: If the file is missing, damaged, or of another topology.
+        StorageError: If the file is missing, damaged, of another topology, or miscounts its tokens.
     """
     expected = dict(Sums.zeros(topology, torch.float64, "meta").named())
     with reading(path) as file:
@@ -118,7 +118,13 @@ def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
             k: (v.shape, v.dtype) for k, v in expected.items()
         }:
             raise StorageError(f"{path}: its sums are not those of this harvest's model")
-        return Sums.from_named(topology, mapped(file, found)), _ledger(content, path)
+        sums, ledger = Sums.from_named(topology, mapped(file, found)), _ledger(content, path)
+    counted = int(sums.n_tokens), int(sums.token_count.sum())
+    if counted != (ledger.n_tokens, ledger.n_tokens):
+        raise StorageError(
+            f"{path}: its ledger has {ledger.n_tokens} tokens, its sums {counted[0]}, and one by one {counted[1]}"
+        )
+    return sums, ledger
 
 
 def _content(file: BinaryIO, path: Path) -> dict[str, Any]:

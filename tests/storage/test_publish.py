@@ -29,7 +29,7 @@ class Part:
 
     @staticmethod
     def write(path, batch):
-        write_part(path, sums_of([batch]), Ledger("plan", 1, 0, 1, [[batch, batch, 1]]))
+        write_part(path, sums_of([batch]), Ledger("plan", 1, 0, 1, [[batch, batch, 1]], 2**batch))
 
     @staticmethod
     def read(path):

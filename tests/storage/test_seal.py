@@ -13,7 +13,7 @@ from tests.storage.harvests import frame, sums_of
 
 
 def write_small_part(path):
-    write_part(path, sums_of([1]), Ledger("plan", 1, 0, 1, [[1, 1, 1]]))
+    write_part(path, sums_of([1]), Ledger("plan", 1, 0, 1, [[1, 1, 1]], 2))
 
 
 def write_small_frame(path):
@@ -81,14 +81,33 @@ def test_missing_and_unreadable_files(tmp_path, monkeypatch):
 
 
 def test_part_comes_back(tmp_path):
+    right = counted(random_sums(3), 99)
     ledger = Ledger("plan", 3, 1, 4, [[1, 9, 4]], 99, 1.5, 2.5, 7)
-    write_part(tmp_path / "a.pt", random_sums(3), ledger)
+    write_part(tmp_path / "a.pt", right, ledger)
     sums, found = read_part(tmp_path / "a.pt", TOPOLOGY)
     assert found == read_ledger(tmp_path / "a.pt") == ledger
     assert found.ids.tolist() == [1, 5, 9]
-    for (name, tensor), (_, right) in zip(sums.named(), random_sums(3).named(), strict=True):
-        assert torch.equal(tensor, right), name
-        assert tensor.dtype == right.dtype
+    for (name, tensor), (_, expected) in zip(sums.named(), right.named(), strict=True):
+        assert torch.equal(tensor, expected), name
+        assert tensor.dtype == expected.dtype
+
+
+def counted(sums, n_tokens):
+    """The same sums, of so many tokens, all of them token 0."""
+    sums.n_tokens.fill_(n_tokens)
+    sums.token_count.zero_()[0] = n_tokens
+    return sums
+
+
+@pytest.mark.parametrize(("in_ledger", "in_sums", "one_by_one"), [(8, 9, 9), (9, 8, 9), (9, 9, 8)])
+def test_part_that_miscounts_its_tokens(tmp_path, in_ledger, in_sums, one_by_one):
+    sums = counted(random_sums(3), one_by_one)
+    sums.n_tokens.fill_(in_sums)
+    write_part(tmp_path / "a.pt", sums, Ledger("plan", 1, 0, 1, [[0, 0, 1]], in_ledger))
+    with pytest.raises(
+        StorageError, match=f"ledger has {in_ledger} tokens, its sums {in_sums}, and one by one {one_by_one}"
+    ):
+        read_part(tmp_path / "a.pt", TOPOLOGY)
 
 
 def test_part_stays_whole_while_its_worker_publishes_another(tmp_path, monkeypatch):
@@ -99,7 +118,7 @@ def test_part_stays_whole_while_its_worker_publishes_another(tmp_path, monkeypat
     write_small_part(path)
 
     def replaced_meanwhile(file):
-        write_part(path, sums_of([2, 3]), Ledger("plan", 1, 0, 1, [[2, 3, 1]]))
+        write_part(path, sums_of([2, 3]), Ledger("plan", 1, 0, 1, [[2, 3, 1]], 12))
         return real(file)
 
     monkeypatch.setattr(parts, "layout", replaced_meanwhile)

@@ -50,7 +50,9 @@ def test_blocks_of_positions(model, ci, whole, n_positions, monkeypatch):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("density", "times_smallest", "piece"), [(0.1, 1, 1), (0.5, 1.5, 2000), (1.0, 3, 1 << 20)])
+@pytest.mark.parametrize(
+    ("density", "times_smallest", "piece"), [(0.1, 1, 1), (0.5, 1.5, 2000), (1.0, 3, 1 << 20), (0.1, 1000, 1)]
+)
 def test_workspace(architecture, density, times_smallest, piece, monkeypatch):
     """Sequences one by one or some together, targets and pairs in pieces of all sizes."""
     model, tokens = one_block(architecture), random_tokens(3, 7)
