@@ -1,6 +1,6 @@
 """What lies on the direct paths between decomposed matrices: norms, attention, and MLPs, by canonical address."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
@@ -102,7 +102,11 @@ class Anatomy:
         """All of them."""
         return (*(sublayer.norm for sublayer in self.sublayers), self.final_norm)
 
-    @property
-    def inner_layers(self) -> tuple[str, ...]:
-        """Layers that read the residual stream and do not write to it: their outputs stay inside a sublayer."""
-        return tuple(layer for sublayer in self.sublayers for layer in sublayer.readers)
+    def inner_layers(self, decomposed: Collection[str]) -> list[str]:
+        """The matrices whose outputs stay inside sublayers that decomposed matrices begin.
+
+        Args:
+            decomposed: Layers.
+        """
+        begun = (s for s in self.sublayers if any(layer in decomposed for layer in s.readers))
+        return [layer for sublayer in begun for layer in sublayer.readers]

@@ -34,7 +34,8 @@ class Capture:
         residual: What the unembedding reads, that is, behind the final norm.
         logits: Of the next token.
         stream: Path of each norm to the residual stream that it reads; without a graph.
-        inner: Layer of each matrix that reads the residual stream to its output, decomposed or not; without a graph.
+        inner: Layer to output, of the matrices that read the residual stream in sublayers where one of them is
+            decomposed; without a graph.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -186,7 +187,7 @@ class DecomposedModel(nn.Module):
         for norm in anatomy.norms:
             module = self.target_model.get_submodule(norm.path)
             handles.append(module.register_forward_pre_hook(partial(record_input, stream, norm.path)))
-        for layer in anatomy.inner_layers:
+        for layer in anatomy.inner_layers(self.paths):
             handles.append(self._module(layer).register_forward_hook(partial(record_output, layer)))
         replacements = {
             self._module(layer): partial(replacement, layer, self.components(layer)) for layer in self.paths

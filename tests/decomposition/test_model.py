@@ -195,10 +195,11 @@ def test_inner_is_what_the_matrices_that_read_the_stream_give(model: DecomposedM
         assert torch.equal(out, model.components(layer).write(capture.post[layer]))
 
 
-def test_inner_is_there_for_matrices_that_are_not_decomposed():
-    model = toy_model("LlamaSimple", module_info=[{"module_pattern": "h.*.attn.o_proj", "C": 3}])
+def test_inner_is_there_for_matrices_beside_decomposed_ones():
+    model = toy_model("LlamaSimple", module_info=[{"module_pattern": "h.0.attn.q_proj", "C": 3}])
     capture = model.component_forward(random_tokens(2))
+    assert set(capture.inner) == {"0.attn.q", "0.attn.k", "0.attn.v"}
     read = model.target_model.h[0].rms_1(capture.embed)
-    for matrix in "qkv":
+    for matrix in "kv":
         expected = model.target_model.h[0].attn.get_submodule(f"{matrix}_proj")(read)
         assert torch.equal(capture.inner[f"0.attn.{matrix}"], expected)

@@ -61,7 +61,8 @@ def do(commits, sums, *batch_ids):
     for batch_id in map(int, batch_ids):
 
         def contribute(recent, batch_id=batch_id):
-            recent.token_count[0] += 10**batch_id
+            recent.logit_sq[0] += 10**batch_id
+            recent.token_count[0] += 1
             recent.n_tokens.add_(1)
 
         sums.update(contribute)
@@ -71,7 +72,7 @@ def do(commits, sums, *batch_ids):
 def in_part(commits):
     """Batches by the ledger, and by what was added."""
     sums, ledger = read_part(commits.path, TOPOLOGY)
-    digits = str(int(sums.token_count[0]))[::-1]
+    digits = str(int(sums.logit_sq[0]))[::-1]
     assert set(digits) <= {"0", "1"}, "a batch counts twice"
     assert [i for i, digit in enumerate(digits) if digit == "1"] == ledger.ids.tolist()
     assert ledger.n_tokens == int(sums.n_tokens) == len(ledger.ids)
@@ -308,6 +309,20 @@ def test_a_folder_that_cannot_be_written(given):
         (line,) = [line for line in (folder / "logs" / "log").read_text().splitlines() if "error" in line]
         assert line.startswith(f"lit-attr: error: cannot create the folder {folder / 'out'}")
         assert "Permission denied" in line
+
+
+def test_slow_commits_are_rare(given, tmp_path, monkeypatch):
+    """After one that takes a fifth of a second the next waits for ten."""
+    write_part = module.write_part
+    written = []
+
+    def slow(*arguments):
+        time.sleep(0.2)
+        written.append(write_part(*arguments))
+
+    monkeypatch.setattr(module, "write_part", slow)
+    work(*given, tmp_path / "found", commit_minutes=1e-9)
+    assert len(written) == 2, "the first, and that of the end"
 
 
 def test_a_signal_during_a_commit(given, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """How many sequences and targets are taken at once, so that temporaries stay within the workspace."""
 
+import math
 from dataclasses import dataclass
 
 from lit_attr.attribution.closed_form.heads import position_blocks
@@ -64,7 +65,7 @@ def rows_and_targets(widths: Widths, workspace: Workspace) -> tuple[int, int]:
         share = workspace.for_positions / workspace.nbytes, workspace.for_block / workspace.nbytes
         needed = max((fixed_row + target_row) / share[0], (fixed_block + target_block) / share[1])
         raise ConfigurationError(
-            f"sequences of {seq_len} tokens need a workspace of at least {needed / _MB:.0f} MB, found "
+            f"sequences of {seq_len} tokens need a workspace of at least {math.ceil(needed / _MB)} MB, found "
             f"{workspace.nbytes / _MB:.0f} MB: raise --model.workspace_mb (and --model.memory_gb, which contains it)"
         )
     return workspace.for_positions // (fixed_row + target_row * n_targets), n_targets

@@ -70,6 +70,15 @@ def test_memory_follows_the_non_zeros():
     assert few < 0.6 * many
 
 
+def test_the_fullest_sequence_decides():
+    model, tokens = larger_toy(n_components=200), random_tokens(3, SEQ_LEN, vocab=200)
+    uneven = random_ci(model, tokens, 1.0)
+    for values in uneven.values():
+        values[1:] = 0
+    even = {layer: values[:1].expand_as(values) for layer, values in uneven.items()}
+    assert smallest_workspace(model, tokens, uneven) == smallest_workspace(model, tokens, even)
+
+
 @pytest.mark.parametrize(("seq_len", "n_components"), [(8, 4), (SEQ_LEN, 40), (SEQ_LEN, 200)])
 def test_a_workspace_too_small_for_a_sequence_is_refused_and_the_named_one_suffices(seq_len, n_components):
     model, tokens = larger_toy(n_components=n_components), random_tokens(2, seq_len, vocab=200)
