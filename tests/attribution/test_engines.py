@@ -48,6 +48,16 @@ def test_auto_equals_autograd_on_partial_decompositions(name, gated):
     assert_close(harvest(auto, model, ci), harvest(engine_of("autograd", model, alive), model, ci), 1e-10)
 
 
+@pytest.mark.parametrize("patterns", [["h.*.mlp.*_*"], ["h.*.mlp.*_*", "h.*.attn.o_proj"]])
+def test_auto_equals_autograd_with_queries_keys_and_values_in_one_matrix(patterns):
+    modules = [{"module_pattern": pattern, "C": 4} for pattern in patterns]
+    model = toy_model(module_info=modules, model_options={"use_grouped_query_attention": False})
+    ci = random_ci(model, TOKENS, 0.5)
+    auto = engine_of("auto", model)
+    assert auto.closed_form is not None
+    assert_close(harvest(auto, model, ci), harvest(engine_of("autograd", model), model, ci), 1e-10)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", ["auto", "closed_form"])
 def test_closed_form_alone_where_every_matrix_is_decomposed(architecture, name):
