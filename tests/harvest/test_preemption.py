@@ -260,7 +260,7 @@ def test_the_command_is_stopped_and_continues(tmp_path, n_processes, number, ran
     assert code == 2
     assert "Traceback" not in said
     errors = [line for line in said.splitlines() if "error:" in line]
-    assert len(errors) == n_processes
+    assert len(errors) == n_processes, said
     assert any(line.startswith(f"lit-attr: error: stopped by {number.name}: worker {rank} has") for line in errors)
     assert AttributionRepo.open("run", tmp_path / "found") is None
     (folder,) = (tmp_path / "found" / "dataset_attributions" / "run").iterdir()
