@@ -97,13 +97,14 @@ def _add_pass_(
         gradient = gradient.to(weight.dtype)
         if source == EMBED:
             at_position = gradient.mul(weight).sum(-1).flatten(1).T
-            by_token = at_position.new_zeros(len(batch.token_ids), len(chosen))
-            by_token.index_add_(0, batch.token_slot, at_position)
+            # A frequent token is thousands of terms added one by one.
+            by_token = at_position.new_zeros(len(batch.token_ids), len(chosen), dtype=torch.float64)
+            by_token.index_add_(0, batch.token_slot, at_position.double())
             if target == OUTPUT:
                 into = sums.embed_unembed
             else:
                 into = (sums.embed if metric == "attr" else sums.embed_abs)[target]
-            into[batch.token_ids[:, None], chosen] += by_token
+            into[batch.token_ids[:, None], chosen] += by_token.to(into.dtype)
         else:
             contribution = gradient.mul(weight).sum((1, 2))
             if target == OUTPUT:

@@ -28,9 +28,9 @@ class Heads:
     Attributes:
         attention: Which.
         query: Times 1 / sqrt(width).
-        key: Of the key head that the query head uses.
-        value: Of the same.
-        out: What the heads give.
+        key: Of the key head that the query head uses, less their mean over positions.
+        value: Of the same, less their mean over positions.
+        out: What the heads give, less the same mean.
         log_norm: Logarithm of the sum of exponentials that each row of the pattern is divided by.
     """
 
@@ -55,6 +55,8 @@ class Heads:
         if attention.rotate is not None:
             positions = torch.arange(q.shape[2], device=q.device)
             q, k = attention.rotate(q, positions), attention.rotate(k, positions)
+        # Attention is the same, and only differences are formed from here on: they round less if the numbers are small.
+        k, v = (x - x.mean(2, keepdim=True) for x in (k, v))
         k, v = (x.repeat_interleave(attention.n_groups, 1).contiguous() for x in (k, v))
         heads = cls(attention, q * width**-0.5, k, v, torch.empty_like(v), q.new_empty(q.shape[:3]))
         for block in heads.blocks:

@@ -11,7 +11,7 @@ from lit_attr.attribution.closed_form.blocks import Destination, Source, Target
 from lit_attr.attribution.closed_form.edges import Edge
 from lit_attr.attribution.closed_form.heads import Heads, pair_blocks
 from lit_attr.attribution.closed_form.mlp import add_mlp_, slope
-from lit_attr.attribution.closed_form.stream import Normalised, add_stream_
+from lit_attr.attribution.closed_form.stream import Normalised, add_stream_, add_tokens_
 from lit_attr.attribution.closed_form.weights import SparseWeights, cheaper, pairs_of
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly
 from lit_attr.decomposition.anatomy import Attention, Mlp, Norm
@@ -74,9 +74,11 @@ class Rows:
     def _add_edge_(self, edge: Edge, source: Source, target: Target) -> None:
         through = edge.through
         if isinstance(through, Norm):
-            add_stream_(
-                source, target, Normalised.of(through, self._flat(self.capture.stream[through.path])), self.workspace
-            )
+            stream = Normalised.of(through, self._flat(self.capture.stream[through.path]))
+            if edge.source == EMBED:
+                add_tokens_(self._flat(self.capture.embed), source.weights, target, stream)
+            else:
+                add_stream_(source, target, stream, self.workspace)
         elif isinstance(through, Mlp):
             inner = self.capture.inner
             gate = None if through.gate is None else self._flat(inner[through.gate])
@@ -102,10 +104,7 @@ class Rows:
             rows = self._flat(self.capture.embed)
             write = rows.new_zeros(len(token_ids), rows.shape[1]).index_copy_(0, which, rows)
             position = which.argsort(stable=True)
-            bounds = torch.arange(len(token_ids) + 1, device=tokens.device)
-            pairs = SparseWeights(
-                position, which[position], rows.new_ones(len(tokens)), torch.searchsorted(which[position], bounds)
-            )
+            pairs = SparseWeights.of(position, which[position], rows.new_ones(len(tokens)), len(token_ids))
             return Source(write, pairs, pairs), token_ids
         weights = self._flat(self.capture.post[layer]) * self._flat(self.ci[layer])
         pairs = pairs_of(weights)

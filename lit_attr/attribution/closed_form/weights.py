@@ -12,6 +12,8 @@ from lit_attr.attribution.closed_form.workspace import Workspace
 # Share of non-zero entries above which the product of a dense matrix is cheaper than gathering rows. CPU: rates of both
 # measured on two cores (160 and 45 GFLOP/s). GPU: modelled, rows come from the second-level cache at 5 TB/s.
 _DENSE_ABOVE_ON_CPU, _DENSE_ABOVE = 0.28, 0.05
+# Longer sums are cut into parts of so many terms: rounding grows with the number of terms added one by one.
+_LONGEST_SUM = 256
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,34 @@ class SparseWeights:
         position: Of each entry.
         source: Of each entry.
         weight: The entries.
-        offsets: Where each source's entries begin, and the number of all.
+        n_sources: Number of sources, those without an entry included.
+        offsets: Where each partial sum's entries begin, and the number of all.
+        partial: The source of each partial sum; None if each source has one.
     """
 
     position: Int[Tensor, " pair"]
     source: Int[Tensor, " pair"]
     weight: Float[Tensor, " pair"]
+    n_sources: int
     offsets: Int[Tensor, " bound"]
+    partial: Int[Tensor, " part"] | None
 
-    @property
-    def n_sources(self) -> int:
-        """Number of sources, those without an entry included."""
-        return len(self.offsets) - 1
+    @classmethod
+    def of(
+        cls,
+        position: Int[Tensor, " pair"],
+        source: Int[Tensor, " pair"],
+        weight: Float[Tensor, " pair"],
+        n_sources: int,
+    ) -> "SparseWeights":
+        """From sorted entries."""
+        offsets = torch.searchsorted(source, torch.arange(n_sources + 1, device=source.device))
+        partial = None
+        if len(source) > _LONGEST_SUM and int(offsets.diff().max()) > _LONGEST_SUM:
+            cuts = torch.arange(_LONGEST_SUM, len(source), _LONGEST_SUM, device=source.device)
+            offsets = torch.cat([offsets, cuts]).sort().values
+            partial = source[offsets[:-1].clamp_max(len(source) - 1)]
+        return cls(position, source, weight, n_sources, offsets, partial)
 
     def scaled(self, factor: Float[Tensor, " position"]) -> "SparseWeights":
         """`w[p, s] * factor[p]`."""
@@ -51,13 +69,12 @@ class SparseWeights:
 
     def total(self, values: Float[Tensor, "position target"]) -> Float[Tensor, "source target"]:
         """`sum_p w[p, s] values[p, t]`."""
-        return F.embedding_bag(
+        sums = F.embedding_bag(
             self.position, values, self.offsets, mode="sum", per_sample_weights=self.weight, include_last_offset=True
         )
-
-    def by_source(self) -> Float[Tensor, " source"]:
-        """`sum_p w[p, s]`."""
-        return self.weight.new_zeros(self.n_sources).index_add_(0, self.source, self.weight)
+        if self.partial is None:
+            return sums
+        return sums.new_zeros(self.n_sources, sums.shape[1]).index_add_(0, self.partial, sums)
 
 
 @dataclass(frozen=True)
@@ -89,10 +106,6 @@ class DenseWeights:
         """`sum_p w[p, s] values[p, t]`."""
         return self.matrix.T @ values
 
-    def by_source(self) -> Float[Tensor, " source"]:
-        """`sum_p w[p, s]`."""
-        return self.matrix.sum(0)
-
 
 Weights = SparseWeights | DenseWeights
 
@@ -101,8 +114,7 @@ def pairs_of(matrix: Float[Tensor, "position source"]) -> SparseWeights:
     """The non-zero entries. The one place where the host waits for a device: it must know how many there are."""
     by_source = matrix.T
     source, position = by_source.nonzero(as_tuple=True)
-    bounds = torch.arange(matrix.shape[1] + 1, device=matrix.device)
-    return SparseWeights(position, source, by_source[source, position], torch.searchsorted(source, bounds))
+    return SparseWeights.of(position, source, by_source[source, position], matrix.shape[1])
 
 
 def cheaper(matrix: Float[Tensor, "position source"], pairs: SparseWeights) -> Weights:

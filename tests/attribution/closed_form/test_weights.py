@@ -1,8 +1,11 @@
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lit_attr.attribution.closed_form import weights as module
 from lit_attr.attribution.closed_form.weights import DenseWeights, SparseWeights, cheaper, pairs_of
 from lit_attr.attribution.closed_form.workspace import Workspace
 
@@ -42,22 +45,33 @@ def test_pairs_are_the_non_zero_entries_source_by_source(matrix):
     assert pairs.n_sources == DenseWeights(matrix).n_sources == matrix.shape[1]
     assert pairs.offsets.diff().tolist() == matrix.count_nonzero(0).tolist()
     assert int(pairs.offsets[0]) == 0
+    assert pairs.partial is None
 
 
 @settings(max_examples=60, deadline=None)
-@given(matrix=matrices, limit=st.sampled_from([1, 200, 1 << 30]))
+@given(matrix=matrices, limit=st.sampled_from([1, 200, 1 << 30]), longest=st.sampled_from([1, 2, 3, 256]))
 @pytest.mark.parametrize("representation", [pairs_of, DenseWeights])
-def test_operations_are_those_of_the_matrix(representation, matrix, limit):
-    weights = representation(matrix)
+def test_operations_are_those_of_the_matrix(representation, matrix, limit, longest):
+    with patch.object(module, "_LONGEST_SUM", longest):
+        weights = representation(matrix)
     n_positions, n_sources = matrix.shape
     factor, values = randn(n_positions), randn(n_positions, 4)
     left, right = randn(n_positions, 5), randn(n_sources, 5)
-    same(weights.by_source(), matrix.sum(0))
     same(weights.total(values), matrix.T @ values)
-    same(weights.scaled(factor).by_source(), factor @ matrix)
+    same(weights.scaled(factor).total(values), (factor[:, None] * matrix).T @ values)
     along = weights.along(left, right, Workspace(limit, CPU))
     same(along.total(values), (matrix * (left @ right.T)).T @ values)
     assert isinstance(along, type(weights))
+
+
+def test_long_sums_round_little():
+    """One after the other, 30,000 terms would be off by several millionths."""
+    matrix = sparse_matrix(30_000, 3, 0.9).abs().float()
+    matrix[:, 2] = 0
+    values = randn(30_000, 8).abs().float()
+    expected = matrix.double().T @ values.double()
+    error = (pairs_of(matrix).total(values) - expected).norm() / expected.norm()
+    assert error < 5e-7
 
 
 @pytest.mark.parametrize(("density", "expected"), [(0.0, SparseWeights), (0.01, SparseWeights), (1.0, DenseWeights)])
