@@ -47,7 +47,7 @@ def add_queries_(
     source: Source, target: Target, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
 ) -> None:
     """Add an edge block from queries, which act at their own position: pair by pair, as in an MLP."""
-    sums = PushedSums(target, source.pairs.n_sources)
+    sums = PushedSums(target, source.pairs)
     batch, n_heads, seq_len, width = heads.sizes
     sign = None if target.sign is None else target.sign.view(batch, seq_len, -1)
     size = target.read.element_size()
@@ -76,7 +76,7 @@ def add_keys_(source: Source, target: Target, heads: Heads, blocks: Sequence[Pai
     The effect on a target, A[p, q] l[p, q] (V . v[q] - V . z[p]), is a product of small factors: it is never formed for
     single positions p.
     """
-    sums = PushedSums(target, source.pairs.n_sources)
+    sums = PushedSums(target, source.pairs)
     batch, n_heads, seq_len, width = heads.sizes
     n_targets, size = target.read.shape[1], target.read.element_size()
     read = target.read.unflatten(0, (n_heads, width))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -74,12 +75,16 @@ class PushedSums:
     """Sums over pairs of what each moves in the input of a target's matrix, at one position.
 
     `attr` is linear in that movement, so it is summed before the read vectors meet it; `attr_abs` is summed after.
+
+    Pairs are added one by one: where they are many for a source, float32 would round too much.
     """
 
-    def __init__(self, target: Target, n_sources: int) -> None:
+    def __init__(self, target: Target, pairs: SparseWeights) -> None:
         self.target = target
-        self._moved = target.read.new_zeros(n_sources, target.read.shape[0])
-        self._signed = target.read.new_zeros(n_sources, target.read.shape[1])
+        dtype = target.read.dtype if pairs.partial is None else torch.float64
+        self._moved, self._signed = (
+            target.read.new_zeros(pairs.n_sources, width, dtype=dtype) for width in target.read.shape
+        )
 
     def move_(self, sources: Int[Tensor, " pair"], movement: Float[Tensor, "pair d_in"]) -> None:
         """Add to `attr`.
@@ -88,7 +93,7 @@ class PushedSums:
             sources: Of the pairs.
             movement: Of the input, summed over positions.
         """
-        self._moved.index_add_(0, sources, movement)
+        self._moved.index_add_(0, sources, movement.to(self._moved.dtype))
 
     def sign_(self, sources: Int[Tensor, " pair"], effect: Float[Tensor, "pair target"]) -> None:
         """Add to `attr_abs`.
@@ -97,7 +102,7 @@ class PushedSums:
             sources: Of the pairs.
             effect: On the targets, times their signs, summed over positions.
         """
-        self._signed.index_add_(0, sources, effect)
+        self._signed.index_add_(0, sources, effect.to(self._signed.dtype))
 
     def push_(
         self,
@@ -118,6 +123,7 @@ class PushedSums:
 
     def close(self) -> None:
         """Write the sums to where they belong."""
-        self.target.attr.add_(self._moved @ self.target.read)
+        read = self.target.read
+        self.target.attr.add_(self._moved.to(read.dtype) @ read)
         if self.target.attr_abs is not None:
-            self.target.attr_abs.add_(self._signed)
+            self.target.attr_abs.add_(self._signed.to(read.dtype))

@@ -37,7 +37,7 @@ def add_mlp_(source: Source, target: Target, slope: Float[Tensor, "position hidd
     `attr_abs` has no cheaper form: the sign of each target at each position stands between two products.
     """
     pairs = source.pairs
-    sums = PushedSums(target, pairs.n_sources)
+    sums = PushedSums(target, pairs)
     bytes_per_pair = (2 * slope.shape[1] + 2 * target.read.shape[1]) * slope.element_size()
     for piece in workspace.pieces(len(pairs.weight), bytes_per_pair):
         sources, positions = pairs.source[piece], pairs.position[piece]

@@ -104,6 +104,8 @@ class DenseWeights:
 
     def total(self, values: Float[Tensor, "position target"]) -> Float[Tensor, "source target"]:
         """`sum_p w[p, s] values[p, t]`."""
+        if values.shape[1] == 1:  # Products with a single vector add their terms one by one.
+            return (self.matrix * values).sum(0)[:, None]
         return self.matrix.T @ values
 
 
