@@ -122,6 +122,7 @@ def test_the_limit_holds_for_the_process(tmp_path):
     tokens = write_tokens(tmp_path / "tokens.npy", 64, seq_len=64)
     script = f"""
 import resource
+from lit_attr.harvest import harvester as module
 from lit_attr.harvest.harvester import AttributionHarvester
 from tests.harvest.runs import harvest
 from pathlib import Path
@@ -131,11 +132,12 @@ class Watched(AttributionHarvester):
         super().on_predict_start()
         self.before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-harvester = Watched({str(run)!r}, memory_gb=0.05)
+module.keep_freed_memory = lambda: None
+harvester = Watched({str(run)!r}, engine="autograd", memory_gb=0.05)
 harvest(harvester, Path({str(tokens)!r}), Path({str(tmp_path)!r}), batch_size=64, n_batches=1)
 print(harvester._rows_at_once, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - harvester.before) / 1e6)
 """
-    # Below 32 MB glibc keeps freed blocks, up to 60 % on top at this size; none of the blocks of a real harvest are.
+    # Blocks of this size glibc keeps when they are freed, up to 60 % on top; here each is to go back at once.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     command = [sys.executable, "-W", "ignore", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)

@@ -80,6 +80,19 @@ def test_one_line_that_says_what_was_done(given, tmp_path, number):
     assert status(folder).n_done == 2
 
 
+@pytest.mark.parametrize("order", [SIGNALS, SIGNALS[::-1]])
+def test_the_first_signal_decides(given, tmp_path, order):
+    """SLURM announces a time limit with one and enforces it with the other."""
+
+    class Both(Callback):
+        def on_predict_batch_end(self, *_):
+            for number in order:
+                os.kill(os.getpid(), number)
+
+    with pytest.raises(InterruptedHarvestError, match=f"stopped by {order[0].name}: "):
+        work(*given, tmp_path / "found", Both())
+
+
 @pytest.mark.parametrize("ends", ["well", "stopped", "badly"])
 def test_who_listened_before_listens_again(given, tmp_path, ends):
     class Bad(Callback):
