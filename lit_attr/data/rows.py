@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Int
 from torch.utils.data import DataLoader
 
-from lit_attr.data.hub import require
 from lit_attr.data.spec import DatasetSpec
 from lit_attr.data.tokenizer import load_tokenizer
 from lit_attr.errors import DataError
+from lit_attr.optional import require
 
 Rows = Int[np.ndarray, "row seq"]
 

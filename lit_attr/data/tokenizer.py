@@ -6,8 +6,8 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
-from lit_attr.data.hub import require
 from lit_attr.errors import DataError
+from lit_attr.optional import require
 
 # Where a bare tokenizer.json does not say which token ends a text, the first of these that it has.
 _USUAL_EOS = ("<|endoftext|>", "</s>", "<eos>", "[EOS]", "<|eos|>")

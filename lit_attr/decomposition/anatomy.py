@@ -1,6 +1,6 @@
 """What lies on the direct paths between decomposed matrices: norms, attention, and MLPs, by canonical address."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
@@ -12,21 +12,40 @@ Rotation = Callable[[Tensor, Int[Tensor, "*axes vector"]], Tensor]
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation that stands in front of readers of the residual stream.
+    """A normalisation over the last axis: in front of readers of the residual stream, or of each query or key head.
 
     Attributes:
         path: Of the module.
-        weight: Multiplies the normalised stream.
+        weight: Multiplies the normalised vector.
         bias: Is added to it; None where there is none.
         eps: Added to the mean square.
         centred: Whether the mean is taken out first: a LayerNorm rather than an RMSNorm.
     """
 
     path: str
-    weight: Float[Tensor, " d_model"]
-    bias: Float[Tensor, " d_model"] | None
+    weight: Float[Tensor, " width"]
+    bias: Float[Tensor, " width"] | None
     eps: float
     centred: bool
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Queries, keys or values, head by head.
+
+    Attributes:
+        layer: Whose output they are.
+        columns: Which of its outputs, where it is fused from several projections; None for all.
+        norm: Of each head, before any rotation; None where there is none.
+    """
+
+    layer: str
+    columns: Int[Tensor, " column"] | None = None
+    norm: Norm | None = None
+
+    def of(self, outputs: Float[Tensor, "*axes d_out"]) -> Float[Tensor, "*axes column"]:
+        """The projection's part of the layer's outputs."""
+        return outputs if self.columns is None else outputs[..., self.columns]
 
 
 @dataclass(frozen=True)
@@ -35,30 +54,34 @@ class Attention:
 
     Attributes:
         norm: In front of the projections.
-        query: Layer whose output the queries are.
-        key: Layer whose output the keys are.
-        value: Layer whose output the values are.
+        query: The queries.
+        key: The keys.
+        value: The values.
         out: Layer that reads the heads' outputs and writes to the residual stream.
         n_heads: Query heads.
         n_groups: Query heads that share one head of keys and values.
-        head_width: Width of a head; scores are divided by its root.
+        head_width: Width of a head.
+        scale: Multiplies the scores.
         rotate: Of queries and keys; None where positions are not rotary.
+        window: How many positions a query sees, its own among them; None for all up to its own.
     """
 
     norm: Norm
-    query: str
-    key: str
-    value: str
+    query: Projection
+    key: Projection
+    value: Projection
     out: str
     n_heads: int
     n_groups: int
     head_width: int
-    rotate: Rotation | None
+    scale: float
+    rotate: Rotation | None = None
+    window: int | None = None
 
     @property
     def readers(self) -> tuple[str, ...]:
         """Layers that read the residual stream."""
-        return (self.query, self.key, self.value)
+        return tuple(dict.fromkeys(projection.layer for projection in (self.query, self.key, self.value)))
 
 
 @dataclass(frozen=True)
@@ -90,16 +113,27 @@ class Anatomy:
     """A pre-norm transformer between its embedding and its unembedding.
 
     Attributes:
-        sublayers: In the order in which they read from and add to the residual stream.
+        stages: In the order in which they read from and add to the residual stream; the sublayers of one stage read the
+            same stream.
         final_norm: In front of the unembedding.
     """
 
-    sublayers: tuple[Attention | Mlp, ...]
+    stages: tuple[tuple[Attention | Mlp, ...], ...]
     final_norm: Norm
+
+    @classmethod
+    def serial(cls, sublayers: Sequence[Attention | Mlp], final_norm: Norm) -> "Anatomy":
+        """Each sublayer reads what the one before has written."""
+        return cls(tuple((sublayer,) for sublayer in sublayers), final_norm)
+
+    @property
+    def sublayers(self) -> tuple[Attention | Mlp, ...]:
+        """All of them."""
+        return tuple(sublayer for stage in self.stages for sublayer in stage)
 
     @property
     def norms(self) -> tuple[Norm, ...]:
-        """All of them."""
+        """Those in front of readers of the residual stream."""
         return (*(sublayer.norm for sublayer in self.sublayers), self.final_norm)
 
     def inner_layers(self, decomposed: Collection[str]) -> list[str]:

@@ -113,8 +113,8 @@ class DecomposedModel(nn.Module):
     def _module(self, layer: str) -> nn.Module:
         return self.target_model.get_submodule(self.table.path(layer))
 
-    def anatomy(self) -> Anatomy:
-        """What lies between the target's matrices."""
+    def anatomy(self) -> Anatomy | None:
+        """What lies between the target's matrices; None where that is not known."""
         return self.target_model.anatomy()
 
     @torch.no_grad()
@@ -184,10 +184,10 @@ class DecomposedModel(nn.Module):
             self._module(EMBED).register_forward_hook(cut_embedding),
             self._module(OUTPUT).register_forward_pre_hook(partial(record_input, ends, OUTPUT)),
         ]
-        for norm in anatomy.norms:
+        for norm in anatomy.norms if anatomy else ():
             module = self.target_model.get_submodule(norm.path)
             handles.append(module.register_forward_pre_hook(partial(record_input, stream, norm.path)))
-        for layer in anatomy.inner_layers(self.paths):
+        for layer in anatomy.inner_layers(self.paths) if anatomy else ():
             handles.append(self._module(layer).register_forward_hook(partial(record_output, layer)))
         replacements = {
             self._module(layer): partial(replacement, layer, self.components(layer)) for layer in self.paths

@@ -67,16 +67,45 @@ class PathTable:
         return self.blocks[matrix].replace(_BLOCK_INDEX, block)
 
 
-_ATTENTION = {f"attn.{name}": f"h.{_BLOCK_INDEX}.attn.{name}_proj" for name in "qkvo"}
-_MLP = {"mlp.up": f"h.{_BLOCK_INDEX}.mlp.c_fc", "mlp.down": f"h.{_BLOCK_INDEX}.mlp.down_proj"}
-_GLU = {f"glu.{name}": f"h.{_BLOCK_INDEX}.mlp.{name}_proj" for name in ("gate", "up", "down")}
+def _blocks(prefix: str, matrices: Mapping[str, str]) -> dict[str, str]:
+    return {matrix: f"{prefix}.{_BLOCK_INDEX}.{path}" for matrix, path in matrices.items()}
+
+
+_ATTENTION = {f"attn.{name}": f"attn.{name}_proj" for name in "qkvo"}
+_SELF_ATTENTION = {f"attn.{name}": f"self_attn.{name}_proj" for name in "qkvo"}
+_MLP = {"mlp.up": "mlp.c_fc", "mlp.down": "mlp.down_proj"}
+_GLU = {f"glu.{name}": f"mlp.{name}_proj" for name in ("gate", "up", "down")}
+_GPT2 = {
+    **{"attn_fused.qkv": "attn.c_attn", "attn_fused.o": "attn.c_proj"},
+    **{"mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"},
+}
+_GPT_NEOX = {
+    **{"attn_fused.qkv": "attention.query_key_value", "attn_fused.o": "attention.dense"},
+    **{"mlp.up": "mlp.dense_h_to_4h", "mlp.down": "mlp.dense_4h_to_h"},
+}
 
 PATH_TABLES: dict[str, PathTable] = {
     table.architecture: table
     for table in (
-        PathTable("LlamaSimpleMLP", embed="wte", output="lm_head", blocks=_ATTENTION | _MLP),
-        PathTable("LlamaSimple", embed="wte", output="lm_head", blocks=_ATTENTION | _GLU),
-        PathTable("GPT2Simple", embed="wte", output="lm_head", blocks=_ATTENTION | _MLP),
+        PathTable("LlamaSimpleMLP", embed="wte", output="lm_head", blocks=_blocks("h", _ATTENTION | _MLP)),
+        PathTable("LlamaSimple", embed="wte", output="lm_head", blocks=_blocks("h", _ATTENTION | _GLU)),
+        PathTable("GPT2Simple", embed="wte", output="lm_head", blocks=_blocks("h", _ATTENTION | _MLP)),
+        PathTable("GPT2LMHeadModel", embed="transformer.wte", output="lm_head", blocks=_blocks("transformer.h", _GPT2)),
+        *(
+            PathTable(
+                architecture,
+                embed="model.embed_tokens",
+                output="lm_head",
+                blocks=_blocks("model.layers", _SELF_ATTENTION | _GLU),
+            )
+            for architecture in ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+        ),
+        PathTable(
+            "GPTNeoXForCausalLM",
+            embed="gpt_neox.embed_in",
+            output="lm_head",
+            blocks=_blocks("gpt_neox.layers", _GPT_NEOX),
+        ),
     )
 }
 
@@ -91,5 +120,6 @@ def path_table(architecture: str) -> PathTable:
         return PATH_TABLES[architecture]
     except KeyError:
         raise UnsupportedModelError(
-            f"unknown target model class {architecture!r}; known are: {', '.join(PATH_TABLES)}"
+            f"unknown target model class {architecture!r}: no table says where its embedding, matrices and unembedding "
+            f"are; known are {', '.join(PATH_TABLES)}; for others give one by model.path_table"
         ) from None

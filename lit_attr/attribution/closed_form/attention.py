@@ -6,7 +6,8 @@ With A the pattern of a head, v its values and z = A v its output, a target read
 - the query at p by u moves the scores l[p, q] by u . k[q], and z[p] by sum_q A[p, q] l[p, q] (v[q] - z[p]);
 - the key at q by u moves the scores l[p, q] of all p >= q by u . query[p], and z[p] by A[p, q] l[p, q] (v[q] - z[p]).
 
-`query` stands for the rotated query times 1 / sqrt(width), and movements of queries and keys are rotated likewise.
+`query` stands for the normalised, rotated query times the scale; movements of queries and keys are pushed through the
+same norm and rotated likewise.
 """
 
 from collections.abc import Sequence
@@ -53,12 +54,12 @@ def add_queries_(
     size = target.read.element_size()
     for pairs in blocks:
         block, past = pairs.block, slice(0, pairs.block.stop)
-        per_pair = size * (2 * n_heads * (block.stop + 3 * width) + 2 * target.read.shape[1])
+        per_pair = size * (2 * n_heads * (block.stop + 5 * width) + 2 * target.read.shape[1])
         per_row = size * 2 * n_heads * (block.stop - block.start) * block.stop
         for rows, part in pairs.pieces(workspace, per_pair, per_row):
             here = heads.part(rows)
-            direction = heads.rotated(heads.split(part.weighted(source.write)), part.position + block.start)
-            scores = direction.mul_(width**-0.5) @ here.key[:, :, past].transpose(-1, -2)
+            direction = here.moved(part, heads.split(part.weighted(source.write)), here.query_norm)
+            scores = direction.mul_(heads.attention.scale) @ here.key[:, :, past].transpose(-1, -2)
             scores.mul_(part.placed(here.by_query(block, past)))
             moved = scores @ here.value[:, :, past]
             moved.addcmul_(part.placed(here.out[:, :, block]), scores.sum(-1, keepdim=True), value=-1)
@@ -88,12 +89,12 @@ def add_keys_(source: Source, target: Target, heads: Heads, blocks: Sequence[Pai
             of_out = (here.out @ read).mul_(sign[:, None])
         for pairs in blocks:
             block, later = pairs.block, slice(pairs.block.start, seq_len)
-            per_pair = size * (2 * n_heads * (seq_len - block.start + 3 * width) + 3 * n_targets)
+            per_pair = size * (2 * n_heads * (seq_len - block.start + 5 * width) + 3 * n_targets)
             per_row = size * 2 * n_heads * (block.stop - block.start) * (seq_len - block.start)
             for inner, part in pairs.part(rows).pieces(workspace, per_pair, per_row):
                 few = here.part(inner)
                 sources = part.source.flatten()
-                direction = heads.rotated(heads.split(part.weighted(source.write)), part.position + block.start)
+                direction = few.moved(part, heads.split(part.weighted(source.write)), few.key_norm)
                 moved = direction @ few.query[:, :, later].transpose(-1, -2)
                 moved.mul_(part.placed(few.by_key(later, block)))
                 change = part.placed(few.value[:, :, block]).mul_(moved.sum(-1, keepdim=True))

@@ -25,7 +25,7 @@ class Edge:
     through: Norm | Mlp | Attention
 
 
-def closed_edges(topology: Topology, anatomy: Anatomy) -> list[Edge]:
+def closed_edges(topology: Topology, anatomy: Anatomy | None) -> list[Edge]:
     """The edge blocks whose every direct path is closed, source by source in the order of the forward.
 
     Inside a sublayer that holds always. Through the residual stream it holds if every sublayer between the two is cut
@@ -33,27 +33,33 @@ def closed_edges(topology: Topology, anatomy: Anatomy) -> list[Edge]:
 
     Args:
         topology: The attribution graph.
-        anatomy: What lies between the matrices.
+        anatomy: What lies between the matrices; None where that is not known.
+
+    Returns:
+        The blocks; one from a fused matrix is there once for each of its parts.
     """
+    if anatomy is None:
+        return []
     sublayers = anatomy.sublayers
     decomposed = topology.n_components.keys()
-    reads: dict[str, tuple[int, Norm]] = {OUTPUT: (len(sublayers), anatomy.final_norm)}
+    reads: dict[str, tuple[int, Norm]] = {OUTPUT: (len(anatomy.stages), anatomy.final_norm)}
     writes = {EMBED: -1}
-    within: dict[tuple[str, str], Edge] = {}
+    within: dict[tuple[str, str], list[Edge]] = {}
     cut = []
-    for depth, sublayer in enumerate(sublayers):
-        writes[sublayer.out] = depth
-        reads |= {layer: (depth, sublayer.norm) for layer in sublayer.readers}
-        cut.append(sublayer.out in decomposed or all(layer in decomposed for layer in sublayer.readers))
-        for edge in _inside(sublayer):
-            within[edge.source, edge.target] = edge
+    for depth, stage in enumerate(anatomy.stages):
+        cut.append(all(s.out in decomposed or all(layer in decomposed for layer in s.readers) for s in stage))
+        for sublayer in stage:
+            writes[sublayer.out] = depth
+            reads |= {layer: (depth, sublayer.norm) for layer in sublayer.readers}
+            for edge in _inside(sublayer):
+                within.setdefault((edge.source, edge.target), []).append(edge)
     found = []
     for source in (EMBED, *(layer for s in sublayers for layer in (*s.readers, s.out))):
         for target, sources in topology.sources.items():
             if source not in sources:
                 continue
             if (source, target) in within:
-                found.append(within[source, target])
+                found += within[source, target]
             elif source in writes and target in reads:
                 depth, norm = reads[target]
                 if all(cut[writes[source] + 1 : depth]):
@@ -65,7 +71,7 @@ def _inside(sublayer: Attention | Mlp) -> list[Edge]:
     if isinstance(sublayer, Mlp):
         return [Edge(layer, sublayer.out, "mlp", sublayer) for layer in sublayer.readers]
     return [
-        Edge(sublayer.value, sublayer.out, "value", sublayer),
-        Edge(sublayer.query, sublayer.out, "query", sublayer),
-        Edge(sublayer.key, sublayer.out, "key", sublayer),
+        Edge(sublayer.value.layer, sublayer.out, "value", sublayer),
+        Edge(sublayer.query.layer, sublayer.out, "query", sublayer),
+        Edge(sublayer.key.layer, sublayer.out, "key", sublayer),
     ]

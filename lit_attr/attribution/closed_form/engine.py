@@ -72,14 +72,14 @@ class ClosedFormEngine:
         n_components, d_model = self.topology.n_components, self.topology.d_model
         targets = {edge.target for edge in edges} & self.chosen.keys()
         n_targets = [n_components[t] if (which := self.chosen[t]) is None else len(which) for t in targets]
-        attentions = (edge.through for edge in edges if isinstance(edge.through, Attention))
+        attentions = [edge.through for edge in edges if isinstance(edge.through, Attention)]
         return Widths(
             seq_len=seq_len,
             n_pairs=max(n_pairs, seq_len),
             source=max(min(batch * seq_len, self.topology.vocab_size), *n_components.values()),
             target=max([d_model, *n_targets]),
             hidden=max(self.model.components(layer).V.shape[0] for layer in targets) if targets else 0,
-            stream=d_model,
+            stream=max([d_model, *(attention.n_heads * attention.head_width for attention in attentions)]),
             heads=max((attention.n_heads for attention in attentions), default=0),
             itemsize=dtype.itemsize,
         )

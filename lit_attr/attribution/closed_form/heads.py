@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lit_attr.attribution.closed_form.norm import Normalised
 from lit_attr.attribution.closed_form.weights import SparseWeights
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly
 from lit_attr.decomposition.anatomy import Attention
@@ -27,11 +28,13 @@ class Heads:
 
     Attributes:
         attention: Which.
-        query: Times 1 / sqrt(width).
+        query: Times the attention's scale.
         key: Of the key head that the query head uses, less their mean over positions.
         value: Of the same, less their mean over positions.
         out: What the heads give, less the same mean.
         log_norm: Logarithm of the sum of exponentials that each row of the pattern is divided by.
+        query_norm: Of the queries before they are rotated; None where they are not normalised.
+        key_norm: The same of the keys.
     """
 
     attention: Attention
@@ -40,6 +43,8 @@ class Heads:
     value: Float[Tensor, "batch head seq width"]
     out: Float[Tensor, "batch head seq width"]
     log_norm: Float[Tensor, "batch head seq"]
+    query_norm: Normalised | None
+    key_norm: Normalised | None
 
     @classmethod
     def of(
@@ -52,17 +57,24 @@ class Heads:
         """Heads from the outputs of the three matrices."""
         width = attention.head_width
         q, k, v = (x.unflatten(-1, (-1, width)).transpose(1, 2) for x in (query, key, value))
+        k, v = (x.repeat_interleave(attention.n_groups, 1) for x in (k, v))
+        norms = [
+            None if projection.norm is None else Normalised.of(projection.norm, x)
+            for projection, x in ((attention.query, q), (attention.key, k))
+        ]
+        q, k = (x if norm is None else norm.output for x, norm in zip((q, k), norms, strict=True))
         if attention.rotate is not None:
             positions = torch.arange(q.shape[2], device=q.device)
             q, k = attention.rotate(q, positions), attention.rotate(k, positions)
         # Attention is the same, and only differences are formed from here on: they round less if the numbers are small.
-        k, v = (x - x.mean(2, keepdim=True) for x in (k, v))
-        k, v = (x.repeat_interleave(attention.n_groups, 1).contiguous() for x in (k, v))
-        heads = cls(attention, q * width**-0.5, k, v, torch.empty_like(v), q.new_empty(q.shape[:3]))
+        k, v = ((x - x.mean(2, keepdim=True)).contiguous() for x in (k, v))
+        heads = cls(
+            attention, q * attention.scale, k, v, torch.empty_like(v), q.new_empty(q.shape[:3]), norms[0], norms[1]
+        )
         for block in heads.blocks:
             past = slice(0, block.stop)
             scores = heads.query[:, :, block] @ k[:, :, past].transpose(-1, -2)
-            scores.masked_fill_(_future(block, past, q.device), float("-inf"))
+            scores.masked_fill_(heads._hidden(block, past), float("-inf"))
             heads.log_norm[:, :, block] = scores.logsumexp(-1)
             heads.out[:, :, block] = scores.softmax(-1) @ v[:, :, past]
         return heads
@@ -70,7 +82,9 @@ class Heads:
     def part(self, rows: slice = slice(None), heads: slice = slice(None)) -> "Heads":
         """Some of the sequences and heads."""
         parts = (self.query, self.key, self.value, self.out, self.log_norm)
-        return Heads(self.attention, *(values[rows, heads] for values in parts))
+        query, key, value, out, log_norm = (values[rows, heads] for values in parts)
+        query_norm, key_norm = (norm and norm.part((rows, heads)) for norm in (self.query_norm, self.key_norm))
+        return Heads(self.attention, query, key, value, out, log_norm, query_norm, key_norm)
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -84,33 +98,44 @@ class Heads:
         return position_blocks(self.query.shape[2])
 
     def by_query(self, queries: slice, keys: slice) -> Float[Tensor, "batch head query key"]:
-        """The pattern; zero where the key is in the query's future."""
+        """The pattern; zero where the query does not see the key."""
         scores = self.query[:, :, queries] @ self.key[:, :, keys].transpose(-1, -2)
         pattern = scores.sub_(self.log_norm[:, :, queries, None]).exp_()
-        return pattern.masked_fill_(_future(queries, keys, pattern.device), 0.0)
+        return pattern.masked_fill_(self._hidden(queries, keys), 0.0)
 
     def by_key(self, queries: slice, keys: slice) -> Float[Tensor, "batch head key query"]:
         """The same, transposed."""
         scores = self.key[:, :, keys] @ self.query[:, :, queries].transpose(-1, -2)
         pattern = scores.sub_(self.log_norm[:, :, None, queries]).exp_()
-        return pattern.masked_fill_(_future(queries, keys, pattern.device).T, 0.0)
+        return pattern.masked_fill_(self._hidden(queries, keys).T, 0.0)
 
     def split(self, vectors: Float[Tensor, "batch slot _"]) -> Float[Tensor, "batch head slot width"]:
         """Vectors that are outputs of a matrix, by query head."""
         heads = vectors.unflatten(-1, (-1, self.query.shape[3])).transpose(1, 2)
         return heads.repeat_interleave(self.query.shape[1] // heads.shape[1], 1)
 
-    def rotated(
-        self, vectors: Float[Tensor, "batch head slot width"], positions: Int[Tensor, "batch slot"]
+    def moved(
+        self, pairs: "PairBlock", vectors: Float[Tensor, "batch head slot width"], norm: Normalised | None
     ) -> Float[Tensor, "batch head slot width"]:
-        """What moves queries or keys at these positions if the outputs of their matrices move by `vectors`."""
+        """What moves queries or keys if the outputs of their matrices move.
+
+        Args:
+            pairs: Where.
+            vectors: By which the outputs move.
+            norm: Of the queries or of the keys.
+        """
+        if norm is not None:
+            value, scale = (pairs.placed(x[:, :, pairs.block]) for x in (norm.value, norm.scale[..., None]))
+            vectors = Normalised(norm.norm, value, scale[..., 0]).push(vectors)
         rotate = self.attention.rotate
-        return vectors if rotate is None else rotate(vectors, positions[:, None])
+        return vectors if rotate is None else rotate(vectors, (pairs.position + pairs.block.start)[:, None])
 
-
-def _future(queries: slice, keys: slice, device: torch.device) -> Tensor:
-    query = torch.arange(queries.start, queries.stop, device=device)
-    return torch.arange(keys.start, keys.stop, device=device) > query[:, None]
+    def _hidden(self, queries: slice, keys: slice) -> Bool[Tensor, "query key"]:
+        device, window = self.query.device, self.attention.window
+        query = torch.arange(queries.start, queries.stop, device=device)[:, None]
+        key = torch.arange(keys.start, keys.stop, device=device)
+        hidden = key > query
+        return hidden if window is None else hidden | (key <= query - window)
 
 
 @dataclass(frozen=True)

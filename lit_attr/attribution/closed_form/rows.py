@@ -1,6 +1,7 @@
 """Some sequences of a batch, and the sums of the edge blocks over them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,8 @@ from lit_attr.attribution.closed_form.blocks import Destination, Source, Target
 from lit_attr.attribution.closed_form.edges import Edge
 from lit_attr.attribution.closed_form.heads import Heads, pair_blocks
 from lit_attr.attribution.closed_form.mlp import add_mlp_, slope
-from lit_attr.attribution.closed_form.stream import Normalised, add_stream_, add_tokens_
+from lit_attr.attribution.closed_form.norm import Normalised
+from lit_attr.attribution.closed_form.stream import add_stream_, add_tokens_
 from lit_attr.attribution.closed_form.weights import SparseWeights, cheaper, pairs_of
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly
 from lit_attr.decomposition.anatomy import Attention, Mlp, Norm
@@ -85,6 +87,8 @@ class Rows:
             add_mlp_(source, target, slope(through, edge.source, self._flat(inner[through.up]), gate), self.workspace)
         else:
             heads = self._attention(through)
+            projection = {"value": through.value, "query": through.query, "key": through.key}[edge.kind]
+            source = replace(source, write=projection.of(source.write))
             if edge.kind == "value":
                 add_values_(source, target, heads)
                 return
@@ -143,6 +147,6 @@ class Rows:
         if self._heads is None or self._heads[0] is not attention:
             inner = self.capture.inner
             projections = (attention.query, attention.key, attention.value)
-            parts = (inner[layer].detach()[self.rows].to(self.dtype) for layer in projections)
+            parts = (p.of(inner[p.layer].detach()[self.rows]).to(self.dtype) for p in projections)
             self._heads = attention, Heads.of(attention, *parts)
         return self._heads[1]

@@ -1,50 +1,12 @@
 """Edges through the residual stream: from what writes to it to what reads it behind a norm, position by position."""
 
-from dataclasses import dataclass
-
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.blocks import Source, Target
+from lit_attr.attribution.closed_form.norm import Normalised
 from lit_attr.attribution.closed_form.weights import Weights
 from lit_attr.attribution.closed_form.workspace import Workspace
-from lit_attr.decomposition.anatomy import Norm
-
-
-@dataclass(frozen=True)
-class Normalised:
-    """A normalised residual stream.
-
-    Attributes:
-        norm: Which normalised it.
-        value: `h / sqrt(mean(h^2) + eps)`, h less its mean for a LayerNorm; before weight and bias.
-        scale: `1 / sqrt(mean(h^2) + eps)`.
-    """
-
-    norm: Norm
-    value: Float[Tensor, "position d_model"]
-    scale: Float[Tensor, " position"]
-
-    @classmethod
-    def of(cls, norm: Norm, stream: Float[Tensor, "position d_model"]) -> "Normalised":
-        """Normalise a stream."""
-        if norm.centred:
-            stream = stream - stream.mean(-1, keepdim=True)
-        scale = (stream.square().mean(-1) + norm.eps).rsqrt()
-        return cls(norm, stream * scale[:, None], scale)
-
-    def push(self, rows: Float[Tensor, "position d_model"]) -> Float[Tensor, "position d_model"]:
-        """What the norm gives on if one row is added to the stream at each position, to first order.
-
-        The norm's derivative in direction u is `weight * scale * (u - value (value . u) / d)`, u less its mean for a
-        LayerNorm.
-        """
-        if self.norm.centred:
-            rows = rows - rows.mean(1, keepdim=True)
-        along = (rows * self.value).mean(1, keepdim=True)
-        pushed = torch.addcmul(rows, self.value, along, value=-1)
-        return pushed.mul_(self.scale[:, None]).mul_(self.norm.weight.to(rows))
 
 
 def add_tokens_(rows: Float[Tensor, "position d_model"], weights: Weights, target: Target, stream: Normalised) -> None:

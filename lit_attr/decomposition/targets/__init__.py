@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from lit_attr.decomposition.targets.base import TargetConfig, TargetModel
+from lit_attr.decomposition.targets.base import ConfiguredTarget, TargetConfig
 from lit_attr.decomposition.targets.gpt2_simple import GPT2Simple, GPT2SimpleConfig
 from lit_attr.decomposition.targets.llama_simple import (
     LlamaSimple,
@@ -13,14 +13,14 @@ from lit_attr.decomposition.targets.llama_simple import (
 )
 from lit_attr.errors import RunFormatError, UnsupportedModelError
 
-TARGETS: dict[str, tuple[type[TargetModel], type[TargetConfig]]] = {
+TARGETS: dict[str, tuple[type[ConfiguredTarget], type[TargetConfig]]] = {
     "LlamaSimpleMLP": (LlamaSimpleMLP, LlamaSimpleMLPConfig),
     "LlamaSimple": (LlamaSimple, LlamaSimpleConfig),
     "GPT2Simple": (GPT2Simple, GPT2SimpleConfig),
 }
 
 
-def build_target(architecture: str, options: dict[str, Any]) -> TargetModel:
+def build_target(architecture: str, options: dict[str, Any]) -> ConfiguredTarget:
     """Build a target model with untrained weights.
 
     Args:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_attr.decomposition.anatomy import Attention, Norm
+from lit_attr.decomposition.anatomy import Attention, Norm, Projection
 from lit_attr.decomposition.targets.layers import Rotary, compute_dtype
 from lit_attr.errors import RunFormatError
 from lit_attr.topology.address import block_address
@@ -92,5 +92,16 @@ class CausalSelfAttention(nn.Module):
 
     def anatomy(self, block: int, norm: Norm, rotary: Rotary | None = None) -> Attention:
         """The attention of a block, behind a norm."""
-        query, key, value, out = (block_address(block, f"attn.{matrix}") for matrix in "qkvo")
-        return Attention(norm, query, key, value, out, self.n_heads, self.n_groups, self.head_width, rotary)
+        query, key, value = (Projection(block_address(block, f"attn.{matrix}")) for matrix in "qkv")
+        return Attention(
+            norm,
+            query,
+            key,
+            value,
+            block_address(block, "attn.o"),
+            n_heads=self.n_heads,
+            n_groups=self.n_groups,
+            head_width=self.head_width,
+            scale=self.head_width**-0.5,
+            rotate=rotary,
+        )

@@ -32,27 +32,17 @@ class TargetConfig:
 
 
 class TargetModel(nn.Module, ABC):
-    """A language model, from token ids to logits.
+    """A language model, from token ids to logits."""
 
-    Args:
-        config: Its shape.
-    """
+    @property
+    @abstractmethod
+    def n_token_ids(self) -> int:
+        """Number of token ids."""
 
-    def __init__(self, config: TargetConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    def check_context(self, tokens: Int[Tensor, "batch seq"]) -> None:
-        """Refuse sequences that are longer than the model's context.
-
-        Raises:
-            DataError: If they are.
-        """
-        if tokens.shape[-1] > self.config.block_size:
-            raise DataError(
-                f"sequences of {tokens.shape[-1]} tokens are longer than the model's context "
-                f"of {self.config.block_size}"
-            )
+    @property
+    @abstractmethod
+    def block_size(self) -> int:
+        """Longest sequence."""
 
     @abstractmethod
     def forward(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
@@ -63,5 +53,38 @@ class TargetModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def anatomy(self) -> Anatomy:
-        """What lies between the model's matrices."""
+    def anatomy(self) -> Anatomy | None:
+        """What lies between the model's matrices; None where that is not known."""
+
+    def check_context(self, tokens: Int[Tensor, "batch seq"]) -> None:
+        """Refuse sequences that are longer than the model's context.
+
+        Raises:
+            DataError: If they are.
+        """
+        if tokens.shape[-1] > self.block_size:
+            raise DataError(
+                f"sequences of {tokens.shape[-1]} tokens are longer than the model's context of {self.block_size}"
+            )
+
+
+class ConfiguredTarget(TargetModel):
+    """A target model of our own.
+
+    Args:
+        config: Its shape.
+    """
+
+    def __init__(self, config: TargetConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def n_token_ids(self) -> int:
+        """Number of token ids."""
+        return self.config.vocab_size
+
+    @property
+    def block_size(self) -> int:
+        """Longest sequence."""
+        return self.config.block_size

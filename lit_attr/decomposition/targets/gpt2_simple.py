@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_attr.decomposition.anatomy import Anatomy, Attention, Mlp
 from lit_attr.decomposition.targets.attention import CausalSelfAttention
-from lit_attr.decomposition.targets.base import TargetConfig, TargetModel
+from lit_attr.decomposition.targets.base import ConfiguredTarget, TargetConfig
 from lit_attr.decomposition.targets.layers import GeluMLP, LayerNorm
 
 _LAYER_NORM_EPS = 1e-5
@@ -39,7 +39,7 @@ class _Block(nn.Module):
         )
 
 
-class GPT2Simple(TargetModel):
+class GPT2Simple(ConfiguredTarget):
     """GPT-2 with separate query, key and value matrices; the unembedding is tied to the embedding.
 
     Args:
@@ -71,4 +71,4 @@ class GPT2Simple(TargetModel):
         """What lies between the model's matrices."""
         blocks = cast("list[_Block]", self.h)
         sublayers = [sublayer for index, block in enumerate(blocks) for sublayer in block.anatomy(index)]
-        return Anatomy(tuple(sublayers), self.ln_f.anatomy("ln_f"))
+        return Anatomy.serial(sublayers, self.ln_f.anatomy("ln_f"))

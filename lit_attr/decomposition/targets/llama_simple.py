@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lit_attr.decomposition.anatomy import Anatomy, Attention, Mlp
 from lit_attr.decomposition.targets.attention import CausalSelfAttention
-from lit_attr.decomposition.targets.base import TargetConfig, TargetModel
+from lit_attr.decomposition.targets.base import ConfiguredTarget, TargetConfig
 from lit_attr.decomposition.targets.layers import (
     GeluMLP,
     RMSNorm,
@@ -66,7 +66,7 @@ class _Block(nn.Module):
         )
 
 
-class LlamaSimpleMLP(TargetModel):
+class LlamaSimpleMLP(ConfiguredTarget):
     """Llama-style transformer with a plain GELU MLP; the unembedding is tied to the embedding.
 
     Args:
@@ -103,7 +103,7 @@ class LlamaSimpleMLP(TargetModel):
         """What lies between the model's matrices."""
         blocks = cast("list[_Block]", self.h)
         sublayers = [s for index, block in enumerate(blocks) for s in block.anatomy(index, self.rotary)]
-        return Anatomy(tuple(sublayers), self.ln_f.anatomy("ln_f"))
+        return Anatomy.serial(sublayers, self.ln_f.anatomy("ln_f"))
 
 
 class LlamaSimple(LlamaSimpleMLP):

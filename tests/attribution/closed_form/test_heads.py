@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from lit_attr.attribution.closed_form import heads as module
 from lit_attr.attribution.closed_form.heads import Heads, pair_blocks, position_blocks
 from lit_attr.attribution.closed_form.weights import pairs_of
 from lit_attr.attribution.closed_form.workspace import Workspace
+from lit_attr.decomposition.anatomy import Norm
 from tests.attribution.closed_form.test_weights import sparse_matrix
 from tests.toys import toy_model
 
@@ -90,11 +92,36 @@ def test_vectors_of_a_key_head_go_to_the_query_heads_of_its_group(attention, hea
         assert split[:, head].equal(vectors[:, :, first : first + WIDTH])
 
 
-def test_movements_are_rotated_as_the_position_they_are_of(attention, heads):
-    whole, slots = randn(BATCH, 2, SEQ_LEN, WIDTH), torch.tensor([[7, 0, 0], [3, 5, 2]])
-    expected = whole if attention.rotate is None else attention.rotate(whole)
-    some = torch.stack([whole[row][:, positions] for row, positions in enumerate(slots)])
-    same(heads.rotated(some, slots), torch.stack([expected[row][:, p] for row, p in enumerate(slots)]))
+@pytest.mark.parametrize("normalised", [False, True])
+def test_movements_are_normalised_and_rotated_as_the_position_they_are_of(attention, parts, normalised):
+    norm = Norm("", randn(WIDTH), None, 0.1, centred=False) if normalised else None
+    attention = replace(attention, query=replace(attention.query, norm=norm))
+    heads = Heads.of(attention, *parts)
+
+    def queries(outputs):
+        x = outputs.view(BATCH, SEQ_LEN, -1, WIDTH).transpose(1, 2)
+        x = x if norm is None else F.rms_norm(x, (WIDTH,), norm.weight, norm.eps)
+        return (x if attention.rotate is None else attention.rotate(x)) * attention.scale
+
+    same(heads.query, queries(parts[0]))
+    direction = randn(*parts[0].shape)
+    _, expected = torch.autograd.functional.jvp(queries, parts[0], direction)
+    for pairs in pair_blocks(pairs_of(sparse_matrix(BATCH * SEQ_LEN, 3, 0.3)), BATCH, SEQ_LEN):
+        at_pairs = pairs.placed(direction[:, pairs.block])
+        moved = heads.moved(pairs, heads.split(at_pairs), heads.query_norm) * attention.scale
+        same(moved, pairs.placed(expected[:, :, pairs.block]))
+
+
+@pytest.mark.parametrize("window", [1, 3, 8])
+def test_windows_hide_what_is_too_far(attention, parts, qkv, window):
+    heads = Heads.of(replace(attention, window=window), *parts)
+    seen = torch.ones(SEQ_LEN, SEQ_LEN, dtype=torch.bool).tril().triu(1 - window)
+    q, k, v = qkv
+    expected = (q @ k.transpose(-1, -2) / WIDTH**0.5).masked_fill(~seen, float("-inf")).softmax(-1)
+    everything = slice(0, SEQ_LEN)
+    same(heads.by_query(everything, everything), expected)
+    same(heads.by_key(everything, everything), expected.transpose(-1, -2))
+    same(heads.out - heads.value, expected @ v - v)
 
 
 @given(st.integers(1, 5000))

@@ -1,0 +1,123 @@
+"""Loading models of `transformers`, from local folders or the hub."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lit_attr.decomposition.huggingface.target import target_class
+from lit_attr.decomposition.targets.base import TargetModel
+from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError
+from lit_attr.optional import require
+from lit_attr.topology.paths import PathTable, path_table
+
+_CONFIG = "config.json"
+_SHOWN = 5
+# Fused attention kernels have no rule for gradients of many targets at once.
+_ATTENTION = "eager"
+
+
+def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[TargetModel, PathTable]:
+    """Load a language model with its weights, in float32.
+
+    Args:
+        reference: A local folder, or the model's name on the hub.
+        table: Where it keeps its matrices; None for the package's own table of its class.
+
+    Returns:
+        The model, and the table.
+
+    Raises:
+        RunNotFoundError: If there is no such model.
+        RunFormatError: If weights are missing.
+        UnsupportedModelError: If the class is not known, or keeps its matrices elsewhere.
+        DataError: If `transformers` is not installed.
+    """
+    config = _read_config(reference)
+    architecture = _architecture(config, reference)
+    table = table or path_table(architecture)
+    if table.architecture != architecture:
+        raise UnsupportedModelError(f"the path table is of {table.architecture}, but {reference} is a {architecture}")
+    try:
+        model, report = target_class(architecture, table).from_pretrained(
+            reference, config=config, dtype=torch.float32, attn_implementation=_ATTENTION, output_loading_info=True
+        )
+    except UnsupportedModelError:
+        raise
+    except Exception as error:  # the library raises many kinds for a damaged file, and passes others on
+        raise RunFormatError(f"cannot read the weights of {reference}: {error}") from error
+    if missing := sorted(report["missing_keys"]):
+        few = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise RunFormatError(f"the weights of {reference} lack {len(missing)} tensors of a {architecture}: {few}")
+    check_table(model, table)
+    return model.eval(), table
+
+
+def build_from_config(architecture: str, name: str | None, folder: Path, table: PathTable) -> TargetModel:
+    """Build the target of a decomposition run with untrained weights; the run's checkpoint holds the trained ones.
+
+    Args:
+        architecture: Class name.
+        name: The run's `pretrained_model_name`: a local folder, or a name on the hub.
+        folder: The run's own, the first to be searched for a `config.json`.
+        table: Where the class keeps its matrices.
+
+    Raises:
+        RunNotFoundError: If no place has a `config.json`.
+        UnsupportedModelError: If the configuration is that of another class.
+        DataError: If `transformers` is not installed.
+    """
+    places = [folder, *((folder / name, Path(name).expanduser()) if name else ())]
+    found = next((str(place) for place in places if (place / _CONFIG).is_file()), name)
+    if found is None:
+        raise RunNotFoundError(f"no {_CONFIG} for the target model; looked in {folder}, and the run names no model")
+    try:
+        config = _read_config(found)
+    except RunNotFoundError as error:
+        looked_in = ", ".join(map(str, places))
+        raise RunNotFoundError(f"no {_CONFIG} for the target model {name!r}: looked in {looked_in}; {error}") from error
+    if config.architectures and (declared := config.architectures[0]) != architecture:
+        raise UnsupportedModelError(f"{found} is a {declared}, but the run's configuration says {architecture}")
+    config._attn_implementation = _ATTENTION
+    model = target_class(architecture, table)(config)
+    check_table(model, table)
+    return model
+
+
+def check_table(model: nn.Module, table: PathTable) -> None:
+    """Compare a path table with a model.
+
+    Raises:
+        UnsupportedModelError: If the model has no embedding or unembedding where the table says, or no matrix of it.
+    """
+    modules = dict(model.named_modules())
+    for what, path, kind in (("embedding", table.embed, nn.Embedding), ("unembedding", table.output, nn.Linear)):
+        if not isinstance(modules.get(path), kind):
+            found = type(modules[path]).__name__ if path in modules else "nothing"
+            raise UnsupportedModelError(
+                f"{table.architecture}: expected the {what} (nn.{kind.__name__}) at {path!r}, found {found}"
+            )
+    for matrix in table.blocks:
+        first = table.path(f"0.{matrix}")
+        if first not in modules:
+            raise UnsupportedModelError(
+                f"{table.architecture}: expected the matrix {matrix} at {first!r}, found nothing"
+            )
+
+
+def _read_config(reference: str) -> Any:  # noqa: ANN401 - a class of an optional library
+    transformers = require("transformers")
+    try:
+        return transformers.AutoConfig.from_pretrained(reference)
+    except Exception as error:  # missing, damaged, no network, unknown model type: many kinds
+        raise RunNotFoundError(
+            f"no model at {reference!r}: expected a local folder with a {_CONFIG}, or a name on the Hugging Face hub "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _architecture(config: Any, reference: str) -> str:  # noqa: ANN401
+    if not config.architectures:
+        raise UnsupportedModelError(f"{reference}: its {_CONFIG} names no class (architectures)")
+    return config.architectures[0]
