@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.huggingface.target import target_class
+from lit_attr.decomposition.huggingface.target import as_target
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.targets.base import TargetModel
 from lit_attr.topology.paths import path_table
@@ -64,7 +64,8 @@ def huggingface_config(variant: str) -> Any:
 def huggingface_target(variant: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> TargetModel:
     """A target model whose every weight is random, norms and biases included."""
     architecture, _ = VARIANTS[variant]
-    target = target_class(architecture, path_table(architecture))(huggingface_config(variant)).to(dtype).eval()
+    model = getattr(transformers, architecture)(huggingface_config(variant)).to(dtype)
+    target = as_target(model, path_table(architecture))
     randomise(target, seed)
     if dtype == torch.float64:
         _compute_in_float64(target)

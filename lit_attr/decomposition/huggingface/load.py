@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lit_attr.decomposition.huggingface.target import target_class
+from lit_attr.decomposition.huggingface.target import as_target
 from lit_attr.decomposition.targets.base import TargetModel
 from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError
 from lit_attr.optional import require
@@ -39,19 +39,17 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
     table = table or path_table(architecture)
     if table.architecture != architecture:
         raise UnsupportedModelError(f"the path table is of {table.architecture}, but {reference} is a {architecture}")
+    model_class = _library_class(architecture)
     try:
-        model, report = target_class(architecture, table).from_pretrained(
+        model, report = model_class.from_pretrained(
             reference, config=config, dtype=torch.float32, attn_implementation=_ATTENTION, output_loading_info=True
         )
-    except UnsupportedModelError:
-        raise
     except Exception as error:  # the library raises many kinds for a damaged file, and passes others on
         raise RunFormatError(f"cannot read the weights of {reference}: {error}") from error
     if missing := sorted(report["missing_keys"]):
         few = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         raise RunFormatError(f"the weights of {reference} lack {len(missing)} tensors of a {architecture}: {few}")
-    check_table(model, table)
-    return model.eval(), table
+    return as_target(model, table), table
 
 
 def build_from_config(architecture: str, name: str | None, folder: Path, table: PathTable) -> TargetModel:
@@ -80,30 +78,14 @@ def build_from_config(architecture: str, name: str | None, folder: Path, table: 
     if config.architectures and (declared := config.architectures[0]) != architecture:
         raise UnsupportedModelError(f"{found} is a {declared}, but the run's configuration says {architecture}")
     config._attn_implementation = _ATTENTION
-    model = target_class(architecture, table)(config)
-    check_table(model, table)
-    return model
+    return as_target(_library_class(architecture)(config), table)
 
 
-def check_table(model: nn.Module, table: PathTable) -> None:
-    """Compare a path table with a model.
-
-    Raises:
-        UnsupportedModelError: If the model has no embedding or unembedding where the table says, or no matrix of it.
-    """
-    modules = dict(model.named_modules())
-    for what, path, kind in (("embedding", table.embed, nn.Embedding), ("unembedding", table.output, nn.Linear)):
-        if not isinstance(modules.get(path), kind):
-            found = type(modules[path]).__name__ if path in modules else "nothing"
-            raise UnsupportedModelError(
-                f"{table.architecture}: expected the {what} (nn.{kind.__name__}) at {path!r}, found {found}"
-            )
-    for matrix in table.blocks:
-        first = table.path(f"0.{matrix}")
-        if first not in modules:
-            raise UnsupportedModelError(
-                f"{table.architecture}: expected the matrix {matrix} at {first!r}, found nothing"
-            )
+def _library_class(architecture: str) -> type[Any]:
+    found = getattr(require("transformers"), architecture, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UnsupportedModelError(f"the installed transformers has no model class {architecture!r}")
+    return found
 
 
 def _read_config(reference: str) -> Any:  # noqa: ANN401 - a class of an optional library

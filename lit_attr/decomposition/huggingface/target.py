@@ -11,7 +11,6 @@ from lit_attr.decomposition.huggingface.gpt_neox import gpt_neox_anatomy
 from lit_attr.decomposition.huggingface.llama import llama_anatomy
 from lit_attr.decomposition.targets.base import TargetModel
 from lit_attr.errors import UnsupportedModelError
-from lit_attr.optional import require
 from lit_attr.topology.paths import PATH_TABLES, PathTable
 
 _ANATOMIES: Mapping[str, Callable[[Any], Anatomy]] = {
@@ -24,28 +23,44 @@ _ANATOMIES: Mapping[str, Callable[[Any], Anatomy]] = {
 }
 
 
-def target_class(architecture: str, table: PathTable) -> type[Any]:
-    """A class of `transformers`, with the interface of a target model; its state dict keeps its names.
+def as_target(model: nn.Module, table: PathTable) -> TargetModel:
+    """Give a model the interface of a target model, in place; its state dict keeps its names.
 
     Args:
-        architecture: Name of the class, such as `LlamaForCausalLM`.
+        model: A causal language model of `transformers`. The library changes the names of tensors when it loads or
+            saves some of its own classes, but not of classes derived from them: it must have its weights already.
         table: Where it keeps its matrices. Closed forms are known for the package's own tables alone.
 
     Raises:
-        DataError: If `transformers` is not installed.
-        UnsupportedModelError: If it has no such class.
+        UnsupportedModelError: If it has no embedding, unembedding or matrix where the table says.
     """
-    original: Any = getattr(require("transformers"), architecture, None)
-    if not (isinstance(original, type) and issubclass(original, nn.Module)):
-        raise UnsupportedModelError(f"the installed transformers has no model class {architecture!r}")
-    anatomy = _ANATOMIES.get(architecture) if table == PATH_TABLES.get(architecture) else None
+    modules = dict(model.named_modules())
+    for what, path, kind in (("embedding", table.embed, nn.Embedding), ("unembedding", table.output, nn.Linear)):
+        if not isinstance(modules.get(path), kind):
+            found = type(modules[path]).__name__ if path in modules else "nothing"
+            raise UnsupportedModelError(
+                f"{table.architecture}: expected the {what} (nn.{kind.__name__}) at {path!r}, found {found}"
+            )
+    for matrix in table.blocks:
+        if (first := table.path(f"0.{matrix}")) not in modules:
+            raise UnsupportedModelError(
+                f"{table.architecture}: expected the matrix {matrix} at {first!r}, found nothing"
+            )
+    model.__class__ = _target_class(type(model), table.embed, table == PATH_TABLES.get(table.architecture))
+    if not isinstance(model, TargetModel):
+        raise TypeError(f"{type(model).__name__} has not become a target model")
+    return model.eval()
+
+
+def _target_class(original: type[Any], embed: str, known: bool) -> type[TargetModel]:
+    anatomy = _ANATOMIES.get(original.__name__) if known else None
 
     class HuggingFaceTarget(TargetModel, original):
         """The model, from token ids to logits."""
 
         @property
         def n_token_ids(self) -> int:
-            embedding: Any = self.get_submodule(table.embed)
+            embedding: Any = self.get_submodule(embed)
             return embedding.num_embeddings
 
         @property
@@ -60,5 +75,5 @@ def target_class(architecture: str, table: PathTable) -> type[Any]:
         def anatomy(self) -> Anatomy | None:
             return anatomy and anatomy(self)
 
-    HuggingFaceTarget.__name__ = HuggingFaceTarget.__qualname__ = architecture
+    HuggingFaceTarget.__name__ = HuggingFaceTarget.__qualname__ = original.__name__
     return HuggingFaceTarget

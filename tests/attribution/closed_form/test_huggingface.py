@@ -64,3 +64,35 @@ def test_equals_brute_force(variant):
             assert float((mine - theirs).abs().max()) < 1e-11 * max(float(theirs.abs().max()), 1.0), name
             compared += 1
     assert compared > 25
+
+
+PARTS = {
+    "mlp": ["*.mlp.*", "*.glu.*"],
+    "attention": ["*.attn.*", "*.attn_fused.*"],
+    "outputs": ["*.attn.o", "*.attn_fused.o", "*.down"],
+    "queries or fused": ["*.attn.q", "*.attn_fused.qkv"],
+    "first block": ["0.*"],
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("variant", ["gpt2", "qwen3", "mistral, window", "gpt-neox", "gpt-neox, serial"])
+def test_closed_blocks_of_partial_decompositions(variant, part):
+    """What is taken for closed equals gradients; the rest stays zero."""
+    model = huggingface_model(variant, patterns=PARTS[part])
+    tokens = random_tokens(2, 6, vocab=VOCAB)
+    found, expected = both_engines(model, tokens, random_ci(model, tokens, 0.5))
+    closed = {f"{e.source}->{e.target}" for e in closed_edges(trace_topology(model), model.anatomy())}
+    assert closed
+    for (name, mine), (_, theirs) in zip(found.named(), expected.named(), strict=True):
+        if name.startswith("attr"):
+            difference = mine - theirs if name.partition("/")[2] in closed else mine
+            assert float(difference.abs().max()) < 1e-10 * max(float(theirs.abs().max()), 1.0), name
+
+
+def test_what_stands_beside_an_open_sublayer_is_no_path_through_it():
+    """In GPT-NeoX an MLP does not read what the attention of its block writes."""
+    model = huggingface_model("gpt-neox", patterns=PARTS["mlp"])
+    closed = {(e.source, e.target) for e in closed_edges(trace_topology(model), model.anatomy())}
+    assert {("embed", "0.mlp.up"), ("0.mlp.down", "1.mlp.up"), ("1.mlp.down", "output")} <= closed
+    assert not {("embed", "1.mlp.up"), ("0.mlp.down", "output")} & closed
