@@ -1,11 +1,12 @@
-"""How fast the closed forms are, against the plain autograd loop and against the forwards that a harvest needs anyway.
+"""How fast the engines are, against the plain autograd loop and against the forwards that a harvest needs anyway.
 
-    python benchmarks/harvest.py --shape ss-2l --batch 4 --density 0.01 [--json]
+    python benchmarks/harvest.py --shape ss-2l --batch 4 --density 0.01 [--decomposed mlp] [--json]
 
 In one process, in turns: two plain forwards of the target; the plain autograd loop, as goodfire-ai/spd runs it (one
 backward pass for each target component and metric, and one for each output dimension), on a sample of targets of each
-layer, extrapolated; the closed form. The last two include the component forward that they start from. Times are medians
-of the rounds; FLOPs are those that the closed forms need, counted with the non-zero causal importances.
+layer, extrapolated; the engines that `auto` chooses: closed forms, and forward mode where matrices on the paths are not
+decomposed (`--decomposed mlp` or `attention`). The last two include the component forward that they start from. Times
+are medians of the rounds; FLOPs are those that the closed forms need, counted with the non-zero causal importances.
 """
 
 import argparse
@@ -23,11 +24,11 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.shapes import SHAPES, model_and_tokens, random_ci
+from benchmarks.shapes import DECOMPOSED, SHAPES, model_and_tokens, random_ci
 from lit_attr.attribution.autograd import AutogradEngine
-from lit_attr.attribution.closed_form.edges import Edge, closed_edges
-from lit_attr.attribution.closed_form.engine import ClosedFormEngine
+from lit_attr.attribution.closed_form.edges import Edge
 from lit_attr.attribution.connectivity import trace_topology
+from lit_attr.attribution.engines import AttributionEngine, Choice, build_engine, choose_engines
 from lit_attr.decomposition.anatomy import Attention, Mlp
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.harvest.memory import PeakMemory, keep_freed_memory
@@ -76,7 +77,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run everything in turns."""
     keep_freed_memory()  # as the harvest does
     device = torch.device(arguments.device)
-    model, tokens = model_and_tokens(arguments.shape, arguments.batch, arguments.tokens)
+    model, tokens = model_and_tokens(arguments.shape, arguments.batch, arguments.tokens, arguments.decomposed)
     model, tokens = model.to(device), tokens.to(device)
     n_positions, seq_len = tokens.numel(), tokens.shape[1]
     ci = model.causal_importance(tokens) if arguments.density is None else random_ci(model, tokens, arguments.density)
@@ -84,31 +85,37 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     HIDDEN.update({layer: model.components(layer).U.shape[1] for layer in model.paths})
     sums = Sums.zeros(topology, torch.float32, device)
     alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
-    edges = closed_edges(topology, model.anatomy())
+    choice = choose_engines("auto", model, topology)
+    edges = choice.closed_form
 
-    def engine(of: list[Edge]) -> ClosedFormEngine:
-        return ClosedFormEngine(model, topology, alive, of, arguments.workspace_mb << 20)
+    def engine(of: Choice) -> AttributionEngine:
+        return build_engine(of, model, topology, alive, arguments.targets_per_pass, arguments.workspace_mb << 20)
 
     def forwards() -> None:
         with torch.no_grad():
             model.target_model(tokens)
             model.target_model(tokens)
 
-    def closed() -> None:
-        engine(edges).add_(sums, model.component_forward(tokens, graph=False), ci)
+    def auto() -> None:
+        engine(choice).add_(sums, model.component_forward(tokens, graph=False), ci)
 
-    times: dict[str, list[float]] = {"forwards": [], "closed": [], "component_forward": [], "autograd": []}
-    forwards(), closed()
+    times: dict[str, list[float]] = {"forwards": [], "auto": [], "component_forward": [], "autograd": []}
+    forwards(), auto()
     for _ in range(arguments.rounds):
         times["forwards"].append(seconds(forwards, device))
-        times["closed"].append(seconds(closed, device))
+        times["auto"].append(seconds(auto, device))
         times["component_forward"].append(seconds(lambda: model.component_forward(tokens), device))
         if arguments.sample:
             times["autograd"].append(plain_loop(model, topology, tokens, ci, sums, arguments.sample))
     median = {name: statistics.median(values) for name, values in times.items() if values}
 
     capture = model.component_forward(tokens, graph=False)
-    kinds = {kind: [edge for edge in edges if edge.kind == kind] for kind in dict.fromkeys(e.kind for e in edges)}
+    kinds = {
+        kind: Choice([edge for edge in edges if edge.kind == kind], {}, {})
+        for kind in dict.fromkeys(e.kind for e in edges)
+    }
+    if choice.forward_mode:
+        kinds["forward_mode"] = Choice([], choice.forward_mode, {})
     by_edge = {
         kind: statistics.median(
             seconds(lambda of=of: engine(of).add_(sums, capture, ci), device) for _ in range(arguments.rounds)
@@ -118,30 +125,33 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     n_pairs = {EMBED: n_positions, **{layer: int(values.count_nonzero()) for layer, values in ci.items()}}
     total = sum(flops(edge, topology, n_pairs[edge.source], n_positions, seq_len) for edge in edges)
     with PeakMemory() as memory:
-        closed()
+        auto()
     rate = matmul_rate(device, 2048 if device.type == "cpu" else 8192)
-    in_engine = median["closed"] - median["component_forward"]
+    in_engine = median["auto"] - median["component_forward"]
     result = {
         "shape": arguments.shape,
+        "decomposed": arguments.decomposed,
+        "engines": choice.describe(),
         "batch": arguments.batch,
         "density": sum(n_pairs[s] for s in ci) / sum(values.numel() for values in ci.values()),
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "tokens_per_second": n_positions / (median["closed"] + median["forwards"] / 2),
-        "ratio_to_two_forwards": median["closed"] / median["forwards"],
-        "fraction_of_matmul_rate": total / rate / in_engine,
+        "tokens_per_second": n_positions / (median["auto"] + median["forwards"] / 2),
+        "ratio_to_two_forwards": median["auto"] / median["forwards"],
         "matmul_rate_gflops": rate / 1e9,
-        "gflop": total / 1e9,
         "peak_mb": memory.peak / 2**20,
-        "seconds_closed_form": median["closed"],
+        "seconds_auto": median["auto"],
         "seconds_component_forward": median["component_forward"],
         "seconds_two_forwards": median["forwards"],
         "seconds_by_edge": by_edge,
     }
+    if not choice.forward_mode:
+        result["gflop"] = total / 1e9
+        result["fraction_of_matmul_rate"] = total / rate / in_engine
     if "autograd" in median:
         result["seconds_autograd_extrapolated"] = median["autograd"] + median["component_forward"]
         result["autograd_sample_per_layer"] = arguments.sample
-        result["ratio_to_autograd"] = result["seconds_autograd_extrapolated"] / median["closed"]
+        result["ratio_to_autograd"] = result["seconds_autograd_extrapolated"] / median["auto"]
     return result
 
 
@@ -167,6 +177,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="ss-2l", help=f"one of {', '.join(SHAPES)}, or a run")
+    parser.add_argument("--decomposed", default="all", choices=DECOMPOSED, help="matrices of a shape")
     parser.add_argument("--batch", type=int, default=4, help="sequences")
     parser.add_argument(
         "--density", type=float, help="share of non-zero causal importances; without it the model's own"
@@ -175,6 +186,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="times everything is run")
     parser.add_argument("--sample", type=int, default=4, help="targets of each layer for the plain loop; 0 skips it")
     parser.add_argument("--workspace_mb", type=int, default=1024, help="of the closed form")
+    parser.add_argument("--targets_per_pass", type=int, default=16, help="sources at once in forward mode")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     result = measure(parser.parse_args())

@@ -39,6 +39,8 @@ class Shape:
 
 
 _MATRICES = ("mlp.c_fc", "mlp.down_proj", "attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj")
+# Name to how the names of the decomposed matrices begin.
+DECOMPOSED = {"all": "", "mlp": "mlp.", "attention": "attn."}
 SHAPES = {
     "ss-2l": Shape(2, 128, 512, 4, 2, 4019, 128, dict.fromkeys(_MATRICES, 650)),
     "pile-4l": Shape(
@@ -47,12 +49,19 @@ SHAPES = {
 }
 
 
-def build(shape: Shape, seed: int = 0) -> DecomposedModel:
-    """A model of a shape with random weights, activations of about unit size."""
+def build(shape: Shape, seed: int = 0, decomposed: str = "all") -> DecomposedModel:
+    """A model of a shape with random weights, activations of about unit size.
+
+    Args:
+        shape: Of the model.
+        seed: Of the weights.
+        decomposed: Which matrices are: `all`, those of the `mlp`, or those of the `attention`.
+    """
+    chosen = {matrix: count for matrix, count in shape.components.items() if matrix.startswith(DECOMPOSED[decomposed])}
     options = {
         "pretrained_model_class": "spd.pretrain.models.LlamaSimpleMLP",
         "pretrained_model_name": None,
-        "module_info": [{"module_pattern": f"h.*.{matrix}", "C": count} for matrix, count in shape.components.items()],
+        "module_info": [{"module_pattern": f"h.*.{matrix}", "C": count} for matrix, count in chosen.items()],
         "ci_config": {"mode": "layerwise", "fn_type": "shared_mlp", "hidden_dims": [1]},
         "sigmoid_type": "leaky_hard",
         "sampling": "continuous",
@@ -91,10 +100,14 @@ def random_ci(model: DecomposedModel, tokens: Tensor, density: float, seed: int 
     }
 
 
-def model_and_tokens(name: str, batch: int, tokens: str | None, seed: int = 0) -> tuple[DecomposedModel, Tensor]:
+def model_and_tokens(
+    name: str, batch: int, tokens: str | None, decomposed: str = "all", seed: int = 0
+) -> tuple[DecomposedModel, Tensor]:
     """A named shape, or a run, and tokens for it: of a file, or uniformly random."""
     if name in SHAPES:
-        model, seq_len = build(SHAPES[name], seed), SHAPES[name].seq_len
+        model, seq_len = build(SHAPES[name], seed, decomposed), SHAPES[name].seq_len
+    elif decomposed != "all":
+        raise SystemExit(f"--decomposed {decomposed} is for shapes: which matrices of a run are decomposed is its own")
     else:
         model = load_run(name).model
         seq_len = min(model.block_size, 128)

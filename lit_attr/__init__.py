@@ -7,6 +7,7 @@ from lit_attr._version import __version__
 
 if TYPE_CHECKING:
     from lit_attr.decomposition.load import load_run
+    from lit_attr.decomposition.untrained import Decomposition, Neurons, Svd
     from lit_attr.harvest.datamodule import TokenDataModule
     from lit_attr.harvest.harvester import AttributionHarvester
     from lit_attr.harvest.sums import AttributionSums
@@ -19,7 +20,10 @@ __all__ = [
     "AttributionRepo",
     "AttributionSums",
     "DatasetAttributionStorage",
+    "Decomposition",
+    "Neurons",
     "StorageWriter",
+    "Svd",
     "TokenDataModule",
     "__version__",
     "load_run",
@@ -31,7 +35,10 @@ _HOMES = {
     "AttributionRepo": "lit_attr.storage.repo",
     "AttributionSums": "lit_attr.harvest.sums",
     "DatasetAttributionStorage": "lit_attr.storage.storage",
+    "Decomposition": "lit_attr.decomposition.untrained",
+    "Neurons": "lit_attr.decomposition.untrained",
     "StorageWriter": "lit_attr.harvest.writer",
+    "Svd": "lit_attr.decomposition.untrained",
     "TokenDataModule": "lit_attr.harvest.datamodule",
     "load_run": "lit_attr.decomposition.load",
 }

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 
 from lit_attr.cli.main import main
 from lit_attr.demo.walk import main as show_walk
+from tests.huggingface_toys import huggingface_config
 from tests.toys import write_run, write_tokens
 
 ROOT = Path(__file__).parents[1]
@@ -42,8 +44,8 @@ def fill_in(text, values):
 
 def test_every_code_block_is_executed_somewhere():
     blocks = re.findall(r"(.*)\n```(?:bash|python)\n", README)
-    markers = ("ci: install", "test: demo", "ci: test", "test: harvest", "shown: needs the network", "test: query")
-    assert blocks == [f"<!-- {marker} -->" for marker in (*markers, "test: python")]
+    markers = ("ci: install", "test: demo", "ci: test", "test: harvest", "shown: needs the network", "test: no run")
+    assert blocks == [f"<!-- {marker} -->" for marker in (*markers, "test: query", "test: python")]
 
 
 def test_harvest_and_query(values, monkeypatch, capfd):
@@ -53,6 +55,15 @@ def test_harvest_and_query(values, monkeypatch, capfd):
         assert program == "lit-attr"
         assert main(arguments) == 0
     assert "strongest negative targets" in capfd.readouterr().out
+
+
+def test_harvest_without_a_run(values, tmp_path, monkeypatch, capfd):
+    transformers.GPT2LMHeadModel(huggingface_config("gpt2")).save_pretrained(tmp_path / "gpt2")
+    monkeypatch.chdir(ROOT)
+    line = fill_in(block("test: no run"), {**values, "gpt2": str(tmp_path / "gpt2")})
+    assert main(shlex.split(line)[1:]) == 0
+    assert main(["query", "gpt2-svd-0.01", "sources", "1.mlp.up:5"]) == 0
+    assert "strongest positive sources" in capfd.readouterr().out
 
 
 @pytest.mark.slow

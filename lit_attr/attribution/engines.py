@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.closed_form.edges import Edge, closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
+from lit_attr.attribution.forward_mode import ForwardModeEngine
 from lit_attr.decomposition.model import Capture, DecomposedModel
 from lit_attr.errors import ConfigurationError
 from lit_attr.storage.sums import Sums
@@ -25,19 +26,22 @@ class Choice:
 
     Attributes:
         closed_form: Edge blocks with a closed form that is used.
-        autograd: Target layer to the sources of its other edge blocks.
+        forward_mode: Target layer to the sources of edge blocks that are computed in forward mode.
+        autograd: Target layer to the sources of edge blocks that are computed by their definition.
     """
 
     closed_form: list[Edge]
+    forward_mode: Mapping[str, tuple[str, ...]]
     autograd: Mapping[str, tuple[str, ...]]
 
     @property
     def blocks(self) -> dict[str, list[str]]:
         """Name of an engine to its edge blocks, as `source->target`; engines without any are left out."""
-        found = {
-            "closed_form": [f"{edge.source}->{edge.target}" for edge in self.closed_form],
-            "autograd": [f"{source}->{target}" for target, sources in self.autograd.items() for source in sources],
-        }
+        # A fused matrix has one closed form for each of its parts.
+        closed = dict.fromkeys(f"{edge.source}->{edge.target}" for edge in self.closed_form)
+        found = {"closed_form": list(closed)}
+        for name, by_target in (("forward_mode", self.forward_mode), ("autograd", self.autograd)):
+            found[name] = [f"{source}->{target}" for target, sources in by_target.items() for source in sources]
         return {engine: blocks for engine, blocks in found.items() if blocks}
 
     def describe(self) -> str:
@@ -55,23 +59,26 @@ def choose_engines(name: EngineName, model: DecomposedModel, topology: Topology)
     """Choose an engine for each edge block.
 
     Args:
-        name: `autograd` or `closed_form` for all of them, or `auto`: the closed form wherever it is exact.
+        name: `autograd` or `closed_form` for all of them, or `auto`: the closed form wherever it is exact, and forward
+            mode elsewhere.
         model: Whose attributions are computed.
         topology: The attribution graph.
 
     Raises:
         ConfigurationError: If `closed_form` is asked for and not exact everywhere.
     """
-    edges = [] if name == "autograd" else closed_edges(topology, model.anatomy())
+    if name == "autograd":
+        return Choice([], {}, topology.sources)
+    edges = closed_edges(topology, model.anatomy())
     closed = {(edge.source, edge.target) for edge in edges}
     rest = {
         target: kept
         for target, sources in topology.sources.items()
         if (kept := tuple(source for source in sources if (source, target) not in closed))
     }
-    choice = Choice(edges, rest)
+    choice = Choice(edges, rest, {})
     if name == "closed_form" and rest:
-        open_blocks = choice.blocks["autograd"]
+        open_blocks = choice.blocks["forward_mode"]
         raise ConfigurationError(
             f"model.engine closed_form: {len(open_blocks)} edge blocks have no closed form, an undecomposed sublayer "
             f"lies on their paths: {', '.join(open_blocks[:_SHOWN])}{', ...' if len(open_blocks) > _SHOWN else ''}; "
@@ -82,14 +89,16 @@ def choose_engines(name: EngineName, model: DecomposedModel, topology: Topology)
 
 @dataclass(frozen=True)
 class AttributionEngine:
-    """Closed forms for some edge blocks, gradients for the others.
+    """An engine for each kind of edge blocks; None where there are none.
 
     Attributes:
-        closed_form: Of the first; None where there are none.
-        autograd: Of the others; None where there are none.
+        closed_form: Of those with a closed form.
+        forward_mode: Of those computed in forward mode.
+        autograd: Of those computed by their definition.
     """
 
     closed_form: ClosedFormEngine | None
+    forward_mode: ForwardModeEngine | None
     autograd: AutogradEngine | None
 
     @property
@@ -99,7 +108,9 @@ class AttributionEngine:
 
     def truncated(self) -> "AttributionEngine":
         """What is needed to see how memory grows with a batch: the closed forms stay within their workspace."""
-        return AttributionEngine(None, self.autograd and self.autograd.truncated())
+        return AttributionEngine(
+            None, self.forward_mode and self.forward_mode.truncated(), self.autograd and self.autograd.truncated()
+        )
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add the attributions of one batch.
@@ -112,7 +123,7 @@ class AttributionEngine:
         Raises:
             ConfigurationError: If the workspace does not hold one sequence.
         """
-        for engine in (self.closed_form, self.autograd):
+        for engine in (self.closed_form, self.forward_mode, self.autograd):
             if engine is not None:
                 engine.add_(sums, capture, ci)
 
@@ -132,11 +143,16 @@ def build_engine(
         model: Whose attributions are computed; on its device already.
         topology: The attribution graph.
         alive: Layer to the components that are targets.
-        targets_per_pass: Of `autograd`.
+        targets_per_pass: Of `autograd`; in forward mode so many sources.
         workspace_bytes: Of the closed forms.
     """
-    edges, rest = choice.closed_form, dict(choice.autograd)
+    edges = choice.closed_form
+
+    def only(blocks: Mapping[str, tuple[str, ...]]) -> Topology:
+        return replace(topology, sources=dict(blocks))
+
     return AttributionEngine(
         ClosedFormEngine(model, topology, alive, edges, workspace_bytes) if edges else None,
-        AutogradEngine(replace(topology, sources=rest), alive, targets_per_pass) if rest else None,
+        ForwardModeEngine(model, only(choice.forward_mode), alive, targets_per_pass) if choice.forward_mode else None,
+        AutogradEngine(only(choice.autograd), alive, targets_per_pass) if choice.autograd else None,
     )

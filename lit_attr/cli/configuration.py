@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser
 
-from lit_attr.cli.predict import build_cli
+from lit_attr.cli.predict import build_cli, own_errors, run_with_dataset
 from lit_attr.data.spec import DatasetOptions
-from lit_attr.decomposition.load import find_run
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
@@ -39,19 +39,28 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
             raise ConfigurationError(f"--data.{name} is given to each worker by its job: drop it, found {data[name]}")
     if writer["subrun_id"] is not None:
         subrun_folder("", writer["subrun_id"])  # refuses what is no id
-    AttributionHarvester(**model)
-    run = find_run(model["run"])[0]
-    tokens = TokenDataModule(**{**data, "dataset": DatasetOptions(**data["dataset"])}, run=model["run"])
+    source = _harvester(model).source
+    run_id = source.find_run_id()
+    run = run_with_dataset(model["run"], model["decomposition"])
+    tokens = TokenDataModule(**{**data, "dataset": DatasetOptions(**data["dataset"])}, run=run)
     if data["tokens"] is not None:
         tokens.setup()
     return Harvest(
         configuration=text,
-        run_id=run.run_id,
-        results=run_folder(run.run_id, writer["out_dir"]),
+        run_id=run_id,
+        results=run_folder(run_id, writer["out_dir"]),
         out_dir=writer["out_dir"],
         subrun_id=writer["subrun_id"],
         on_cpu=found["trainer"]["accelerator"] == "cpu",
     )
+
+
+def _harvester(settings: Mapping[str, Any]) -> AttributionHarvester:
+    """Instantiate a harvester, its class paths included."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(AttributionHarvester, "model")
+    with own_errors():
+        return parser.instantiate_classes(parser.parse_object({"model": dict(settings)})).model
 
 
 def _print_configuration(arguments: Sequence[str]) -> str:

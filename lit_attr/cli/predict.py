@@ -1,20 +1,37 @@
 """`lit-attr predict`: the harvest, on Lightning's command line."""
 
 import logging
+import os
+import re
+import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lit_attr.errors import ConfigurationError
+from lit_attr.errors import ConfigurationError, LitAttrError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.progress import HarvestProgress
 from lit_attr.harvest.writer import StorageWriter
+
+_UNKNOWN_DECOMPOSITION = re.compile(r'"model\.decomposition".*Expected a dot import path string: (\S+)', re.DOTALL)
+
+
+class _Parser(LightningArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if found := _UNKNOWN_DECOMPOSITION.search(message):
+            message = (
+                f"model.decomposition: no class {found[1]!r}: expected Svd, Neurons, or the dotted path of a class of "
+                "your own, such as package.module.Class"
+            )
+        super().error(message, ex)
 
 
 class PredictCLI(LightningCLI):
@@ -25,10 +42,16 @@ class PredictCLI(LightningCLI):
         """The command, and the parameters of `Trainer.predict` that are not the user's to set."""
         return {"predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"}}
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401 - Lightning's own signature
+        """Build the parser: Lightning's, but for an error message."""
+        parser = super().init_parser(**kwargs)
+        parser.__class__ = _Parser  # Lightning offers no other way to another class
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the `--writer.*` keys, and let the data know the run."""
         parser.add_lightning_class_args(StorageWriter, "writer")
-        parser.link_arguments("model.run", "data.run")
+        parser.link_arguments(("model.run", "model.decomposition"), "data.run", compute_fn=run_with_dataset)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's own signature
         """Build the trainer, with a progress bar unless the user has another or wants none.
@@ -56,6 +79,28 @@ class PredictCLI(LightningCLI):
             print(f"harvest stored in {writer.path}\nask it with: lit-attr query {writer.path} sources KEY")
         else:
             print(f"this worker is done; once all are: lit-attr merge {writer.folder}")
+
+
+def run_with_dataset(run: str | Path, decomposition: object) -> str | Path | None:
+    """The run whose dataset is harvested where no tokens are given: none, if a language model is decomposed.
+
+    Args:
+        run: As for `AttributionHarvester`.
+        decomposition: None for a run that was trained.
+    """
+    return run if decomposition is None else None
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Let the package's own errors out of those that jsonargparse wraps them in where a class is instantiated."""
+    try:
+        yield
+    except ValueError as error:
+        inner: BaseException | None = error
+        while inner is not None and not isinstance(inner, LitAttrError):
+            inner = inner.__cause__
+        raise inner or error from error.__cause__
 
 
 def build_cli(arguments: Sequence[str], run: bool = True) -> PredictCLI:
@@ -97,6 +142,8 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         LitAttrError: If anything the user gave makes no sense.
     """
+    if os.getcwd() not in sys.path:  # for the user's own classes; last, so that nothing else is hidden by it
+        sys.path.append(os.getcwd())
     log = logging.getLogger("lit_attr")
     log.setLevel(logging.INFO)
     if not log.hasHandlers():
@@ -104,6 +151,7 @@ def run(arguments: Sequence[str]) -> None:
         handler.setFormatter(logging.Formatter("lit_attr: %(message)s"))
         log.addHandler(handler)
     try:
-        build_cli(arguments)
+        with own_errors():
+            build_cli(arguments)
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"a configuration is no text file: {error}") from error

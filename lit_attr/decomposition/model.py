@@ -58,7 +58,7 @@ class DecomposedModel(nn.Module):
         table: Where the target keeps its matrices.
         components: Path of each decomposed matrix to its components, in module order.
         ci_fn: From the matrices' inputs, by path, to pre-sigmoid causal importances, by path.
-        config: Of the run; its sigmoid and sampling are used.
+        config: Of the run; its sigmoid and sampling are used. None where `ci_fn` gives causal importances themselves.
         vocab_size: Number of token ids.
         block_size: Longest sequence.
 
@@ -72,7 +72,7 @@ class DecomposedModel(nn.Module):
         table: PathTable,
         components: Mapping[str, LinearComponents],
         ci_fn: nn.Module,
-        config: RunConfig,
+        config: RunConfig | None,
         vocab_size: int,
         block_size: int,
     ) -> None:
@@ -146,6 +146,8 @@ class DecomposedModel(nn.Module):
                 handle.remove()
         values = self.ci_fn({path: inputs[path] for path in self.paths.values()})
         pre_sigmoid = {layer: values[path] for layer, path in self.paths.items()}
+        if self.config is None:
+            return pre_sigmoid
         if self.config.sampling == "binomial":
             pre_sigmoid = _sample_binomial(pre_sigmoid, batch_id, first_row)
         sigmoid = SIGMOIDS[self.config.sigmoid]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lit_attr.assets import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
-from lit_attr.decomposition.load import expand_patterns
+from lit_attr.decomposition.patterns import expand_patterns
 from lit_attr.decomposition.targets.gpt2_simple import GPT2Simple, GPT2SimpleConfig
 from lit_attr.demo.decompose import DecompositionTraining, decompose
 from lit_attr.demo.grammar import story, vocabulary

@@ -45,14 +45,14 @@ class TokenDataModule(LightningDataModule):
             own dataset.
         batch_size: Sequences in a batch; the last batch may have fewer.
         n_batches: Batches to harvest, counted over all processes, or `whole_dataset`; no more than the data has.
-        dataset: Changes to the run's own dataset.
-        run: The run whose dataset is used; on the command line it is the model's.
+        dataset: Changes to the run's own dataset; without a run, the dataset.
+        run: The run whose dataset is used; on the command line it is the model's, if that was trained.
         rank: Of this worker among independent ones; from 0.
         world_size: Number of independent workers, each a process by itself that knows nothing of the others. Processes
             that the trainer starts count by themselves.
 
     Raises:
-        ConfigurationError: If a number is not in its range, or neither tokens nor a run are given.
+        ConfigurationError: If a number is not in its range, or neither tokens nor a run nor a dataset are given.
     """
 
     def __init__(
@@ -72,8 +72,11 @@ class TokenDataModule(LightningDataModule):
             raise ConfigurationError(f"data.batch_size must be at least 1, found {batch_size}")
         if n_batches != WHOLE_DATASET and n_batches < 1:
             raise ConfigurationError(f"data.n_batches must be at least 1, or {WHOLE_DATASET!r}, found {n_batches}")
-        if tokens is None and run is None:
-            raise ConfigurationError("neither data.tokens nor a run whose dataset could be used")
+        if tokens is None and run is None and dataset.dataset_name is None:
+            raise ConfigurationError(
+                "neither data.tokens nor a run whose dataset could be used, which a decomposition without training has "
+                "not: give --data.tokens FILE.npy, or --data.dataset.dataset_name and --data.dataset.tokenizer"
+            )
         if tokens is not None and (changes := {k: v for k, v in asdict(dataset).items() if v is not None}):
             raise ConfigurationError(f"data.tokens and data.dataset both say what the data is: drop one of {changes}")
         self.save_hyperparameters(ignore=["run"])
@@ -88,8 +91,10 @@ class TokenDataModule(LightningDataModule):
     @cached_property
     def spec(self) -> DatasetSpec | None:
         """The dataset, completely described; None for a token file."""
-        if self.hparams["tokens"] is not None or self._run is None:
+        if self.hparams["tokens"] is not None:
             return None
+        if self._run is None:
+            return DatasetSpec.resolve({}, self._dataset, None)
         return dataset_of_run(self._run, self._dataset)
 
     def _cache(self, spec: DatasetSpec) -> TokenCache:
@@ -255,6 +260,6 @@ def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:
         DataError: If the dataset has texts and no tokenizer is named.
     """
     files, _, model_config = find_run(run)
-    folders = (files.config.parent, model_config.parent)
+    folders = [file.parent for file in (files.config, model_config) if file is not None]
     tokenizer = next((folder / TOKENIZER for folder in folders if (folder / TOKENIZER).is_file()), None)
     return DatasetSpec.resolve(read_yaml(files.config), changes, tokenizer)

@@ -14,15 +14,18 @@ from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engines import AttributionEngine, EngineName, build_engine, choose_engines
 from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.decomposition.harvest_db import alive_in_harvest, file_digest
-from lit_attr.decomposition.load import Run, find_run, load_run
+from lit_attr.decomposition.load import Run
+from lit_attr.decomposition.untrained import Decomposition
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import check_sums_fit, keep_freed_memory, memory_limit, rows_that_fit
 from lit_attr.harvest.processes import on_first_process
 from lit_attr.harvest.settings import prepare_trainer
+from lit_attr.harvest.source import Source
 from lit_attr.harvest.sums import AttributionSums
 from lit_attr.harvest.tokens import TokenBatch, check_batch
 from lit_attr.storage.sums import Sums
+from lit_attr.topology.paths import PathTable
 
 Alive = dict[str, Bool[Tensor, " component"]]
 
@@ -34,10 +37,12 @@ class AttributionHarvester(LightningModule):
     activations and their graph, an attribution engine turns these into sums, in place.
 
     Args:
-        run: A run directory, a checkpoint file, a wandb reference, or `demo`; see `load_run`.
+        run: A run directory, a checkpoint file, a wandb reference, or `demo`; see `load_run`. With `decomposition`, a
+            language model: a local folder, or its name on the Hugging Face hub.
         engine: How attributions are computed. `closed_form`: by matrix products. `autograd`: one gradient for each
-            target component and metric. `auto`: the first wherever it is exact, the second elsewhere.
-        targets_per_pass: Gradients that one backward pass of `autograd` takes; memory grows with it.
+            target component and metric. `auto`: the first wherever it is exact, forward mode elsewhere.
+        targets_per_pass: Gradients that one backward pass of `autograd` takes, and sources that one pass in forward mode
+            takes; memory grows with it.
         workspace_mb: Memory for the temporaries of the closed forms, in 2^20 bytes; at most half of `memory_gb`.
         harvest_db: The `harvest.db` of a goodfire-ai/spd harvest of the run; only components that fired in it are
             targets. Without it, and without `alive_batches`, all components are.
@@ -46,6 +51,9 @@ class AttributionHarvester(LightningModule):
         ci_threshold: See `alive_batches`; recorded in the result.
         memory_gb: Memory for one batch's forwards, captured activations and workspace, in 10^9 bytes; batches that need
             more are split by rows. None for 70 % of what is free.
+        decomposition: How to decompose a language model without training: `Svd`, `Neurons`, or a class of your own by
+            its dotted path. None for a run that was trained.
+        path_table: Where the model keeps its matrices; None for the package's own table of its class.
 
     Raises:
         ConfigurationError: If the settings contradict each other.
@@ -61,6 +69,8 @@ class AttributionHarvester(LightningModule):
         alive_batches: int | None = None,
         ci_threshold: float = 0.0,
         memory_gb: float | None = None,
+        decomposition: Decomposition | None = None,
+        path_table: PathTable | None = None,
     ) -> None:
         super().__init__()
         if targets_per_pass < 1:
@@ -73,7 +83,11 @@ class AttributionHarvester(LightningModule):
             )
         if alive_batches is not None and alive_batches < 1:
             raise ConfigurationError(f"model.alive_batches must be at least 1, found {alive_batches}")
+        if harvest_db is not None and decomposition is not None:
+            raise ConfigurationError("model.harvest_db is of a trained run: drop it, or model.decomposition")
         self.save_hyperparameters()
+        # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
+        self.source = Source(run, decomposition, path_table)
         self.sums = AttributionSums()
         self.alive: Alive | None = None
         self.run: Run | None = None
@@ -96,13 +110,13 @@ class AttributionHarvester(LightningModule):
     def loaded_run(self) -> Run:
         """The run, loaded when it is first asked for."""
         if self.run is None:
-            self.run = load_run(self.hparams["run"])
+            self.run = self.source.load()
         return self.run
 
     def prepare_data(self) -> None:
         """Download the run where no cache holds it: one process of each machine does, the others wait."""
-        if self.run is None:
-            find_run(self.hparams["run"])
+        if self.run is None:  # models of the hub are left to its own library, which lets one process download
+            self.source.find_run_id()
 
     def setup(self, stage: str = "predict") -> None:
         """Load the run, find its attribution graph, and allocate the sums; on every process.
@@ -230,6 +244,8 @@ class AttributionHarvester(LightningModule):
             "harvest_db": None if harvest_db is None else file_digest(Path(harvest_db)),
             "alive_batches": self.hparams["alive_batches"],
             "ci_threshold": self.hparams["ci_threshold"],
+            "decomposition": self.loaded_run.decomposition,
+            "path_table": self.source.table_entries(),
         }
 
     def find_alive(self) -> Alive:

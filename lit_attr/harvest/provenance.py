@@ -39,6 +39,7 @@ def provenance(
         "run_id": run.run_id,
         "run_reference": run.reference,
         "weights_digest": run.weights_digest,
+        "decomposition": run.decomposition,
         "engine": harvester.hparams["engine"],
         "engine_blocks": harvester.choice.blocks,
         "precision": trainer.precision,
@@ -47,7 +48,11 @@ def provenance(
         "data_fingerprint": data.fingerprint(),
         "data_shape": [data.n_rows, data.seq_len],
         "configuration": {
-            "model": _settings(harvester.hparams),
+            "model": {
+                **_settings(harvester.hparams),
+                "decomposition": run.decomposition,
+                "path_table": harvester.source.table_entries(),
+            },
             "data": {**_settings(data.hparams), "dataset": dataset},
             "writer": dict(writer),
             "trainer": {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lit_attr.errors import UnsupportedModelError
-from lit_attr.topology.address import EMBED, OUTPUT, block_address
+from lit_attr.topology.address import EMBED, MATRICES, OUTPUT, block_address
 
 _BLOCK_INDEX = "{block}"
 
@@ -18,7 +18,10 @@ class PathTable:
         architecture: Name of the model class, for messages.
         embed: Path of the token embedding.
         output: Path of the unembedding.
-        blocks: Matrix name (such as `attn.q`) to its path, with `{block}` where the block index stands.
+        blocks: Matrix name, one of `MATRICES`, to its path, with `{block}` where the block index stands.
+
+    Raises:
+        UnsupportedModelError: If a name is no matrix name, or a path has no place for the block index.
     """
 
     architecture: str
@@ -28,6 +31,17 @@ class PathTable:
     _patterns: Mapping[str, re.Pattern[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for matrix, path in self.blocks.items():
+            if matrix not in MATRICES:
+                raise UnsupportedModelError(
+                    f"the path table of {self.architecture}: {matrix!r} is no matrix of a block; these are "
+                    f"{', '.join(MATRICES)}"
+                )
+            if path.count(_BLOCK_INDEX) != 1:
+                raise UnsupportedModelError(
+                    f"the path table of {self.architecture}: the path of {matrix} must have {_BLOCK_INDEX} once, where "
+                    f"the block index stands, found {path!r}"
+                )
         patterns = {
             matrix: re.compile(re.escape(path).replace(re.escape(_BLOCK_INDEX), r"(\d+)"))
             for matrix, path in self.blocks.items()

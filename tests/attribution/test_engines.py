@@ -44,7 +44,8 @@ def test_auto_equals_autograd_on_partial_decompositions(name, gated):
     alive = {layer: torch.arange(n) != 1 for layer, n in model.n_components.items()} if gated else None
     auto = engine_of("auto", model, alive)
     assert auto.closed_form is not None
-    assert auto.autograd is not None
+    assert auto.forward_mode is not None
+    assert auto.autograd is None
     assert_close(harvest(auto, model, ci), harvest(engine_of("autograd", model, alive), model, ci), 1e-10)
 
 
@@ -64,6 +65,7 @@ def test_closed_form_alone_where_every_matrix_is_decomposed(architecture, name):
     model = toy_model(architecture)
     ci = random_ci(model, TOKENS, 0.5)
     engine = engine_of(name, model)
+    assert engine.forward_mode is None
     assert engine.autograd is None
     assert not engine.needs_graph
     assert_close(harvest(engine, model, ci), harvest(engine_of("autograd", model), model, ci), 1e-10)
@@ -72,16 +74,19 @@ def test_closed_form_alone_where_every_matrix_is_decomposed(architecture, name):
 def test_autograd_alone():
     engine = engine_of("autograd", toy_model())
     assert engine.closed_form is None
+    assert engine.forward_mode is None
     assert engine.needs_graph
 
 
-def test_autograd_alone_where_nothing_is_closed():
+def test_forward_mode_alone_where_nothing_is_closed():
     model = toy_model(module_info=[{"module_pattern": "h.1.mlp.c_fc", "C": 3}])
-    assert engine_of("auto", model).closed_form is None
+    engine = engine_of("auto", model)
+    assert engine.closed_form is None
+    assert engine.forward_mode is not None
 
 
-def test_one_decomposed_matrix_per_layer_leaves_graphs_for_the_rest():
-    assert engine_of("auto", partial_model("only MLPs")).needs_graph
+def test_forward_mode_needs_no_graph_of_the_capture():
+    assert not engine_of("auto", partial_model("only MLPs")).needs_graph
 
 
 @pytest.mark.parametrize("name", PARTIAL)
@@ -90,7 +95,7 @@ def test_every_block_has_one_engine(name):
     topology = trace_topology(model)
     blocks = choose_engines("auto", model, topology).blocks
     expected = sorted(f"{source}->{target}" for target, sources in topology.sources.items() for source in sources)
-    assert sorted(blocks["closed_form"] + blocks["autograd"]) == expected
+    assert sorted(blocks["closed_form"] + blocks["forward_mode"]) == expected
 
 
 def test_closed_form_is_refused_where_it_is_not_exact():
@@ -119,7 +124,7 @@ def test_description():
     assert described("autograd", toy_model()) == "autograd for 31 of 31 edge blocks"
     assert described("auto", partial_model("only MLPs")) == (
         "closed_form for 3 of 8 edge blocks (0.mlp.up->0.mlp.down, 1.mlp.up->1.mlp.down, 1.mlp.down->output); "
-        "autograd for 5 of 8 edge blocks "
+        "forward_mode for 5 of 8 edge blocks "
         "(embed->0.mlp.up, embed->1.mlp.up, 0.mlp.down->1.mlp.up, embed->output, 0.mlp.down->output)"
     )
     assert described("auto", partial_model("no values")).count(", ...") == 1
@@ -128,6 +133,9 @@ def test_description():
 def test_truncated_engine_has_no_closed_forms():
     truncated = engine_of("auto", partial_model("only MLPs")).truncated()
     assert truncated.closed_form is None
-    assert truncated.autograd is not None
-    assert {int(mask.sum()) for mask in truncated.autograd.alive.values()} == {3, 4}
-    assert engine_of("auto", toy_model()).truncated().autograd is None
+    assert truncated.forward_mode is not None
+    assert truncated.autograd is None
+    assert engine_of("auto", toy_model()).truncated().forward_mode is None
+    by_definition = engine_of("autograd", partial_model("only MLPs")).truncated()
+    assert by_definition.autograd is not None
+    assert {int(mask.sum()) for mask in by_definition.autograd.alive.values()} == {3, 4}

@@ -91,13 +91,13 @@ def test_missing_file_is_refused_with_its_path(tmp_path: Path):
         read_yaml(path)
 
 
-@pytest.mark.parametrize("class_path", ["transformers.GPT2LMHeadModel", "spd.pretrain.models.llama.Llama", "GPT2"])
+@pytest.mark.parametrize("class_path", ["spd.pretrain.models.llama.Llama", "GPT2"])
 def test_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path, class_path: str):
     run = write_run(tmp_path / "run")
     options = run_options(pretrained_model_class=class_path)
     (run / "final_config.yaml").write_text(yaml.safe_dump(options))
     name = class_path.rpartition(".")[2]
-    with pytest.raises(UnsupportedModelError, match=f"^unknown target model class '{name}'; known are: {KNOWN}$"):
+    with pytest.raises(UnsupportedModelError, match=f"^unknown target model class '{name}': .* known are {KNOWN}, "):
         load_run(run)
 
 

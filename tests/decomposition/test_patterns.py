@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from lit_attr.decomposition.load import expand_patterns
+from lit_attr.decomposition.patterns import expand_patterns
 from lit_attr.decomposition.targets import build_target
 from lit_attr.errors import RunFormatError, UnsupportedModelError
 from tests.toys import MODEL_OPTIONS, toy_model
@@ -84,7 +84,9 @@ def test_decomposed_end_of_the_graph_is_refused(architecture: str, path: str):
 
 
 def test_decomposed_position_embedding_is_refused():
-    with pytest.raises(RunFormatError, match=r"^cannot decompose a Embedding; only nn\.Linear is known$"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"^module 'wpe' of GPT2Simple has no canonical address; addressable"
+    ):
         toy_model("GPT2Simple", module_info=[{"module_pattern": "wpe", "C": 3}])
 
 

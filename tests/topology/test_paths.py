@@ -2,7 +2,7 @@ import pytest
 
 from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.address import MATRICES
-from lit_attr.topology.paths import PATH_TABLES, path_table
+from lit_attr.topology.paths import PATH_TABLES, PathTable, path_table
 from tests.toys import ARCHITECTURES, toy_model
 
 ATTENTION = {
@@ -128,3 +128,16 @@ def test_path_is_the_inverse_of_address(architecture: str):
     addresses = [table.address(path) for path in paths]
     assert len(set(addresses)) == len(paths)
     assert [table.path(address) for address in addresses] == paths
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ({"mlp.up": "h.0.up"}, r"the path of mlp\.up must have \{block\} once, .* found 'h\.0\.up'"),
+        ({"mlp.up": "h.{block}.{block}"}, r"the path of mlp\.up must have \{block\} once"),
+        ({"mlp.middle": "h.{block}.middle"}, r"'mlp\.middle' is no matrix of a block; these are attn\.q, "),
+    ],
+)
+def test_tables_that_cannot_be_read_are_refused(blocks: dict[str, str], message: str):
+    with pytest.raises(UnsupportedModelError, match=message):
+        PathTable("Some", "wte", "lm_head", blocks)

@@ -1,0 +1,32 @@
+"""The modules of a model that are matrices, all read the same way: from d_in to d_out."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_CONV1D = "transformers.pytorch_utils.Conv1D"
+
+
+def is_matrix(module: nn.Module) -> bool:
+    """Whether a module maps vectors by a matrix: an `nn.Linear`, or a `Conv1D` of `transformers`."""
+    return isinstance(module, nn.Linear) or _is_conv1d(module)
+
+
+def weight_of(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
+    """The matrix of a module, so that its output is `x @ weight + bias`: a view of the module's own weight.
+
+    Args:
+        module: One that `is_matrix`.
+    """
+    weight = module.get_parameter("weight").detach()
+    return weight if _is_conv1d(module) else weight.T
+
+
+def bias_of(module: nn.Module) -> Float[Tensor, " d_out"] | None:
+    """The bias of a module that `is_matrix`; None where it has none."""
+    bias = getattr(module, "bias", None)
+    return None if bias is None else bias.detach()
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    # By name: transformers need not be installed, and takes seconds to import.
+    return any(f"{kind.__module__}.{kind.__qualname__}" == _CONV1D for kind in type(module).__mro__)

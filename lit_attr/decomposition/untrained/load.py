@@ -1,0 +1,55 @@
+"""Loading a Hugging Face model together with a decomposition that needs no training."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from lit_attr.decomposition.checkpoint import weights_digest
+from lit_attr.decomposition.huggingface import load_pretrained
+from lit_attr.decomposition.load import Run
+from lit_attr.decomposition.untrained.base import Decomposition
+from lit_attr.decomposition.untrained.build import decompose
+from lit_attr.topology.paths import PathTable
+
+
+def load_untrained(
+    reference: str | os.PathLike[str], decomposition: Decomposition, table: PathTable | None = None
+) -> Run:
+    """Load a language model, and decompose it.
+
+    Args:
+        reference: A local folder, or the model's name on the Hugging Face hub.
+        decomposition: Says how.
+        table: Where the model keeps its matrices; None for the package's own table of its class.
+
+    Raises:
+        RunNotFoundError: If there is no such model.
+        RunFormatError: If its weights are missing or damaged.
+        UnsupportedModelError: If its class is not known, or keeps its matrices elsewhere.
+        ConfigurationError: If the decomposition does not fit the model.
+    """
+    path = Path(reference).expanduser()
+    target, table = load_pretrained(str(path if path.exists() else reference), table)
+    model = decompose(target, table, decomposition)
+    # Of what the factors are computed from, rather than of the factors: machines round them differently.
+    known = json.dumps([weights_digest(target.state_dict()), decomposition.description], sort_keys=True)
+    return Run(
+        untrained_run_id(reference, decomposition),
+        str(reference),
+        model,
+        hashlib.sha256(known.encode()).hexdigest(),
+        decomposition.description,
+    )
+
+
+def untrained_run_id(reference: str | os.PathLike[str], decomposition: Decomposition) -> str:
+    """Under which results are stored: model, decomposition and threshold, such as `gpt2-svd-0.01`.
+
+    Args:
+        reference: As for `load_untrained`; the name of a folder, or the whole name on the hub, becomes part of the id.
+        decomposition: Of the model.
+    """
+    path = Path(reference).expanduser()
+    name = path.resolve().name if path.exists() else str(reference).replace("/", "-")
+    return f"{name}-{type(decomposition).__name__.lower()}-{decomposition.threshold:g}"
