@@ -1,0 +1,51 @@
+"""The commands of the documentation, executed with small stand-ins for runs and data."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lit_attr.cli.main import main
+from tests.toys import write_run, write_tokens
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"(?:<!-- (test: [\w ]+) -->\n)?```bash\n(.*?)```", re.DOTALL)
+FOUND = {
+    marker: code for page in sorted((ROOT / "docs").glob("*.md")) for marker, code in BLOCK.findall(page.read_text())
+}
+# Executed beside the code that they are about.
+ELSEWHERE = {"test: svd", "test: own class"}
+HERE = {"test: submit", "test: workers", "test: status"}
+
+
+@pytest.fixture
+def values(tmp_path):
+    run, tokens = write_run(tmp_path / "spd-s-toytoy00"), write_tokens(tmp_path / "t.npy", 32)
+    return {"TOKENS.npy": str(tokens), "RUN_ID": "s-toytoy00", "RUN": str(run)}
+
+
+def execute(marker, values):
+    for line in FOUND[marker].splitlines():
+        for placeholder, value in values.items():
+            line = re.sub(rf"{re.escape(placeholder)}\b", value, line)
+        program, *arguments = shlex.split(line)
+        assert program == "lit-attr"
+        assert main(arguments) == 0, line
+
+
+def test_every_block_of_commands_is_executed():
+    assert FOUND.keys() == HERE | ELSEWHERE
+
+
+def test_submit(values, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    execute("test: submit", values)
+    assert "--array=0-23" in capsys.readouterr().out
+
+
+def test_workers(values, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    execute("test: workers", values)
+    execute("test: status", values)
+    assert "coverage: all 4 batches" in capsys.readouterr().out
