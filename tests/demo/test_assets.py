@@ -94,6 +94,7 @@ def difference_of_means(scores):
     return float(female.mean() - male.mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_recorded_scores_are_true(seed):
     recorded = RECORDED["runs"][str(seed)]["chain_scores_by_set"][0]

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ FOUND = {
 }
 # Executed beside the code that they are about.
 ELSEWHERE = {"test: svd", "test: own class"}
-HERE = {"test: submit", "test: workers", "test: status"}
+HERE = {"test: submit", "test: workers", "test: status", "test: api"}
 
 
 @pytest.fixture
@@ -49,3 +51,12 @@ def test_workers(values, monkeypatch, capsys):
     execute("test: workers", values)
     execute("test: status", values)
     assert "coverage: all 4 batches" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_api(tmp_path):
+    command = shlex.split(FOUND["test: api"].replace(".venv/bin/pdoc", f"{sys.executable} -m pdoc"))
+    done = subprocess.run([*command[:-2], str(tmp_path / "site"), command[-1]], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (tmp_path / "site" / "lit_attr" / "harvest" / "harvester.html").read_text()
+    assert "AttributionHarvester" in page

@@ -43,7 +43,7 @@ def test_both_engines_in_one_harvest(partial, tokens, tmp_path):
         "1.mlp.up->1.mlp.down",
         "1.mlp.down->output",
     ]
-    assert len(auto.provenance["engine_blocks"]["autograd"]) == 5
+    assert len(auto.provenance["engine_blocks"]["forward_mode"]) == 5
     assert list(autograd.provenance["engine_blocks"]) == ["autograd"]
 
 
@@ -53,7 +53,7 @@ def test_the_choice_is_logged_once(partial, tokens, tmp_path, caplog):
     lines = [line for line in caplog.messages if "edge blocks" in line]
     assert len(lines) == 1
     assert "closed_form for 3 of 8 edge blocks" in lines[0]
-    assert "autograd for 5 of 8 edge blocks" in lines[0]
+    assert "forward_mode for 5 of 8 edge blocks" in lines[0]
 
 
 def test_closed_form_alone_is_refused_before_the_first_batch(partial, tokens, tmp_path, monkeypatch):
