@@ -41,8 +41,8 @@ class AttributionHarvester(LightningModule):
             language model: a local folder, or its name on the Hugging Face hub.
         engine: How attributions are computed. `closed_form`: by matrix products. `autograd`: one gradient for each
             target component and metric. `auto`: the first wherever it is exact, forward mode elsewhere.
-        targets_per_pass: Gradients that one backward pass of `autograd` takes, and sources that one pass in forward mode
-            takes; memory grows with it.
+        targets_per_pass: Gradients that one backward pass of `autograd` takes, and sources that one pass in forward
+            mode takes; memory grows with it.
         workspace_mb: Memory for the temporaries of the closed forms, in 2^20 bytes; at most half of `memory_gb`.
         harvest_db: The `harvest.db` of a goodfire-ai/spd harvest of the run; only components that fired in it are
             targets. Without it, and without `alive_batches`, all components are.

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_attr.decomposition.huggingface import find_pretrained
 from lit_attr.decomposition.load import Run, find_run, load_run
 from lit_attr.decomposition.untrained import Decomposition
 from lit_attr.decomposition.untrained.load import load_untrained, untrained_run_id
-from lit_attr.topology.paths import PathTable
+from lit_attr.topology.paths import PathTable, path_table
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,17 @@ class Source:
         """The id under which results are stored, without loading weights; a run that no cache holds is downloaded.
 
         Raises:
-            RunNotFoundError: If the run is nowhere.
+            RunNotFoundError: If the run, or the model, is nowhere.
             RunFormatError: If its configuration is damaged.
+            UnsupportedModelError: If the model's class is not known.
         """
-        if self.decomposition is None:
-            return find_run(self.reference)[0].run_id
-        return untrained_run_id(self.reference, self.decomposition)
+        if self.decomposition is not None:
+            find_pretrained(str(self.reference), self.table)
+            return untrained_run_id(self.reference, self.decomposition)
+        files, config, _ = find_run(self.reference)
+        if self.table is None:
+            path_table(config.architecture)
+        return files.run_id
 
     def table_entries(self) -> dict[str, Any] | None:
         """The path table that was given, in plain types; None if none was."""

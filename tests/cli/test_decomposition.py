@@ -1,5 +1,6 @@
 """`lit-attr predict` and `submit` of language models that are decomposed without training, as documented."""
 
+import json
 import re
 import shlex
 import sys
@@ -11,12 +12,13 @@ import yaml
 
 from lit_attr.cli.configuration import resolve_harvest
 from lit_attr.cli.main import main
-from lit_attr.errors import ConfigurationError
+from lit_attr.errors import ConfigurationError, RunNotFoundError, UnsupportedModelError
 from lit_attr.storage.repo import AttributionRepo
 from tests.huggingface_toys import huggingface_target
 from tests.toys import write_tokens
 
-DOCS = (Path(__file__).parents[2] / "docs" / "decompositions.md").read_text()
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs" / "decompositions.md").read_text()
 EXAMPLE = re.search(r"<!-- test: own decomposition -->\n```python\n(.*?)```", DOCS, re.DOTALL)[1]
 COMMANDS = re.findall(r"```bash\n(lit-attr predict .*?)```", DOCS, re.DOTALL)
 CPU = ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
@@ -140,3 +142,22 @@ def test_submit_knows_where_results_go():
         resolve_harvest([*options, "--model.decomposition.threshold", "1", *CPU])
     assert harvest.run_id == harvest.results.name == "gpt2-svd-0.5"
     assert yaml.safe_load(harvest.configuration)["model"]["decomposition"]["init_args"]["threshold"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": ["OPTForCausalLM"]}, "unknown target model class 'OPTForCausalLM': no table says where"),
+        (None, "no model at '.*gpt2': expected a local folder"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_before_jobs_are_submitted(folder, monkeypatch, change, message):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = folder / "gpt2" / "config.json"
+    if change is None:
+        config.unlink()
+    else:
+        config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    arguments = ["--config", str(ROOT / "configs" / "svd.yaml"), "--model.run", str(folder / "gpt2")]
+    with pytest.raises((UnsupportedModelError, RunNotFoundError), match=message):
+        resolve_harvest([*arguments, "--data.tokens", "TOKENS.npy", *CPU])

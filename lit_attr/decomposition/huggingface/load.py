@@ -34,11 +34,8 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
         UnsupportedModelError: If the class is not known, or keeps its matrices elsewhere.
         DataError: If `transformers` is not installed.
     """
-    config = _read_config(reference)
-    architecture = _architecture(config, reference)
-    table = table or path_table(architecture)
-    if table.architecture != architecture:
-        raise UnsupportedModelError(f"the path table is of {table.architecture}, but {reference} is a {architecture}")
+    config, table = find_pretrained(reference, table)
+    architecture = table.architecture
     model_class = _library_class(architecture)
     try:
         model, report = model_class.from_pretrained(
@@ -50,6 +47,31 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
         few = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         raise RunFormatError(f"the weights of {reference} lack {len(missing)} tensors of a {architecture}: {few}")
     return as_target(model, table), table
+
+
+def find_pretrained(reference: str, table: PathTable | None = None) -> tuple[Any, PathTable]:
+    """Read a language model's configuration, and see whether its class is known; no weights are needed.
+
+    Args:
+        reference: As for `load_pretrained`.
+        table: As for `load_pretrained`.
+
+    Returns:
+        The configuration, a `PretrainedConfig`, and the table.
+
+    Raises:
+        RunNotFoundError: If there is no such model.
+        UnsupportedModelError: If the class is not known.
+        DataError: If `transformers` is not installed.
+    """
+    config = _read_config(reference)
+    if not config.architectures:
+        raise UnsupportedModelError(f"{reference}: its {_CONFIG} names no class (architectures)")
+    architecture = config.architectures[0]
+    table = table or path_table(architecture)
+    if table.architecture != architecture:
+        raise UnsupportedModelError(f"the path table is of {table.architecture}, but {reference} is a {architecture}")
+    return config, table
 
 
 def build_from_config(architecture: str, name: str | None, folder: Path, table: PathTable) -> TargetModel:
@@ -97,9 +119,3 @@ def _read_config(reference: str) -> Any:  # noqa: ANN401 - a class of an optiona
             f"no model at {reference!r}: expected a local folder with a {_CONFIG}, or a name on the Hugging Face hub "
             f"({str(error).splitlines()[0]})"
         ) from error
-
-
-def _architecture(config: Any, reference: str) -> str:  # noqa: ANN401
-    if not config.architectures:
-        raise UnsupportedModelError(f"{reference}: its {_CONFIG} names no class (architectures)")
-    return config.architectures[0]
