@@ -31,7 +31,7 @@ class DirectPaths:
 
         def cut(layer: str, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             self.inputs[layer] = args[0]
-            return self.outputs[layer]
+            return self.outputs[layer].clone()  # some models change it in place
 
         def record(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             self.inputs[OUTPUT] = args[0]

@@ -46,6 +46,11 @@ def locate_run(run: str | os.PathLike[str]) -> RunFiles:
         return _locate_reference(reference)
     path = run_folder() if run == DEMO else Path(run).expanduser().absolute()
     if path.is_dir():
+        if (path / "config.json").is_file() and not (path / RUN_CONFIG).exists():
+            raise RunFormatError(
+                f"no {RUN_CONFIG} in {path}, but a config.json: a language model that nobody has decomposed needs "
+                "--model.decomposition Svd, or Neurons, or one of your own"
+            )
         return _complete(path, run_id_of_folder(path), latest_checkpoint(path))
     if path.is_file():
         return _complete(path.parent, run_id_of_folder(path.parent), path)

@@ -15,6 +15,7 @@ from lit_attr.decomposition.ci.sigmoid import SIGMOIDS, binomial_shift
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.targets.base import TargetModel
+from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.paths import PathTable
 
@@ -167,13 +168,18 @@ class DecomposedModel(nn.Module):
         inner: dict[str, Tensor] = {}
 
         def replacement(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
+            if x.ndim != 3:
+                raise UnsupportedModelError(
+                    f"the input of {layer} ({self.paths[layer]}) must have the axes batch, position and width, "
+                    f"found the shape {tuple(x.shape)}"
+                )
             pre[layer] = components.read(x)
             post[layer] = pre[layer].detach().requires_grad_()
             return components.write(post[layer])
 
         def cut_embedding(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             ends[EMBED] = out.detach().requires_grad_()
-            return ends[EMBED]
+            return ends[EMBED].clone()  # some models change it in place
 
         def record_input(into: dict[str, Tensor], name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
             into[name] = args[0]

@@ -106,9 +106,11 @@ class AttributionHarvester(LightningModule):
         harvester.run = run
         return harvester
 
-    @property
-    def loaded_run(self) -> Run:
-        """The run, loaded when it is first asked for."""
+    def load_run(self) -> Run:
+        """The run, loaded when it is first asked for.
+
+        Not a property: torch takes an AttributeError in a module's property for a missing attribute.
+        """
         if self.run is None:
             self.run = self.source.load()
         return self.run
@@ -131,7 +133,7 @@ class AttributionHarvester(LightningModule):
         keep_freed_memory()
         self.alive = None
         # Registered here, so that Lightning moves it to the device with the module.
-        self.model = self.loaded_run.model
+        self.model = self.load_run().model
         self.topology = trace_topology(self.model)
         self.choice = choose_engines(self.hparams["engine"], self.model, self.topology)
         device = self.trainer.strategy.root_device
@@ -139,7 +141,7 @@ class AttributionHarvester(LightningModule):
         self.sums.allocate(self.topology, dtype, device)
         counts = self.topology.n_components
         rank_zero_info(
-            f"lit_attr: harvesting {self.loaded_run.run_id}: {sum(counts.values())} components in {len(counts)} "
+            f"lit_attr: harvesting {self.load_run().run_id}: {sum(counts.values())} components in {len(counts)} "
             f"matrices; sums take {self.sums.recent.nbytes / 1e9:.3g} GB on the device and "
             f"{self.sums.totals.nbytes / 1e9:.3g} GB on the host"
         )
@@ -244,7 +246,7 @@ class AttributionHarvester(LightningModule):
             "harvest_db": None if harvest_db is None else file_digest(Path(harvest_db)),
             "alive_batches": self.hparams["alive_batches"],
             "ci_threshold": self.hparams["ci_threshold"],
-            "decomposition": self.loaded_run.decomposition,
+            "decomposition": self.load_run().decomposition,
             "path_table": self.source.table_entries(),
         }
 
@@ -258,7 +260,7 @@ class AttributionHarvester(LightningModule):
         counts = self.topology.n_components
         if self.hparams["harvest_db"] is not None:
             path = Path(self.hparams["harvest_db"])
-            return alive_in_harvest(path, self.model.paths, counts, self.loaded_run.run_id)
+            return alive_in_harvest(path, self.model.paths, counts, self.load_run().run_id)
         if self.hparams["alive_batches"] is None:
             return {layer: torch.ones(count, dtype=torch.bool) for layer, count in counts.items()}
         return self._alive_by_mean()

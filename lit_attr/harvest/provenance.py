@@ -31,7 +31,7 @@ def provenance(
         alive: Layer to the components that are targets.
         writer: Settings of the writer.
     """
-    run = harvester.loaded_run
+    run = harvester.load_run()
     dataset = asdict(data.spec) if data.spec else None  # complete, not only what was changed
     found = {
         "lit_attr_version": __version__,

@@ -206,7 +206,7 @@ def _harvester(pl_module: LightningModule) -> AttributionHarvester:
 
 
 def _settings(trainer: Trainer, harvester: AttributionHarvester) -> Settings:
-    run = harvester.loaded_run
+    run = harvester.load_run()
     return Settings(run.run_id, run.weights_digest, str(trainer.precision), harvester.target_settings())
 
 

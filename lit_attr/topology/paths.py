@@ -21,7 +21,7 @@ class PathTable:
         blocks: Matrix name, one of `MATRICES`, to its path, with `{block}` where the block index stands.
 
     Raises:
-        UnsupportedModelError: If a name is no matrix name, or a path has no place for the block index.
+        UnsupportedModelError: If a name is no matrix name, a path has no place for the block index, or two are equal.
     """
 
     architecture: str
@@ -41,6 +41,13 @@ class PathTable:
                 raise UnsupportedModelError(
                     f"the path table of {self.architecture}: the path of {matrix} must have {_BLOCK_INDEX} once, where "
                     f"the block index stands, found {path!r}"
+                )
+        paths = [("embed", self.embed), ("output", self.output), *self.blocks.items()]
+        for number, (name, path) in enumerate(paths):
+            if same := [other for other, its in paths[:number] if its == path]:
+                raise UnsupportedModelError(
+                    f"the path table of {self.architecture}: {same[0]} and {name} must be two modules, "
+                    f"found {path!r} twice"
                 )
         patterns = {
             matrix: re.compile(re.escape(path).replace(re.escape(_BLOCK_INDEX), r"(\d+)"))

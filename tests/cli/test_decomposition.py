@@ -13,7 +13,7 @@ import yaml
 from lit_attr.cli.configuration import resolve_harvest
 from lit_attr.cli.main import main
 from lit_attr.errors import ConfigurationError, RunNotFoundError, UnsupportedModelError
-from lit_attr.storage.repo import AttributionRepo
+from lit_attr.storage.repo import AttributionRepo, run_folder
 from tests.huggingface_toys import huggingface_target
 from tests.toys import write_tokens
 
@@ -37,7 +37,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def provenance(run_id):
-    return AttributionRepo.open(run_id).get_attributions().provenance
+    """Of the one result whose id begins so."""
+    (folder,) = run_folder("").glob(f"{run_id}*")
+    return AttributionRepo.open(folder.name).get_attributions().provenance
 
 
 def test_the_example_is_short():
@@ -56,7 +58,7 @@ def test_the_commands_of_the_documentation():
         "0.attn_fused.o",
         *(f"1.{matrix}" for matrix in ("attn_fused.qkv", "attn_fused.o", "mlp.up", "mlp.down")),
     ]
-    found = provenance("gpt2-strongest-0.01")
+    found = provenance("gpt2-strongest")
     assert found["decomposition"]["class_path"] == "mine.Strongest"
     assert found["decomposition"]["init_args"] == {"k": 8, "matrices": None}
 
@@ -81,7 +83,7 @@ def test_yaml(folder):
     config = {"model": {"run": "gpt2", "decomposition": decomposition, "path_table": table}}
     (folder / "c.yaml").write_text(yaml.safe_dump(config))
     assert main(["predict", "--config", "c.yaml", "--data.tokens", "TOKENS.npy", *CPU]) == 0
-    found = provenance("gpt2-strongest-0.01")
+    found = provenance("gpt2-strongest")
     assert list(found["n_alive"]) == ["0.mlp.up", "1.mlp.up"]
     assert found["configuration"]["model"]["path_table"] == table
 

@@ -149,7 +149,7 @@ def test_harvest_db_decides_targets(run, tokens, tmp_path, expected):
 def test_alive_batches_decide_targets(run, tokens, tmp_path, expected):
     """Mean causal importance over the first batches, strictly above the threshold."""
     harvester = AttributionHarvester(run)
-    means = harvester.loaded_run.model.causal_importance(torch.from_numpy(np.load(tokens)[:4].astype(np.int64)))
+    means = harvester.load_run().model.causal_importance(torch.from_numpy(np.load(tokens)[:4].astype(np.int64)))
     threshold = float(means["1.mlp.up"].double().mean((0, 1)).sort().values[1])
     found = harvest(AttributionHarvester(run, alive_batches=2, ci_threshold=threshold), tokens, tmp_path / "found")
     for layer, ci in means.items():

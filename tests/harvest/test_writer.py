@@ -33,7 +33,7 @@ def test_place_and_provenance(run, tokens, tmp_path):
     provenance = stored.provenance
     assert provenance["lit_attr_version"] == __version__
     assert provenance["run_reference"] == str(run)
-    assert provenance["weights_digest"] == harvester.loaded_run.weights_digest
+    assert provenance["weights_digest"] == harvester.load_run().weights_digest
     assert provenance["data_fingerprint"] == TokenDataModule(tokens).fingerprint()
     assert (provenance["engine"], provenance["precision"], provenance["n_tokens"]) == ("auto", "32-true", 24)
     assert provenance["engine_blocks"] == harvester.choice.blocks

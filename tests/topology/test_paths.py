@@ -135,6 +135,7 @@ def test_path_is_the_inverse_of_address(architecture: str):
     [
         ({"mlp.up": "h.0.up"}, r"the path of mlp\.up must have \{block\} once, .* found 'h\.0\.up'"),
         ({"mlp.up": "h.{block}.{block}"}, r"the path of mlp\.up must have \{block\} once"),
+        ({"mlp.up": "h.{block}.x", "mlp.down": "h.{block}.x"}, r"mlp\.up and mlp\.down must be two modules, found"),
         ({"mlp.middle": "h.{block}.middle"}, r"'mlp\.middle' is no matrix of a block; these are attn\.q, "),
     ],
 )

@@ -24,7 +24,7 @@ def llama_anatomy(model: Any) -> Anatomy:  # noqa: ANN401 - classes of an option
         path = f"model.layers.{block}"
         attention, mlp = layer.self_attn, layer.mlp
         query, key, value = (
-            Projection(block_address(block, f"attn.{name}"), norm=_head_norm(attention, name)) for name in "qkv"
+            Projection(block_address(block, f"attn.{name}"), norm=_head_norm(attention, name, path)) for name in "qkv"
         )
         sublayers.append(
             Attention(
@@ -51,9 +51,9 @@ def _norm(module: Any, path: str) -> Norm:  # noqa: ANN401
     return Norm(path, module.weight.detach(), bias=None, eps=module.variance_epsilon, centred=False)
 
 
-def _head_norm(attention: nn.Module, name: str) -> Norm | None:
+def _head_norm(attention: nn.Module, name: str, block: str) -> Norm | None:
     module = getattr(attention, f"{name}_norm", None)
-    return module and _norm(module, f"{name}_norm")
+    return module and _norm(module, f"{block}.self_attn.{name}_norm")
 
 
 def _window(config: Any, attention: Any) -> int | None:  # noqa: ANN401

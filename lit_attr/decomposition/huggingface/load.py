@@ -1,5 +1,6 @@
 """Loading models of `transformers`, from local folders or the hub."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,36 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
     model_class = _library_class(architecture)
     try:
         model, report = model_class.from_pretrained(
-            reference, config=config, dtype=torch.float32, attn_implementation=_ATTENTION, output_loading_info=True
+            reference,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation=_ATTENTION,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report
         )
     except Exception as error:  # the library raises many kinds for a damaged file, and passes others on
         raise RunFormatError(f"cannot read the weights of {reference}: {error}") from error
-    if missing := sorted(report["missing_keys"]):
-        few = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-        raise RunFormatError(f"the weights of {reference} lack {len(missing)} tensors of a {architecture}: {few}")
+    _check_report(report, reference, architecture)
     return as_target(model, table), table
+
+
+def _check_report(report: Mapping[str, Collection[Any]], reference: str, architecture: str) -> None:
+    """Refuse weights that are not all of the model and nothing else: the library would draw or drop them."""
+    shapes = sorted(
+        f"{name} (expected {tuple(wanted)}, found {tuple(found)})" for name, found, wanted in report["mismatched_keys"]
+    )
+    problems = {
+        "lack": sorted(report["missing_keys"]),
+        "have in other shapes": shapes,
+        "have beyond those": sorted(report["unexpected_keys"]),
+    }
+    for what, names in problems.items():
+        if names:
+            few = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            raise RunFormatError(
+                f"the weights of {reference} are not those of its {architecture}, of whose tensors they {what} "
+                f"{len(names)}: {few}"
+            )
 
 
 def find_pretrained(reference: str, table: PathTable | None = None) -> tuple[Any, PathTable]:
@@ -115,7 +138,10 @@ def _read_config(reference: str) -> Any:  # noqa: ANN401 - a class of an optiona
     try:
         return transformers.AutoConfig.from_pretrained(reference)
     except Exception as error:  # missing, damaged, no network, unknown model type: many kinds
+        why = str(error).splitlines()[0]
+        if (Path(reference) / _CONFIG).is_file():
+            raise RunFormatError(f"cannot read {Path(reference) / _CONFIG}: {why}") from error
         raise RunNotFoundError(
             f"no model at {reference!r}: expected a local folder with a {_CONFIG}, or a name on the Hugging Face hub "
-            f"({str(error).splitlines()[0]})"
+            f"({why})"
         ) from error

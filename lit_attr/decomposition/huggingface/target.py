@@ -1,5 +1,6 @@
 """Language models of `transformers` as target models."""
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ _ANATOMIES: Mapping[str, Callable[[Any], Anatomy]] = {
     "Qwen3ForCausalLM": llama_anatomy,
     "GPTNeoXForCausalLM": gpt_neox_anatomy,
 }
+# Of the longest sequence, in configurations.
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
 def as_target(model: nn.Module, table: PathTable) -> TargetModel:
@@ -32,7 +35,8 @@ def as_target(model: nn.Module, table: PathTable) -> TargetModel:
         table: Where it keeps its matrices. Closed forms are known for the package's own tables alone.
 
     Raises:
-        UnsupportedModelError: If it has no embedding, unembedding or matrix where the table says.
+        UnsupportedModelError: If it has no embedding, unembedding or matrix where the table says, or rotary positions
+            of an unknown type.
     """
     modules = dict(model.named_modules())
     for what, path, kind in (("embedding", table.embed, nn.Embedding), ("unembedding", table.output, nn.Linear)):
@@ -46,27 +50,31 @@ def as_target(model: nn.Module, table: PathTable) -> TargetModel:
             raise UnsupportedModelError(
                 f"{table.architecture}: expected the matrix {matrix} at {first!r}, found nothing"
             )
-    model.__class__ = _target_class(type(model), table.embed, table == PATH_TABLES.get(table.architecture))
+    model.__class__ = _target_class(model, table)
     if not isinstance(model, TargetModel):
         raise TypeError(f"{type(model).__name__} has not become a target model")
+    model.anatomy()  # says now what is not known of it
     return model.eval()
 
 
-def _target_class(original: type[Any], embed: str, known: bool) -> type[TargetModel]:
-    anatomy = _ANATOMIES.get(original.__name__) if known else None
+def _target_class(model: Any, table: PathTable) -> type[TargetModel]:  # noqa: ANN401 - classes of an optional library
+    original: Any = type(model)
+    anatomy = _ANATOMIES.get(original.__name__) if table == PATH_TABLES.get(table.architecture) else None
+    sizes = (getattr(model.config, name, None) for name in _CONTEXT_NAMES)
+    # Where none is given, positions are not counted, but told by their distance.
+    longest = next((size for size in sizes if isinstance(size, int)), sys.maxsize)
+    n_token_ids = model.get_submodule(table.embed).num_embeddings
 
     class HuggingFaceTarget(TargetModel, original):
         """The model, from token ids to logits."""
 
         @property
         def n_token_ids(self) -> int:
-            embedding: Any = self.get_submodule(embed)
-            return embedding.num_embeddings
+            return n_token_ids
 
         @property
         def block_size(self) -> int:
-            config: Any = self.config
-            return config.max_position_embeddings
+            return longest
 
         def forward(self, tokens: Tensor) -> Tensor:
             self.check_context(tokens)

@@ -31,6 +31,10 @@ class Decomposition(ABC):
         ConfigurationError: If a setting is not in its range.
     """
 
+    # For subclasses whose constructor does not call this one's.
+    threshold: float = 0.01
+    matrices: Sequence[str] | None = None
+
     def __init__(self, threshold: float = 0.01, matrices: Sequence[str] | None = None) -> None:
         if not 0 <= threshold < 1:
             raise ConfigurationError(

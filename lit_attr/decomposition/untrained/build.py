@@ -40,7 +40,7 @@ def decompose(target: TargetModel, table: PathTable, decomposition: Decompositio
     with torch.no_grad():
         for layer, module in _selected(_block_matrices(target, table), decomposition).items():
             weight = weight_of(module)
-            factors = decomposition.factors(layer, weight)
+            factors = _factors(decomposition, layer, weight)
             if factors is not None:
                 V, U = _complete(layer, weight, factors, identities)
                 components[table.path(layer)] = _components(V, U, bias_of(module))
@@ -50,6 +50,24 @@ def decompose(target: TargetModel, table: PathTable, decomposition: Decompositio
     return DecomposedModel(
         target, table, components, ci, None, vocab_size=target.n_token_ids, block_size=target.block_size
     )
+
+
+def _factors(decomposition: Decomposition, layer: str, weight: Tensor) -> tuple[Tensor | None, Tensor | None] | None:
+    """What a decomposition says of a matrix, in the matrix's dtype; a user's class may say anything."""
+    call = f"{type(decomposition).__name__}.factors({layer!r}, ...)"
+    try:
+        found: object = decomposition.factors(layer, weight)
+    except Exception as error:
+        raise ConfigurationError(f"{call} failed with {type(error).__name__}: {error}") from error
+    if found is None:
+        return None
+    if not (
+        isinstance(found, tuple) and len(found) == 2 and all(part is None or isinstance(part, Tensor) for part in found)
+    ):
+        kind = type(found).__name__
+        raise ConfigurationError(f"{call} must give two tensors, either of them None, or None; found a {kind}")
+    V, U = found
+    return None if V is None else V.to(weight), None if U is None else U.to(weight)
 
 
 class _Importance(nn.Module):
@@ -65,7 +83,14 @@ class _Importance(nn.Module):
         self.register_buffer("norms", components.U.detach().norm(dim=1))
 
     def forward(self, x: Float[Tensor, "batch seq d_in"]) -> Float[Tensor, "batch seq component"]:
-        return self._decomposition.importance(self._components[0].read(x), self.norms)
+        activations = self._components[0].read(x)
+        found = self._decomposition.importance(activations, self.norms)
+        if found.shape != activations.shape:
+            raise ConfigurationError(
+                f"{type(self._decomposition).__name__}.importance must give the shape of the activations, "
+                f"{tuple(activations.shape)}, found {tuple(found.shape)}"
+            )
+        return found
 
 
 def _block_matrices(target: TargetModel, table: PathTable) -> dict[str, nn.Module]:

@@ -12,6 +12,8 @@ from lit_attr.decomposition.untrained.base import Decomposition
 from lit_attr.decomposition.untrained.build import decompose
 from lit_attr.topology.paths import PathTable
 
+_DIGEST_CHARACTERS = 6
+
 
 def load_untrained(
     reference: str | os.PathLike[str], decomposition: Decomposition, table: PathTable | None = None
@@ -46,10 +48,19 @@ def load_untrained(
 def untrained_run_id(reference: str | os.PathLike[str], decomposition: Decomposition) -> str:
     """Under which results are stored: model, decomposition and threshold, such as `gpt2-svd-0.01`.
 
+    A digest of all settings stands behind it, or in place of a threshold that is none of them, if others are given.
+
     Args:
         reference: As for `load_untrained`; the name of a folder, or the whole name on the hub, becomes part of the id.
         decomposition: Of the model.
     """
     path = Path(reference).expanduser()
     name = path.resolve().name if path.exists() else str(reference).replace("/", "-")
-    return f"{name}-{type(decomposition).__name__.lower()}-{decomposition.threshold:g}"
+    settings = decomposition.settings
+    parts = [name, type(decomposition).__name__.lower()]
+    if "threshold" in settings:
+        parts.append(f"{decomposition.threshold:g}")
+    if any(value is not None for setting, value in settings.items() if setting != "threshold"):
+        known = json.dumps(decomposition.description["init_args"], sort_keys=True)
+        parts.append(hashlib.sha256(known.encode()).hexdigest()[:_DIGEST_CHARACTERS])
+    return "-".join(parts)

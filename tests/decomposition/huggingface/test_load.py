@@ -10,9 +10,15 @@ import pytest
 import torch
 import transformers
 
+from lit_attr.attribution.connectivity import trace_topology
+from lit_attr.attribution.engines import build_engine, choose_engines
 from lit_attr.decomposition.huggingface import build_from_config, load_pretrained
+from lit_attr.decomposition.untrained import Svd
+from lit_attr.decomposition.untrained.load import load_untrained
 from lit_attr.errors import DataError, RunFormatError, RunNotFoundError, UnsupportedModelError
+from lit_attr.storage.sums import Sums
 from lit_attr.topology.paths import PathTable, path_table
+from tests.attribution.closed_form.examples import assert_close
 from tests.huggingface_toys import CONTEXT, VARIANTS, VOCAB, huggingface_config, randomise
 from tests.toys import random_tokens
 
@@ -104,6 +110,33 @@ def test_a_users_own_table(tmp_path):
     assert found is table
     assert model.anatomy() is None
     assert model(random_tokens(1, 3)).shape == (1, 3, VOCAB)
+    assert model.block_size == config.max_position_embeddings
+
+
+def test_a_class_that_adds_in_place_and_has_no_longest_sequence(tmp_path):
+    """Bloom: positions by their distance alone."""
+    sizes = {"vocab_size": VOCAB, "hidden_size": 8, "n_layer": 2, "n_head": 2}
+    config = transformers.BloomConfig(**sizes, pad_token_id=None, bos_token_id=0, eos_token_id=0)
+    original = transformers.BloomForCausalLM(config)
+    randomise(original, seed=0)
+    original.save_pretrained(tmp_path)
+    blocks = {
+        "mlp.up": "transformer.h.{block}.mlp.dense_h_to_4h",
+        "mlp.down": "transformer.h.{block}.mlp.dense_4h_to_h",
+    }
+    table = PathTable("BloomForCausalLM", "transformer.word_embeddings", "lm_head", blocks)
+    run = load_untrained(tmp_path, Svd(), table)
+    assert run.model.block_size > 10**9
+    topology, tokens = trace_topology(run.model), random_tokens(2, 5)
+    alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in run.model.n_components.items()}
+    found = []
+    for name in ("auto", "autograd"):
+        sums = Sums.zeros(topology, torch.float32)
+        engine = build_engine(choose_engines(name, run.model, topology), run.model, topology, alive, 16, 1 << 26)
+        engine.add_(sums, run.model.component_forward(tokens), run.model.causal_importance(tokens))
+        found.append(sums)
+    assert found[1].regular["1.mlp.up"]["0.mlp.down"].norm() > 1
+    assert_close(*found, tolerance=1e-5, smallest=1.0)  # a norm behind the embedding leaves noise of its edges
 
 
 @pytest.mark.parametrize(
@@ -131,8 +164,30 @@ def test_weights_that_are_missing_are_named(tmp_path):
     kept = {name: tensor for name, tensor in model.state_dict().items() if "layers.1.mlp" not in name}
     model.save_pretrained(tmp_path, state_dict=kept)
     with pytest.raises(
-        RunFormatError, match=r"lack 3 tensors of a LlamaForCausalLM: model.layers.1.mlp.down_proj.weig"
+        RunFormatError, match=r"of its LlamaForCausalLM, of whose tensors they lack 3: model\.layers\.1\."
     ):
+        load_pretrained(str(tmp_path))
+
+
+def test_weights_of_a_larger_model_are_named(tmp_path):
+    """The library would leave them out."""
+    saved(tmp_path)
+    change_config(tmp_path, num_hidden_layers=1)
+    with pytest.raises(RunFormatError, match=r"they have beyond those 9: model\.layers\.1\."):
+        load_pretrained(str(tmp_path))
+
+
+def test_weights_of_other_shapes_are_named(tmp_path):
+    saved(tmp_path)
+    change_config(tmp_path, intermediate_size=10)
+    expected = r"in other shapes 6: model\.layers\.0\.mlp\.\w+\.weight \(expected \(16, 10\), found \(16, 12\)\)"
+    with pytest.raises(RunFormatError, match=expected):
+        load_pretrained(str(tmp_path))
+
+
+def test_a_configuration_that_cannot_be_read(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RunFormatError, match=rf"cannot read {tmp_path}/config\.json: "):
         load_pretrained(str(tmp_path))
 
 
@@ -146,10 +201,9 @@ def test_damaged_weights(tmp_path):
 
 def test_unknown_rotary_positions(tmp_path):
     saved(tmp_path)
-    model, _ = load_pretrained(str(tmp_path))
-    model.model.rotary_emb.rope_type = "longrope"
-    with pytest.raises(UnsupportedModelError, match="rotary positions of type 'longrope' are not known"):
-        model.anatomy()
+    change_config(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0})
+    with pytest.raises(UnsupportedModelError, match="rotary positions of type 'dynamic' are not known"):
+        load_pretrained(str(tmp_path))
 
 
 @pytest.mark.parametrize("place", ["run folder", "beside", "absolute"])

@@ -135,3 +135,47 @@ def test_the_target_keeps_its_weights():
     assert {name: tensor for name, tensor in target.state_dict().items() if not tensor.equal(before[name])} == {}
     assert not any(p.requires_grad for p in model.parameters())
     assert isinstance(model, nn.Module)
+
+
+class Own(Svd):
+    """Gives what it is told to give."""
+
+    def __init__(self, given):
+        super().__init__()
+        self.given = given
+
+    def factors(self, layer, weight):
+        return self.given(*super().factors(layer, weight))
+
+
+def fail(V, U):
+    raise KeyError("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda V, U: V, r"Own\.factors\('0\.attn\.q', \.\.\.\) must give two tensors, .* or None; found a Tensor"),
+        (lambda V, U: (V, U.tolist()), r"must give two tensors, either of them None, or None; found a tuple"),
+        (fail, r"Own\.factors\('0\.attn\.q', \.\.\.\) failed with KeyError: 'nowhere'"),
+    ],
+)
+def test_a_class_that_gives_no_factors(given, message):
+    with pytest.raises(ConfigurationError, match=message):
+        decompose(*make_target("LlamaSimple"), Own(given))
+
+
+def test_factors_of_another_precision_are_taken():
+    target, table = make_target("LlamaSimple", torch.float32)
+    model = decompose(target, table, Own(lambda V, U: (V.double(), U.double())))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_importances_of_another_shape_are_refused():
+    class Short(Svd):
+        def importance(self, activations, norms):
+            return activations[..., :1]
+
+    model = decompose(*make_target("LlamaSimple"), Short())
+    with pytest.raises(ConfigurationError, match=r"Short\.importance must give the shape of the activations, "):
+        model.causal_importance(random_tokens(1, 4))

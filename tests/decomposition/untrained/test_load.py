@@ -27,7 +27,7 @@ def seed(monkeypatch):
         ("gpt2", Svd(), "gpt2-svd-0.01"),
         ("org/some-model", Neurons(threshold=0.25), "org-some-model-neurons-0.25"),
         ("gpt2", Svd(threshold=0.0), "gpt2-svd-0"),
-        ("gpt2", Svd(threshold=1e-05, matrices=["0.*"]), "gpt2-svd-1e-05"),
+        ("gpt2", Svd(threshold=1e-05), "gpt2-svd-1e-05"),
         ("folder/model", Svd(), "model-svd-0.01"),
         (".", Svd(), "here-svd-0.01"),
     ],
@@ -37,6 +37,12 @@ def test_run_id(reference, decomposition, expected, tmp_path, monkeypatch, seed)
     monkeypatch.chdir(tmp_path / "here")
     run = load.load_untrained(reference, decomposition)
     assert (run.run_id, run.reference) == (expected, reference)
+
+
+def test_run_ids_tell_settings_apart():
+    found = [load.untrained_run_id("gpt2", Svd(matrices=matrices)) for matrices in (None, ["0.*"], ["1.*"])]
+    assert len(set(found)) == 3
+    assert found[1][:-6] == "gpt2-svd-0.01-"
 
 
 def test_digest_covers_weights_and_settings(seed):
