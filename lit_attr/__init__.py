@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from lit_attr.harvest.harvester import AttributionHarvester
     from lit_attr.harvest.sums import AttributionSums
     from lit_attr.harvest.writer import StorageWriter
-    from lit_attr.storage.repo import AttributionRepo
+    from lit_attr.query.explorer import Explorer
+    from lit_attr.query.repo import AttributionRepo
     from lit_attr.storage.storage import DatasetAttributionStorage
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "AttributionSums",
     "DatasetAttributionStorage",
     "Decomposition",
+    "Explorer",
     "Neurons",
     "StorageWriter",
     "Svd",
@@ -32,10 +34,11 @@ __all__ = [
 # Loaded on first use, so that reading a stored result does not import Lightning.
 _HOMES = {
     "AttributionHarvester": "lit_attr.harvest.harvester",
-    "AttributionRepo": "lit_attr.storage.repo",
+    "AttributionRepo": "lit_attr.query.repo",
     "AttributionSums": "lit_attr.harvest.sums",
     "DatasetAttributionStorage": "lit_attr.storage.storage",
     "Decomposition": "lit_attr.decomposition.untrained",
+    "Explorer": "lit_attr.query.explorer",
     "Neurons": "lit_attr.decomposition.untrained",
     "StorageWriter": "lit_attr.harvest.writer",
     "Svd": "lit_attr.decomposition.untrained",

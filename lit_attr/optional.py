@@ -1,18 +1,23 @@
-"""The optional Hugging Face libraries."""
+"""Optional libraries."""
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
-from lit_attr.errors import DataError
+from lit_attr.errors import ConfigurationError
 
 
-def require(library: str) -> ModuleType:
-    """Import `datasets` or `transformers`.
+def require(library: str, extra: str) -> Any:  # noqa: ANN401 - a module, whose types are known only where it is installed
+    """Import an optional library.
+
+    Args:
+        library: Its name, or that of a module of it.
+        extra: Which extra of this package installs it.
 
     Raises:
-        DataError: If it is not installed.
+        ConfigurationError: If it is not installed.
     """
     try:
         return import_module(library)
     except ImportError as error:
-        raise DataError(f"the library {library!r} is needed here: pip install 'lit_attr[hf]'") from error
+        name = library.partition(".")[0]
+        raise ConfigurationError(f"the library {name!r} is needed here: pip install 'lit_attr[{extra}]'") from error

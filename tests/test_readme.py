@@ -62,7 +62,8 @@ def test_harvest_without_a_run(values, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(ROOT)
     line = fill_in(block("test: no run"), {**values, "gpt2": str(tmp_path / "gpt2")})
     assert main(shlex.split(line)[1:]) == 0
-    assert main(["query", "gpt2-svd-0.01", "sources", "1.mlp.up:5"]) == 0
+    run_id = re.search(r"/(gpt2-svd-0\.01-\w+)/", capfd.readouterr().out)[1]
+    assert main(["query", run_id, "sources", "1.mlp.up:5"]) == 0
     assert "strongest positive sources" in capfd.readouterr().out
 
 

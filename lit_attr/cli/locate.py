@@ -51,3 +51,25 @@ def harvest_folder(options: argparse.Namespace) -> Path:
     if not found:
         raise RunNotFoundError(f"no harvest of {options.run!r} in {run_folder(run_id, options.out_dir)}")
     return found[0]
+
+
+def find_stored(run: str, out_dir: str | None) -> Path:
+    """The file of a stored harvest.
+
+    Args:
+        run: A run id, run folder or reference, whose newest harvest is meant, the folder of a harvest, or a file.
+        out_dir: Root of results.
+
+    Raises:
+        RunNotFoundError: If there is none.
+    """
+    from lit_attr.storage.repo import MERGED_FILE, AttributionRepo, run_folder
+
+    for path in (Path(run) / MERGED_FILE, Path(run)):
+        if os.path.isfile(path):  # unlike Path's, it takes any text
+            return path
+    run_id = run_id_of(run)
+    repo = AttributionRepo.open(run_id, out_dir)
+    if repo is None:
+        raise RunNotFoundError(f"no stored harvest of {run!r}: no such file, and none in {run_folder(run_id, out_dir)}")
+    return repo.path

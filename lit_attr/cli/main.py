@@ -15,7 +15,10 @@ _COMMANDS = {
     "merge": ("lit_attr.cli.merge", "merge the parts of independent workers into one result"),
     "status": ("lit_attr.cli.status", "how far a running harvest is, across its workers"),
     "verify": ("lit_attr.cli.verify", "check a stored result: digest, shapes, finiteness, coverage"),
-    "query": ("lit_attr.cli.query", "ask a stored harvest: sources or targets of a component, or one edge"),
+    "query": ("lit_attr.cli.query", "ask a stored harvest: sources, targets, edges, layers, subgraphs"),
+    "index": ("lit_attr.cli.index", "make questions to a large stored harvest fast"),
+    "export": ("lit_attr.cli.export", "write a stored harvest as safetensors, parquet or GraphML"),
+    "plot": ("lit_attr.cli.plot", "draw a stored harvest: edge mass, a component, a subgraph, stability"),
     "submit": ("lit_attr.cli.submit", "harvest on a SLURM cluster"),
 }
 _USAGE_ERROR = 2

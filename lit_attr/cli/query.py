@@ -2,20 +2,16 @@
 
 import argparse
 import json
-import os
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lit_attr.errors import EdgeNotFoundError, RunNotFoundError, StorageError
-from lit_attr.topology.address import OUTPUT, ComponentKey
+from lit_attr.cli.keys import check_keys
+from lit_attr.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from lit_attr.storage.storage import DatasetAttributionStorage
+    from lit_attr.query.explorer import Explorer
 
-_SIGNIFICANT = 5
+_OUT_DIR = "root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out"
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -27,120 +23,122 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         RunNotFoundError: If there is no such stored harvest.
         EdgeNotFoundError: If a key, or an edge, is not in it.
-        KeyFormatError: If a key is malformed.
+        KeyFormatError: If a key is malformed, or a token's text unknown or ambiguous.
+        ConfigurationError: If an option is out of its range.
     """
     options = _parser().parse_args(arguments)
-    keys = [ComponentKey.parse(key) for key in options.keys]
+    check_keys(getattr(options, "keys", ()))
     # torch is imported only now: help and malformed keys answer at once.
-    from lit_attr.storage.ids import from_ranges
+    from lit_attr.cli.stored import open_stored
 
-    path, storage = _open(options.run, options.out_dir)
-    answer = {"file": str(path), "n_tokens": storage.n_tokens_processed, "metric": options.metric}
-    if options.question == "edge":
-        answer |= _edge(storage, options)
+    explorer = open_stored(options.run, options.out_dir, options.tokenizer)
+    answer = options.ask(explorer, options)
+    if options.json:
+        from lit_attr.query.answer_json import plain
+        from lit_attr.storage.coverage import missing_batches
+
+        n_tokens, partial = explorer.storage.n_tokens_processed, missing_batches(explorer.storage.provenance)
+        head = {"file": str(explorer.path), "n_tokens": n_tokens, "question": options.question}
+        print(json.dumps({**head, **({"partial": partial} if partial else {}), **plain(answer)}, indent=2))
     else:
-        answer |= _list(storage, options, keys[0])
-    covered = (storage.provenance or {}).get("coverage")
-    if covered is not None and not covered["complete"]:
-        answer["partial"] = f"{len(from_ranges(covered['batches']))} of {covered['n_batches']} batches"
-        print(f"lit-attr: PARTIAL result, of {answer['partial']}", file=sys.stderr)
-    print(json.dumps(answer, indent=2)) if options.json else _print_table(answer)
+        from lit_attr.cli.answer_tables import print_answer
+
+        print_answer(answer, explorer.storage.n_tokens_processed, getattr(options, "k", 0))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lit-attr query",
-        description="Ask a stored harvest. A KEY is <layer>:<index>, such as 0.mlp.up:5, embed:17 or output:17.",
+        description="Ask a stored harvest. A KEY is <layer>:<index>, such as 0.mlp.up:5, embed:17 or output:17; the "
+        "layer may be a module path, such as h.0.mlp.c_fc:5, and a token may be given by its text: 'output:\" her\"'.",
     )
     parser.add_argument(
         "run", metavar="RUN", help="a run id or run folder (its newest harvest is asked), or a dataset_attributions.pt"
     )
     questions = parser.add_subparsers(dest="question", required=True, metavar="QUESTION")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--metric", choices=("attr", "attr_abs"), default="attr", help="default: attr")
-    common.add_argument("--json", action="store_true", help="machine-readable answer")
-    common.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+
+    def question(name: str, text: str, ask: Callable[["Explorer", argparse.Namespace], Any]) -> argparse.ArgumentParser:
+        found = questions.add_parser(name, help=text, description=text)
+        found.set_defaults(ask=ask)
+        found.add_argument("--metric", choices=("attr", "attr_abs"), default="attr", help="default: attr")
+        found.add_argument("--json", action="store_true", help="machine-readable answer")
+        found.add_argument("--tokenizer", help="a tokenizer.json; default: the one of the harvest's run")
+        found.add_argument("--out_dir", help=_OUT_DIR)
+        return found
+
+    def ranked(parser: argparse.ArgumentParser, k: int, sign: str) -> None:
+        parser.add_argument("--k", type=int, default=k, help=f"how many; default: {k}")
+        signs = ("positive", "negative", "both")
+        parser.add_argument("--sign", choices=signs, default=sign, help=f"both: by magnitude; default: {sign}")
+        _scaled(parser)
+
     for name, text in (("sources", "what feeds KEY most"), ("targets", "what KEY feeds most")):
-        question = questions.add_parser(name, parents=[common], help=text, description=text)
-        question.add_argument("keys", metavar="KEY", nargs=1)
-        question.add_argument("--k", type=int, default=10, help="how many; default: 10")
-        question.add_argument("--sign", choices=("positive", "negative"), default="positive", help="default: positive")
-    edge = questions.add_parser("edge", parents=[common], help="the attribution of one edge")
+        found = question(name, text, _ask_ranking)
+        found.add_argument("keys", metavar="KEY", nargs=1)
+        ranked(found, 10, "positive")
+    edge = question("edge", "the attribution of one edge", _ask_edge)
     edge.add_argument("keys", metavar=("SOURCE", "TARGET"), nargs=2)
+    matrix = question("matrix", "how much layers influence each other, or all edges between two layers", _ask_matrix)
+    matrix.add_argument("pair", metavar="SOURCE_LAYER TARGET_LAYER", nargs="*", help="for all edges between two layers")
+    matrix.add_argument("--statistic", choices=("mass", "mean"), default="mass", help="sum of absolute values, or mean")
+    matrix.add_argument("--k", type=int, default=10, help="rows and columns shown of edges between two layers")
+    _scaled(matrix)
+    edges = question("edges", "the strongest edges of each pair of layers", _ask_edges)
+    ranked(edges, 5, "both")
+    subgraph = question("subgraph", "the strongest edges around some KEYs", _ask_subgraph)
+    subgraph.add_argument("keys", metavar="KEY", nargs="+")
+    ranked(subgraph, 3, "both")
+    subgraph.add_argument("--depth", type=int, default=2, help="edges away from a KEY at most; default: 2")
+    subgraph.add_argument("--threshold", type=float, default=0.0, help="smallest absolute value; default: 0")
+    ways = ("upstream", "downstream", "both")
+    subgraph.add_argument("--direction", choices=ways, default="both", help="default: both, each by itself")
     return parser
 
 
-def _open(run: str, out_dir: str | None) -> "tuple[Path, DatasetAttributionStorage]":
-    from lit_attr.cli.locate import run_id_of
-    from lit_attr.storage.repo import MERGED_FILE, AttributionRepo, run_folder
-    from lit_attr.storage.storage import DatasetAttributionStorage
-
-    path = Path(run)
-    if os.path.isfile(path / MERGED_FILE):
-        path = path / MERGED_FILE
-    if os.path.isfile(path):
-        return path, DatasetAttributionStorage.load(path)
-    run_id = run_id_of(run)
-    repo = AttributionRepo.open(run_id, out_dir)
-    if repo is None:
-        raise RunNotFoundError(f"no stored harvest of {run!r}: no such file, and none in {run_folder(run_id, out_dir)}")
-    return repo.path, repo.get_attributions()
+def _scaled(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--raw", action="store_true", help="raw sums instead of normalised values, in ranking too")
+    parser.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        help="only this layer, or layers of a pattern such as '*.attn.o', or '[0-9]*' for components; may be repeated",
+    )
 
 
-def _list(storage: "DatasetAttributionStorage", options: argparse.Namespace, key: ComponentKey) -> dict[str, Any]:
-    from lit_attr.storage.query import Query
-
-    query, text, asks_sources = Query(storage), options.keys[0], options.question == "sources"
-    if not (query.has_target(key) if asks_sources else query.has_source(key)):
-        why = query.why_unknown(key, "target" if asks_sources else "source")
-        raise EdgeNotFoundError(f"no {options.question} of {text}: {why}")
-    if asks_sources and key.layer == OUTPUT and options.metric == "attr_abs":
-        raise EdgeNotFoundError(f"no sources of {text}: attributions to the output have no attr_abs")
-    ask = storage.get_top_sources if asks_sources else storage.get_top_targets
-    entries = ask(text, k=options.k, sign=options.sign, metric=options.metric)
-    return {
-        "question": options.question,
-        "key": text,
-        "sign": options.sign,
-        "entries": [asdict(entry) for entry in entries],
-        "was_harvested": not asks_sources or query.was_harvested(key),
-    }
+def _ask_ranking(explorer: "Explorer", options: argparse.Namespace) -> object:
+    ask = explorer.sources if options.question == "sources" else explorer.targets
+    return ask(options.keys[0], options.k, options.sign, options.metric, not options.raw, options.layer)
 
 
-def _edge(storage: "DatasetAttributionStorage", options: argparse.Namespace) -> dict[str, Any]:
+def _ask_edge(explorer: "Explorer", options: argparse.Namespace) -> object:
     source, target = options.keys
-    return {
-        "question": "edge",
-        "source": source,
-        "target": target,
-        "raw": storage.get_attribution(source, target, metric=options.metric),
-        "normalized": storage.get_attribution(source, target, metric=options.metric, normalized=True),
-    }
+    return explorer.edge(source, target, options.metric)
 
 
-def _print_table(answer: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    def columns(*names: str) -> list[Column]:
-        return [Column(name, overflow="fold") for name in names]  # on a narrow terminal nothing is cut off
-
-    if answer["question"] == "edge":
-        table = Table(*columns("source", "target", "raw", "normalised"), title=f"{answer['metric']} of one edge")
-        table.add_row(answer["source"], answer["target"], *(_number(answer[name]) for name in ("raw", "normalized")))
-    else:
-        title = f"strongest {answer['sign']} {answer['question']} of {answer['key']} ({answer['metric']}, normalised)"
-        table = Table("#", *columns(answer["question"].removesuffix("s"), "value"), title=title)
-        for place, entry in enumerate(answer["entries"], start=1):
-            table.add_row(str(place), entry["component_key"], _number(entry["value"]))
-    table.caption = f"{answer['n_tokens']:,} tokens"
-    if not answer.get("was_harvested", True):
-        table.caption += "; this component was no target of the harvest, so that its attributions are not known"
-    try:
-        Console().print(table)
-    except OSError as error:
-        raise StorageError(f"cannot write the answer: {error}") from error
+def _ask_matrix(explorer: "Explorer", options: argparse.Namespace) -> object:
+    if len(options.pair) == 0:
+        return explorer.matrix(options.statistic, options.metric, not options.raw, options.layer)
+    if len(options.pair) != 2 or options.layer:
+        raise ConfigurationError(
+            f"matrix: expected no layer, or a source layer and a target layer without --layer, found {options.pair}"
+        )
+    source, target = options.pair
+    return explorer.block(source, target, options.metric, not options.raw)
 
 
-def _number(value: float) -> str:
-    return f"{value:+.{_SIGNIFICANT}g}"
+def _ask_edges(explorer: "Explorer", options: argparse.Namespace) -> object:
+    return explorer.edges(options.k, options.sign, options.metric, not options.raw, options.layer)
+
+
+def _ask_subgraph(explorer: "Explorer", options: argparse.Namespace) -> object:
+    return explorer.subgraph(
+        options.keys,
+        k=options.k,
+        depth=options.depth,
+        threshold=options.threshold,
+        direction=options.direction,
+        sign=options.sign,
+        metric=options.metric,
+        normalized=not options.raw,
+        layers=options.layer,
+    )

@@ -34,6 +34,7 @@ def read_rows(spec: DatasetSpec, skip_batches: int = 0) -> Iterator[Rows]:
 
     Raises:
         DataError: If the dataset or its tokenizer cannot be had, or a row is not as described.
+        ConfigurationError: If `datasets`, or `transformers` for a tokenizer of the hub, is not installed.
     """
     dataset = _open(spec)
     if spec.streaming:
@@ -126,7 +127,7 @@ def _reasons(error: BaseException | None) -> str:
 
 
 def _open(spec: DatasetSpec) -> Any:  # noqa: ANN401 - a datasets.Dataset or IterableDataset
-    datasets = require("datasets")
+    datasets = require("datasets", "hf")
     path = Path(spec.dataset_name).expanduser()
     where: dict[str, Any] = {"path": spec.dataset_name}
     if path.is_file():

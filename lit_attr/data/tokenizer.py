@@ -39,7 +39,7 @@ class _FileTokenizer:
 
 class _HubTokenizer:
     def __init__(self, name: str) -> None:
-        transformers = require("transformers")
+        transformers = require("transformers", "hf")
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         except Exception as error:  # anything from the hub: no network, no such id, no access

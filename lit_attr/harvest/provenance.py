@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Bool
@@ -11,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_attr._version import __version__
+from lit_attr.assets import DEMO
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 
@@ -37,7 +39,7 @@ def provenance(
         "lit_attr_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "run_id": run.run_id,
-        "run_reference": run.reference,
+        "run_reference": _reference(run.reference),
         "weights_digest": run.weights_digest,
         "decomposition": run.decomposition,
         "engine": harvester.hparams["engine"],
@@ -66,6 +68,12 @@ def provenance(
     }
     # Paths and the like become text: the file must load without unpickling objects.
     return json.loads(json.dumps(found, default=str))
+
+
+def _reference(reference: str) -> str:
+    """A folder by its absolute path, so that its tokenizer is found from elsewhere; other references as they are."""
+    path = Path(reference).expanduser()
+    return str(path.absolute()) if reference != DEMO and path.exists() else reference
 
 
 def _settings(hparams: Any) -> dict[str, Any]:  # noqa: ANN401 - Lightning's attribute dictionary

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 
 from lit_attr.errors import StorageError
 from lit_attr.storage.roots import output_root
@@ -78,7 +79,7 @@ class AttributionRepo:
     path: Path
 
     @classmethod
-    def open(cls, run_id: str, out_dir: str | os.PathLike[str] | None = None) -> "AttributionRepo | None":
+    def open(cls, run_id: str, out_dir: str | os.PathLike[str] | None = None) -> "Self | None":
         """The newest harvest of a run that has a merged file; None if there is none.
 
         Args:

@@ -81,6 +81,14 @@ def is_sealed(file: BinaryIO) -> bool:
     return length >= _LENGTH and os.pread(file.fileno(), len(_MARK), length - _LENGTH) == _MARK
 
 
+def sealed_digest(file: BinaryIO) -> str | None:
+    """The digest in an open file's seal, unchecked; None without a seal. The file's position stays where it is."""
+    if not is_sealed(file):
+        return None
+    end = os.fstat(file.fileno()).st_size - 1
+    return os.pread(file.fileno(), _DIGEST_CHARACTERS, end - _DIGEST_CHARACTERS).decode(errors="replace")
+
+
 def check_open_seal(file: BinaryIO, path: Path) -> str:
     """Read a whole open file and compare it with its seal; its position stays where it is.
 

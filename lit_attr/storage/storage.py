@@ -12,11 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.errors import StorageError
+from lit_attr.storage.blocks import AttrMetric
 from lit_attr.storage.content import Content, checked_keys, to_file
 from lit_attr.storage.files import publish
-from lit_attr.storage.query import AttrMetric, DatasetAttributionEntry, Query, Sign, strongest
+from lit_attr.storage.query import Query
+from lit_attr.storage.ranking import DatasetAttributionEntry, Sign, strongest
 from lit_attr.storage.sums import Sums, add_chunked_
-from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.address import OUTPUT, ComponentKey
 
 _SHOWN = 5
 _SHOWN_TEXT = 200
@@ -108,7 +110,10 @@ class DatasetAttributionStorage(Content):
         Raises:
             KeyFormatError: If the key is malformed.
         """
-        return strongest(Query(self).targets(ComponentKey.parse(source_key), metric, include_outputs), k, sign)
+        query, source = Query(self), ComponentKey.parse(source_key)
+        fed = query.blocks.target_layers(source.layer, metric)
+        layers = [layer for layer in fed if include_outputs or layer != OUTPUT]
+        return strongest(query.targets(source, metric, layers=layers), k, sign)
 
     def get_attribution(
         self, source_key: str, target_key: str, *, normalized: bool = False, metric: AttrMetric = "attr"

@@ -1,8 +1,11 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
 from lit_attr.cli.main import main
+from lit_attr.query.explorer import Explorer
 from lit_attr.storage.storage import DatasetAttributionStorage
 from tests.storage.examples import random_storage
 
@@ -28,7 +31,7 @@ def test_lists_are_the_storages(file, capsys, question, metric, sign):
     storage = DatasetAttributionStorage.load(file)
     method = storage.get_top_sources if question == "sources" else storage.get_top_targets
     answer = ask(capsys, file, question, "0.mlp.up:2", "--k", 3, "--sign", sign, "--metric", metric)
-    expected = [vars(e) if hasattr(e, "__dict__") else e for e in method("0.mlp.up:2", k=3, sign=sign, metric=metric)]
+    expected = [{**vars(e), "token": None} for e in method("0.mlp.up:2", k=3, sign=sign, metric=metric)]
     assert answer["entries"] == expected
     assert (answer["question"], answer["key"], answer["metric"]) == (question, "0.mlp.up:2", metric)
     assert answer["n_tokens"] == storage.n_tokens_processed
@@ -114,3 +117,133 @@ def test_a_file_that_is_no_harvest(capsys, tmp_path):
     (tmp_path / "x.pt").write_text("no")
     assert main(["query", str(tmp_path / "x.pt"), "sources", "output:0"]) == 2
     assert "cannot read" in capsys.readouterr().err
+
+
+@pytest.fixture
+def demo(tmp_path):
+    path = tmp_path / "demo.pt"
+    random_storage(provenance={"run_reference": "demo"}).save(path)
+    return path
+
+
+def test_tokens_by_their_texts(demo, capsys):
+    answer = ask(capsys, demo, "sources", "output:Mia")
+    assert (answer["key"], answer["token"]) == ("output:2", "Mia")
+    by_id = ask(capsys, demo, "sources", "lm_head:2")
+    assert answer["entries"] == by_id["entries"]
+    assert {e["token"] for e in answer["entries"] if e["layer"] == "embed"} <= {"<s>", ".", "Mia", "Lily", "Anna"}
+    assert main(["query", str(demo), "sources", "output:Mia"]) == 0
+    out = capsys.readouterr().out
+    assert '"Lily"' in out or '"Anna"' in out
+    assert main(["query", str(demo), "sources", "output:Mja"]) == 2
+    assert 'no token has the text "Mja"' in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_ones_own(file, capsys):
+    from lit_attr.assets import ASSETS
+
+    answer = ask(capsys, file, "edge", "embed:Mia", "output:Lily", "--tokenizer", ASSETS / "tokenizer.json")
+    assert [answer[n] for n in ("source", "source_token", "target", "target_token")] == [
+        "embed:2",
+        "Mia",
+        "output:3",
+        "Lily",
+    ]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_matrix(file, capsys, raw):
+    explorer = Explorer(file)
+    answer = ask(capsys, file, "matrix", "--statistic", "mean", *["--raw"] * raw)
+    found = explorer.matrix("mean", normalized=not raw)
+    assert (answer["sources"], answer["targets"]) == (list(found.sources), list(found.targets))
+    assert answer["values"] == [list(row) for row in found.values]
+    block = ask(capsys, file, "matrix", "wte", "0.mlp.up", *["--raw"] * raw)
+    assert block["values"] == explorer.block("embed", "0.mlp.up", normalized=not raw).values.tolist()
+    assert [node["component_key"] for node in block["targets"]] == ["0.mlp.up:0", "0.mlp.up:1", "0.mlp.up:2"]
+
+
+@pytest.mark.parametrize("width", ["40", "200"])
+def test_matrix_as_a_table(file, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    assert main(["query", str(file), "matrix", "--raw"]) == 0
+    out = capsys.readouterr().out
+    assert ("fed by" in out) == (width == "200")
+    mass = Explorer(file).matrix(normalized=False, layers=["0.attn.q"]).values[0][0]
+    assert (f"{mass:.3g}" if width == "200" else f"{mass:.5g}") in out
+    assert main(["query", str(file), "matrix", "embed", "0.mlp.up", "--k", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("0.mlp.up:") == 2
+    assert shown.count("embed:") == 2
+
+
+def test_edges(file, capsys):
+    answer = ask(capsys, file, "edges", "--k", 2, "--sign", "negative", "--layer", "0.attn.q", "--metric", "attr_abs")
+    found = Explorer(file).edges(2, "negative", "attr_abs", layers=["0.attn.q"]).edges
+    assert [(e["source"], e["target"], e["value"]) for e in answer["edges"]] == [
+        (e.source.component_key, e.target.component_key, e.value) for e in found
+    ]
+    assert main(["query", str(file), "edges", "--k", "1"]) == 0
+    assert "strongest edges of each pair of layers" in capsys.readouterr().out
+
+
+def test_subgraph(file, capsys):
+    options = ["--k", 2, "--depth", 3, "--threshold", 0.5, "--direction", "upstream", "--sign", "positive", "--raw"]
+    answer = ask(capsys, file, "subgraph", "output:1", "0.mlp.up:0", *options)
+    found = Explorer(file).subgraph(["output:1", "0.mlp.up:0"], 2, 3, 0.5, "upstream", "positive", normalized=False)
+    assert [e["value"] for e in answer["edges"]] == [e.value for e in found.edges]
+    assert [n["component_key"] for n in answer["nodes"]] == [n.component_key for n in found.nodes]
+    assert main(["query", str(file), "subgraph", "output:1"]) == 0
+    assert "strongest edges around output:1 (attr, normalised)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["matrix", "embed"],
+            "expected no layer, or a source layer and a target layer without --layer, found ['embed']",
+        ),
+        (["matrix", "embed", "0.mlp.up", "--layer", "embed"], "without --layer"),
+        (
+            ["matrix", "embed", "0.mlp.down"],
+            "no attr edges from embed to 0.mlp.down; layers that feed 0.mlp.down: 0.mlp.up",
+        ),
+        (["edges", "--layer", "7.*"], "no layer matches '7.*'"),
+        (["subgraph", "output:1", "--depth", "0"], "a depth of at least 1"),
+        (["sources", "output:x"], "names a token by its text, and no tokenizer was found"),
+    ],
+)
+def test_mistakes(file, capsys, arguments, message):
+    assert main(["query", str(file), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_index_gives_the_same_answers(demo, capsys):
+    questions = [["sources", "output:1"], ["targets", "embed:1"], ["targets", "0.mlp.up:1"], ["edges"], ["matrix"]]
+
+    def answers():
+        found = []
+        for question in questions:
+            assert main(["query", str(demo), *question]) == 0
+            found.append(capsys.readouterr())
+        return found
+
+    without = answers()
+    assert main(["index", str(demo)]) == 0
+    assert capsys.readouterr().out == f"index written to {demo.with_suffix('.index')}\n"
+    assert answers() == without
+    assert main(["index", "s-zzzzzzzz"]) == 2
+    assert "no stored harvest of 's-zzzzzzzz'" in capsys.readouterr().err
+
+
+def test_asking_imports_only_what_it_needs(file):
+    script = f"""
+import sys
+from lit_attr.cli.main import main
+main(['query', {str(file)!r}, 'sources', 'output:1'])
+heavy = {{'lightning', 'transformers', 'tokenizers', 'torchmetrics', 'polars', 'wandb', 'yaml'}}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

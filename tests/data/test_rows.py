@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lit_attr.data.rows import join_texts, pieces, read_rows
-from lit_attr.errors import DataError
+from lit_attr.errors import ConfigurationError, DataError
 from tests.data import (
     EOS,
     LEAST_TOKENS,
@@ -285,7 +285,7 @@ def test_wildcards_in_a_path_are_letters(tmp_path):
 
 def test_datasets_is_not_installed(stories, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"the library 'datasets' is needed here: pip install 'lit_attr\[hf\]'"):
+    with pytest.raises(ConfigurationError, match=r"'datasets' is needed here: pip install 'lit_attr\[hf\]'"):
         list(read_rows(make_spec(stories)))
 
 

@@ -5,7 +5,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from lit_attr.data.tokenizer import load_tokenizer
-from lit_attr.errors import DataError
+from lit_attr.errors import ConfigurationError, DataError
 from tests.data import EOS, LEAST_TOKENS, offline, toy_tokenizer, write_tokenizer  # noqa: F401
 
 TEXTS = ["abcd ef", "", "f ab[EOS]cd"]
@@ -104,7 +104,7 @@ def test_folder_without_a_tokenizer(tmp_path):
 
 def test_transformers_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(DataError, match=r"the library 'transformers' is needed here: pip install 'lit_attr\[hf\]'"):
+    with pytest.raises(ConfigurationError, match=r"'transformers' is needed here: pip install 'lit_attr\[hf\]'"):
         load_tokenizer("nobody/nothing")
 
 

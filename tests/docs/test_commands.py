@@ -12,13 +12,14 @@ from lit_attr.cli.main import main
 from tests.toys import write_run, write_tokens
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"(?:<!-- (test: [\w ]+) -->\n)?```bash\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(?:<!-- (test: [\w ]+) -->\n)?```(?:bash|python)\n(.*?)```", re.DOTALL)
 FOUND = {
     marker: code for page in sorted((ROOT / "docs").glob("*.md")) for marker, code in BLOCK.findall(page.read_text())
 }
 # Executed beside the code that they are about.
-ELSEWHERE = {"test: svd", "test: own class"}
+ELSEWHERE = {"test: svd", "test: own class", "test: own decomposition"}
 HERE = {"test: submit", "test: workers", "test: status", "test: api"}
+TUTORIAL = [marker for marker in FOUND if marker.startswith("test: tutorial ")]
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def execute(marker, values):
 
 
 def test_every_block_of_commands_is_executed():
-    assert FOUND.keys() == HERE | ELSEWHERE
+    assert FOUND.keys() == HERE | ELSEWHERE | set(TUTORIAL)
 
 
 def test_submit(values, monkeypatch, capsys):
@@ -51,6 +52,29 @@ def test_workers(values, monkeypatch, capsys):
     execute("test: workers", values)
     execute("test: status", values)
     assert "coverage: all 4 batches" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_tutorial(tmp_path, monkeypatch, capsys):
+    """In its order, as one reader would; what the text says of answers is in them."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIT_ATTR_OUT_DIR", str(tmp_path / "out"))
+    shown = {}
+    for marker in TUTORIAL:
+        if marker == "test: tutorial python":
+            exec(FOUND[marker], {})
+        else:
+            execute(marker, {})
+        shown[marker.rpartition(" ")[2]] = capsys.readouterr().out
+    assert re.search(r"output:20 .*\+0\.47.*output:18 .*-0\.19", shown["word"], re.DOTALL)
+    assert re.search(r"1\.attn\.v:38 .*\+2\.9[89].*1\.attn\.v:35 .*-2\.0[56]", shown["chain"], re.DOTALL)
+    for name in ("Lily", "Zoe", "Emma", "Anna", "Sam", "Tom", "Max", "Ben", "Jack"):
+        assert re.search(rf'"{name}" .*-0\.', shown["chain"])
+    assert re.search(r"1\.attn\.v:38 \+2\.9\d +Lily -0\.6", shown["python"])
+    pictures = {"mass.png", "subgraph.png", "component.png", "stability.png"}
+    exports = {"edges.parquet", "pronouns.graphml", "tensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"configs", "out"} | pictures | exports
 
 
 @pytest.mark.slow

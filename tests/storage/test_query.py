@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_attr.errors import ConfigurationError, EdgeNotFoundError, KeyFormatError, StorageError
-from lit_attr.storage.query import DatasetAttributionEntry
+from lit_attr.storage.ranking import DatasetAttributionEntry
 from lit_attr.storage.storage import DatasetAttributionStorage
 from tests.storage.examples import random_storage
 

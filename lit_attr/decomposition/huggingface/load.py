@@ -33,7 +33,7 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
         RunNotFoundError: If there is no such model.
         RunFormatError: If weights are missing.
         UnsupportedModelError: If the class is not known, or keeps its matrices elsewhere.
-        DataError: If `transformers` is not installed.
+        ConfigurationError: If `transformers` is not installed.
     """
     config, table = find_pretrained(reference, table)
     architecture = table.architecture
@@ -85,7 +85,7 @@ def find_pretrained(reference: str, table: PathTable | None = None) -> tuple[Any
     Raises:
         RunNotFoundError: If there is no such model.
         UnsupportedModelError: If the class is not known.
-        DataError: If `transformers` is not installed.
+        ConfigurationError: If `transformers` is not installed.
     """
     config = _read_config(reference)
     if not config.architectures:
@@ -109,7 +109,7 @@ def build_from_config(architecture: str, name: str | None, folder: Path, table: 
     Raises:
         RunNotFoundError: If no place has a `config.json`.
         UnsupportedModelError: If the configuration is that of another class.
-        DataError: If `transformers` is not installed.
+        ConfigurationError: If `transformers` is not installed.
     """
     places = [folder, *((folder / name, Path(name).expanduser()) if name else ())]
     found = next((str(place) for place in places if (place / _CONFIG).is_file()), name)
@@ -127,14 +127,14 @@ def build_from_config(architecture: str, name: str | None, folder: Path, table: 
 
 
 def _library_class(architecture: str) -> type[Any]:
-    found = getattr(require("transformers"), architecture, None)
+    found = getattr(require("transformers", "hf"), architecture, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UnsupportedModelError(f"the installed transformers has no model class {architecture!r}")
     return found
 
 
 def _read_config(reference: str) -> Any:  # noqa: ANN401 - a class of an optional library
-    transformers = require("transformers")
+    transformers = require("transformers", "hf")
     try:
         return transformers.AutoConfig.from_pretrained(reference)
     except Exception as error:  # missing, damaged, no network, unknown model type: many kinds

@@ -1,0 +1,161 @@
+"""Answers of `lit-attr query` as tables."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
+
+from lit_attr.errors import StorageError
+from lit_attr.query.answers import Edge, EdgeAnswer, Node, Ranking, StrongestEdges, Subgraph
+from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
+from lit_attr.query.tokens import quoted
+
+_SIGNIFICANT, _SIGNIFICANT_IN_MATRIX = 5, 3
+# Characters of a column of a matrix, borders included.
+_MATRIX_COLUMN = 13
+
+
+def print_answer(answer: object, n_tokens: int, k: int) -> None:
+    """Print a table.
+
+    Args:
+        answer: To any question.
+        n_tokens: Tokens of the harvest.
+        k: How many rows and columns of a block are shown.
+
+    Raises:
+        StorageError: If standard output cannot be written.
+    """
+    console = Console()
+    table = _table(answer, console.width, k)
+    table.caption = f"{n_tokens:,} tokens"
+    if isinstance(answer, Ranking) and not answer.was_harvested:
+        table.caption += "; this component was no target of the harvest, so that its attributions are not known"
+    title, table.title = table.title, None  # which would be wrapped to the width of the table
+    try:
+        console.print(title, style="table.title", highlight=False, markup=False)
+        console.print(table)
+    except OSError as error:
+        raise StorageError(f"cannot write the answer: {error}") from error
+
+
+def _table(answer: object, width: int, k: int) -> Table:
+    if isinstance(answer, Ranking):
+        return _ranking(answer)
+    if isinstance(answer, EdgeAnswer):
+        values = [_number(answer.raw), _number(answer.normalized)]
+        title = f"{answer.metric} of one edge"
+        return _edges([(answer.source, answer.target, values)], title, ["raw", "normalised"])
+    if isinstance(answer, LayerMatrix):
+        fits = (len(answer.sources) + 1) * _MATRIX_COLUMN <= width
+        return _matrix(answer) if fits else _long_matrix(answer)
+    if isinstance(answer, LayerBlock):
+        return _block(answer, k)
+    if not isinstance(answer, StrongestEdges | Subgraph):
+        raise TypeError(f"no table for {type(answer).__name__}")
+    what = "of each pair of layers" if isinstance(answer, StrongestEdges) else f"around {_names(answer.keys)}"
+    sign = "" if answer.sign == "both" else f" {answer.sign}"
+    title = f"strongest{sign} edges {what} ({answer.metric}, {_scale(answer.normalized)})"
+    rows = [(edge.source, edge.target, [_number(edge.value)]) for edge in answer.edges]
+    return _edges(rows, title, ["value"], _sections(answer.edges) if isinstance(answer, StrongestEdges) else ())
+
+
+def _ranking(answer: Ranking) -> Table:
+    sign = "" if answer.sign == "both" else f" {answer.sign}"
+    of = _names([answer.key])
+    has_tokens = any(entry.token is not None for entry in answer.entries)
+    name = answer.question.removesuffix("s")
+    table = Table(
+        *_columns("#", name, *(["token"] if has_tokens else []), "value"),
+        title=f"strongest{sign} {answer.question} of {of} ({answer.metric}, {_scale(answer.normalized)})",
+    )
+    for place, entry in enumerate(answer.entries, start=1):
+        token = [_token(entry)] if has_tokens else []
+        table.add_row(str(place), entry.component_key, *token, _number(entry.value))
+    return table
+
+
+def _edges(
+    rows: list[tuple[Node, Node, list[str]]], title: str, values: list[str], sections: Iterable[int] = ()
+) -> Table:
+    has_token = [
+        any(node.token is not None for node in nodes) for nodes in ([r[0] for r in rows], [r[1] for r in rows])
+    ]
+    names = [name for end, has in zip(("source", "target"), has_token, strict=True) for name in [end, *["token"] * has]]
+    table = Table(*_columns(*names, *values), title=title)
+    ends_of_sections = set(sections)
+    for number, (source, target, numbers) in enumerate(rows):
+        cells: list[str] = []
+        for node, has in zip((source, target), has_token, strict=True):
+            cells += [node.component_key, *([_token(node)] if has else [])]
+        table.add_row(*cells, *numbers, end_section=number in ends_of_sections)
+    return table
+
+
+def _sections(edges: Iterable[Edge]) -> list[int]:
+    """The last edge of each pair of layers."""
+    pairs = [(edge.source.layer, edge.target.layer) for edge in edges]
+    return [number for number, (one, other) in enumerate(pairwise(pairs)) if one != other]
+
+
+def _matrix(answer: LayerMatrix) -> Table:
+    table = Table(*_columns("fed by", *answer.sources), title=_matrix_title(answer))
+    for target, values in zip(answer.targets, answer.values, strict=True):
+        table.add_row(target, *("" if v is None else f"{v:.{_SIGNIFICANT_IN_MATRIX}g}" for v in values))
+    return table
+
+
+def _long_matrix(answer: LayerMatrix) -> Table:
+    """Pair by pair: it fits any terminal."""
+    pairs = [
+        (value, source, target)
+        for target, values in zip(answer.targets, answer.values, strict=True)
+        for source, value in zip(answer.sources, values, strict=True)
+        if value is not None
+    ]
+    table = Table(*_columns("source", "target", answer.statistic), title=_matrix_title(answer))
+    for value, source, target in sorted(pairs, reverse=True):
+        table.add_row(source, target, f"{value:.{_SIGNIFICANT}g}")
+    return table
+
+
+def _matrix_title(answer: LayerMatrix) -> str:
+    what = "sum" if answer.statistic == "mass" else "mean"
+    return f"{what} of the absolute values of all edges between layers ({answer.metric}, {_scale(answer.normalized)})"
+
+
+def _block(answer: LayerBlock, k: int) -> Table:
+    """The rows and columns with the largest sums of absolute values, in their order."""
+    magnitudes = np.abs(answer.values)
+    rows, columns = (np.sort(np.argsort(-magnitudes.sum(axis))[:k]) for axis in (1, 0))
+    table = Table(
+        *_columns("fed by", *(_names([answer.sources[column]]) for column in columns)),
+        title=f"strongest rows and columns of {len(answer.targets):,} x {len(answer.sources):,} edges "
+        f"({answer.metric}, {_scale(answer.normalized)})",
+    )
+    for row in rows:
+        numbers = (f"{value:+.{_SIGNIFICANT_IN_MATRIX}g}" for value in answer.values[row, columns])
+        table.add_row(_names([answer.targets[row]]), *numbers)
+    return table
+
+
+def _columns(*names: str) -> list[Column]:
+    return [Column(name, overflow="fold") for name in names]  # on a narrow terminal nothing is cut off
+
+
+def _names(nodes: Iterable[Node]) -> str:
+    return ", ".join(f"{n.component_key} {_token(n)}".rstrip() for n in nodes)
+
+
+def _token(node: Node) -> str:
+    return "" if node.token is None else quoted(node.token)
+
+
+def _scale(normalized: bool) -> str:
+    return "normalised" if normalized else "raw"
+
+
+def _number(value: float) -> str:
+    return f"{value:+.{_SIGNIFICANT}g}"

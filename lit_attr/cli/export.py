@@ -1,0 +1,113 @@
+"""`lit-attr export`: a stored harvest in the formats of other tools."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_attr.cli.keys import check_keys
+from lit_attr.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from lit_attr.query.explorer import Explorer
+
+# Format to the name of its file or folder, beside the stored harvest.
+_NAMES = {"safetensors": "safetensors", "parquet": "edges.parquet", "graphml": "subgraph.graphml"}
+# What is written to no file.
+_WANDB = "wandb"
+# Options that only some formats have.
+_BELONGS = {
+    "safetensors": ("shard_mb", "out", "overwrite"),
+    "parquet": ("per", "k", "metric", "out", "overwrite"),
+    "graphml": ("k", "metric", "keys", "depth", "threshold", "layer", "out", "overwrite"),
+    _WANDB: ("project",),
+}
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Export a stored harvest, and print which files were written.
+
+    Args:
+        arguments: Those after `export`.
+
+    Raises:
+        RunNotFoundError: If there is no such stored harvest.
+        ConfigurationError: If an option does not belong to the format, or a library is not installed.
+        EdgeNotFoundError: If a key is not in the harvest.
+        KeyFormatError: If a key is malformed.
+        StorageError: If the export exists already, or cannot be written.
+    """
+    options = _parser().parse_args(arguments)
+    _refuse_foreign_options(options)
+    check_keys(options.keys or ())
+    # torch is imported only now: help and mistakes answer at once.
+    from lit_attr.cli.stored import open_stored
+
+    explorer = open_stored(options.run, options.out_dir)
+    given = {name: getattr(options, name) for name in _BELONGS[options.to] if getattr(options, name) is not None}
+    if options.to == _WANDB:
+        from lit_attr.export.artifact import export_wandb
+
+        print(export_wandb(explorer.storage, explorer.path, **given))
+        return
+    given["out"] = Path(given.get("out", explorer.path.parent / _NAMES[options.to]))
+    for written in _export(options.to, explorer, **given):
+        print(written)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lit-attr export",
+        description="Write a stored harvest for other tools: all its tensors as sharded safetensors, its strongest "
+        "edges as a parquet table, the graph around some keys as GraphML; or log its file as a wandb artifact.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run id, run folder or reference, or a dataset_attributions.pt")
+    parser.add_argument("--to", choices=tuple(_BELONGS), required=True, help="the format")
+    parser.add_argument("--out", help="file, or folder of safetensors; default: beside the stored harvest")
+    parser.add_argument(
+        "--overwrite", action="store_true", default=None, help="replace what an earlier export has written"
+    )
+    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+    parser.add_argument("--shard_mb", type=float, help="safetensors: megabytes of a shard at most; default: 1000")
+    parser.add_argument("--per", choices=("pair", "target"), help="parquet: k edges of each what; default: pair")
+    parser.add_argument(
+        "--k", type=int, help="parquet: how many edges, default 100; graphml: edges per node, default 3"
+    )
+    parser.add_argument("--metric", choices=("attr", "attr_abs"), help="parquet, graphml; default: attr")
+    parser.add_argument("--keys", nargs="+", metavar="KEY", help="graphml: where to begin, such as 0.mlp.up:5")
+    parser.add_argument("--depth", type=int, help="graphml: edges away from a key at most; default: 2")
+    parser.add_argument("--threshold", type=float, help="graphml: smallest normalised magnitude; default: 0")
+    parser.add_argument("--layer", action="append", help="graphml: only this layer, or pattern; may be repeated")
+    parser.add_argument("--project", help="wandb: the project; default: wandb's own")
+    return parser
+
+
+def _refuse_foreign_options(options: argparse.Namespace) -> None:
+    own = _BELONGS[options.to]
+    for name in sorted({name for names in _BELONGS.values() for name in names if name not in own}):
+        if getattr(options, name) is not None:
+            has = ", ".join(f"--{known}" for known in own)
+            raise ConfigurationError(f"--{name} is no option of --to {options.to}, which has {has}")
+    if options.to == "graphml" and not options.keys:
+        raise ConfigurationError("--to graphml needs --keys: the graph is drawn around them")
+
+
+def _export(
+    to: str,
+    explorer: "Explorer",
+    out: Path,
+    overwrite: bool = False,
+    **given: Any,  # noqa: ANN401 - options of the format
+) -> Sequence[Path]:
+    if to == "safetensors":
+        from lit_attr.export.tensors import export_safetensors
+
+        return export_safetensors(explorer.storage, out, **given, overwrite=overwrite)
+    if to == "parquet":
+        from lit_attr.export.table import export_parquet
+
+        return [export_parquet(explorer, out, **given, overwrite=overwrite)]
+    from lit_attr.export.graph import export_graphml
+
+    found = explorer.subgraph(layers=given.pop("layer", ()), **given)
+    return [export_graphml(explorer, out, found, overwrite)]

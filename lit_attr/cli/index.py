@@ -1,0 +1,29 @@
+"""`lit-attr index`: the index that makes questions to a large stored harvest fast."""
+
+import argparse
+from collections.abc import Sequence
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Write the index of a stored harvest beside it, and say where it is.
+
+    Args:
+        arguments: Those after `index`.
+
+    Raises:
+        RunNotFoundError: If there is no such stored harvest.
+        StorageError: If it is damaged, or the index cannot be written.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lit-attr index",
+        description="Write lists of the strongest edges of every component and token beside a stored harvest, so that "
+        "questions to it are fast however large it is. It takes longer than merging, and may be deleted at any time.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run id or run folder, or a dataset_attributions.pt")
+    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+    options = parser.parse_args(arguments)
+    from lit_attr.cli.locate import find_stored
+    from lit_attr.query.index_build import build_index
+
+    path = build_index(find_stored(options.run, options.out_dir))
+    print(f"index written to {path}")

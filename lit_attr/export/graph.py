@@ -1,0 +1,61 @@
+"""GraphML: a part of the attribution graph for networkx, Gephi, Cytoscape and the like."""
+
+from pathlib import Path
+
+from lit_attr.export.description import describe
+from lit_attr.export.place import write_file
+from lit_attr.optional import require
+from lit_attr.query.answers import Subgraph
+from lit_attr.query.explorer import Explorer
+
+
+def export_graphml(
+    explorer: Explorer,
+    path: Path,
+    subgraph: Subgraph,
+    overwrite: bool = False,
+) -> Path:
+    """Write edges of a stored harvest as GraphML.
+
+    Nodes are keys such as `0.mlp.up:5`, with `layer`, `index`, `token` where there is one, and `is_key`; edges have
+    `value_raw`, `value_normalized` and `metric`; the graph's own data say what it is of.
+
+    Args:
+        explorer: What the edges are of.
+        path: Of the file; must not exist, unless it is replaced.
+        subgraph: An answer of the explorer; its keys are written even if no edge has them.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ConfigurationError: If networkx is not installed.
+        StorageError: If the file exists already, or cannot be written.
+    """
+    networkx = require("networkx", "export")
+    about = describe(explorer.storage, "lit_attr.subgraph")
+    graph = networkx.DiGraph(**{name: _legal(text) for name, text in about.items()})
+    for node in subgraph.nodes:
+        token = {} if node.token is None else {"token": _legal(node.token)}
+        is_key = node in subgraph.keys
+        graph.add_node(node.component_key, layer=node.layer, index=node.component_idx, is_key=is_key, **token)
+    for edge in subgraph.edges:
+        ends = edge.source.component_key, edge.target.component_key
+        known = explorer.edge(*ends, subgraph.metric)
+        graph.add_edge(*ends, value_raw=known.raw, value_normalized=known.normalized, metric=subgraph.metric)
+    write_file(path, lambda file: networkx.write_graphml(graph, file), overwrite)
+    return path
+
+
+def _legal(text: str) -> str:
+    """The text with characters that XML cannot hold, or changes, written as Python would."""
+    return "".join(character if _is_legal(ord(character)) else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _is_legal(code: int) -> bool:
+    return code in (0x9, 0xA) or 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or code >= 0x10000

@@ -1,0 +1,105 @@
+"""Parquet: the strongest edges as a table, written row group by row group."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from lit_attr.errors import ConfigurationError
+from lit_attr.export.description import describe
+from lit_attr.export.edges import Edges, strongest_of_pairs, strongest_of_targets
+from lit_attr.export.place import write_file
+from lit_attr.optional import require
+from lit_attr.query.explorer import Explorer
+from lit_attr.storage.blocks import AttrMetric, Blocks
+
+# The text of a token, by layer and index.
+_TokenText = Callable[[str, int], str | None]
+Per = Literal["pair", "target"]
+_FINDERS = {"pair": strongest_of_pairs, "target": strongest_of_targets}
+# Rows that are written together, at least; and as many as one layer's tile of targets has.
+_ROW_GROUP = 1 << 17
+
+
+def export_parquet(
+    explorer: Explorer,
+    path: Path,
+    k: int = 100,
+    per: Per = "pair",
+    metric: AttrMetric = "attr",
+    overwrite: bool = False,
+) -> Path:
+    """Write the strongest edges as a parquet file, in memory that does not grow with the stored harvest.
+
+    Columns are `source_layer`, `source_index`, `source_token`, `target_layer`, `target_index`, `target_token`,
+    `metric`, `value_raw` and `value_normalized`. The file's metadata say what it is of.
+
+    Args:
+        explorer: What is exported.
+        path: Of the file; must not exist, unless it is replaced.
+        k: How many edges, those of the largest normalised magnitudes, whatever their sign.
+        per: Whether `k` edges of each pair of layers, or of each target.
+        metric: `attr` or `attr_abs`.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ConfigurationError: If `k` is not positive, or pyarrow is not installed.
+        StorageError: If the file exists already, cannot be written, or a value is not finite.
+    """
+    if k < 1:
+        raise ConfigurationError(f"k must be at least 1, found {k}")
+    arrow, parquet = require("pyarrow", "export"), require("pyarrow.parquet", "export")
+    metadata = {**describe(explorer.storage, "lit_attr.edges"), "edges": f"the {k} strongest of each {per}"}
+    schema = _schema(arrow).with_metadata(metadata)
+
+    def write(file: BinaryIO) -> None:
+        edges = _FINDERS[per](Blocks(explorer.storage), metric, k)
+        with parquet.ParquetWriter(file, schema) as writer:
+            for group in _groups(edges):
+                batches = [arrow.record_batch(_columns(part, metric, explorer.token), schema) for part in group]
+                writer.write_table(arrow.Table.from_batches(batches, schema))
+
+    write_file(path, write, overwrite)
+    return path
+
+
+def _schema(arrow: Any) -> Any:  # noqa: ANN401 - of pyarrow
+    text, index, value = arrow.string(), arrow.int32(), arrow.float32()
+    fields = [
+        arrow.field(f"{side}_{name}", kind, nullable=name == "token")
+        for side in ("source", "target")
+        for name, kind in (("layer", text), ("index", index), ("token", text))
+    ]
+    values = [("metric", text), ("value_raw", value), ("value_normalized", value)]
+    return arrow.schema([*fields, *(arrow.field(*named, nullable=False) for named in values)])
+
+
+def _groups(edges: Iterable[Edges]) -> Iterator[list[Edges]]:
+    group: list[Edges] = []
+    for part in edges:
+        group.append(part)
+        if sum(len(known.raw) for known in group) >= _ROW_GROUP:
+            yield group
+            group = []
+    yield group
+
+
+def _columns(edges: Edges, metric: AttrMetric, token: _TokenText) -> list[Any]:
+    """The columns of a record batch, in the schema's order."""
+    n_edges = len(edges.raw)
+    source_layers = np.array(edges.source_layers, dtype=object)[edges.source_places.numpy()]
+    target_layers = np.full(n_edges, edges.target_layer, dtype=object)
+    columns: list[Any] = []
+    for layers, indices in ((source_layers, edges.sources.numpy()), (target_layers, edges.targets.numpy())):
+        columns += [layers, indices.astype(np.int32), _texts(layers, indices, token)]
+    return [*columns, np.full(n_edges, metric, dtype=object), edges.raw.numpy(), edges.normalized.numpy()]
+
+
+def _texts(layers: np.ndarray, indices: np.ndarray, token: _TokenText) -> np.ndarray:
+    keys = list(zip(layers.tolist(), indices.tolist(), strict=True))
+    known = {key: token(*key) for key in set(keys)}
+    return np.array([known[key] for key in keys], dtype=object)

@@ -1,0 +1,112 @@
+"""Safetensors: all tensors of a stored harvest in shards, with an index of which is where.
+
+The layout is that of the format's description: the header's length in eight bytes, the header in JSON, the numbers. It
+is written here, since the library's writer takes whole files of tensors that are in memory.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from lit_attr.errors import ConfigurationError
+from lit_attr.export.description import describe
+from lit_attr.export.place import new_folder
+from lit_attr.storage.content import Content
+from lit_attr.storage.files import publish
+
+INDEX_FILE = "dataset_attributions.safetensors.index.json"
+_SHARD = "dataset_attributions-{number:05}-of-{count:05}.safetensors"
+_DTYPES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
+    torch.int64: "I64",
+}
+_ALIGNMENT = 8
+_MB = 10**6
+# Numbers that are written at once: bounds what is copied, 32 MB in float64.
+_TILE = 1 << 22
+_Named = tuple[str, Tensor]
+
+
+def export_safetensors(content: Content, folder: Path, shard_mb: float = 1000, overwrite: bool = False) -> list[Path]:
+    """Write a stored harvest as sharded safetensors, in memory that does not grow with it.
+
+    Tensors are named `regular_attr/<target>/<source>`, `embed_attr/<target>`, `unembed_attr/<source>`,
+    `ci_sum/<layer>`, `w_unembed` and so on, after the keys of `dataset_attributions.pt`.
+
+    Args:
+        content: What is exported.
+        folder: Of the shards and their index; must not exist, unless it is replaced.
+        shard_mb: Megabytes of a shard at most; a larger tensor has a shard of its own.
+        overwrite: Whether an earlier export may be replaced.
+
+    Returns:
+        The written files, the index first.
+
+    Raises:
+        ConfigurationError: If `shard_mb` is not positive.
+        StorageError: If the folder exists already, or cannot be written.
+    """
+    if not shard_mb > 0:
+        raise ConfigurationError(f"shard_mb must be positive, found {shard_mb}")
+    metadata = describe(content, "lit_attr.dataset_attributions")
+    shards = _shards(list(named_tensors(content)), shard_mb * _MB)
+    names = [_SHARD.format(number=number, count=len(shards)) for number in range(1, len(shards) + 1)]
+    total = sum(tensor.nbytes for shard in shards for _, tensor in shard)
+    index = {
+        "metadata": {"total_size": total, **metadata},
+        "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name, _ in shard},
+    }
+    with new_folder(folder, overwrite, INDEX_FILE) as temporary:
+        for name, shard in zip(names, shards, strict=True):
+            header = _header(shard, metadata)
+            nbytes = len(header) + sum(tensor.nbytes for _, tensor in shard)
+            publish(temporary / name, partial(_write, header, shard), reserve=nbytes)
+        text = json.dumps(index, indent=2).encode()
+        publish(temporary / INDEX_FILE, lambda file: file.write(text))
+    return [folder / name for name in (INDEX_FILE, *names)]
+
+
+def named_tensors(content: Content) -> Iterator[_Named]:
+    """All tensors with the names that they have in the export."""
+    for name, tensor in content.named_sums():
+        yield name.replace("][", "/").replace("[", "/").removesuffix("]"), tensor
+    yield "w_unembed", content.w_unembed
+
+
+def _shards(tensors: Sequence[_Named], limit: float) -> list[list[_Named]]:
+    shards: list[list[_Named]] = [[]]
+    size = 0
+    for name, tensor in tensors:
+        if shards[-1] and size + tensor.nbytes > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append((name, tensor))
+        size += tensor.nbytes
+    # Wide numbers first: then each begins at a multiple of its size, as mapped readers need it.
+    return [sorted(shard, key=lambda named: -named[1].element_size()) for shard in shards]
+
+
+def _header(shard: Sequence[_Named], metadata: dict[str, str]) -> bytes:
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in shard:
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write(header: bytes, shard: Sequence[_Named], file: BinaryIO) -> None:
+    file.write(header)
+    for _, tensor in shard:
+        step = max(_TILE // max(tensor[:1].numel(), 1), 1)
+        for rows in tensor.detach().split(step):
+            tile = rows.cpu().contiguous()
+            # As bytes, since numpy does not know every dtype; torch leaves the stride of a single column undefined.
+            file.write(tile.as_strided((tile.numel(),), (1,)).view(torch.uint8).numpy().data)

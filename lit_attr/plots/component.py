@@ -1,0 +1,72 @@
+"""A component's top sources and targets as two panels of bars."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lit_attr.errors import ConfigurationError
+from lit_attr.optional import require
+from lit_attr.plots.labels import full_label
+from lit_attr.plots.style import INK, NEGATIVE, PAGE_WIDTH, POSITIVE, new_figure
+from lit_attr.query.answers import Neighbour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# In inches: of a bar with its gap, and of everything else.
+_BAR, _REST = 0.16, 0.85
+_FEWEST_BARS = 4
+
+
+def plot_component(
+    name: str,
+    sources: Sequence[Neighbour],
+    targets: Sequence[Neighbour],
+    value: str = "normalised attribution",
+) -> "Figure":
+    """Bars of what feeds a component and of what it feeds; negative ones are hatched.
+
+    Args:
+        name: Of the component, or token.
+        sources: Entries of either sign.
+        targets: Entries of either sign.
+        value: What the values are.
+
+    Returns:
+        The figure; a panel without entries is left out.
+
+    Raises:
+        ConfigurationError: If there are no entries at all, or matplotlib is not installed.
+    """
+    panels = [(what, entries) for what, entries in (("sources", sources), ("targets", targets)) if entries]
+    if not panels:
+        raise ConfigurationError(f"{name} has neither sources nor targets: there is nothing to be plotted")
+    n_bars = max(len(sources), len(targets), _FEWEST_BARS)
+    with new_figure(n_bars * _BAR + _REST, PAGE_WIDTH * len(panels) / 2) as figure:
+        for axes, (what, entries) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            _panel(axes, sorted(entries, key=lambda entry: entry.value), n_bars)
+            axes.set_title(f"{what} of {name}")
+            axes.set_xlabel(value)
+        patches = require("matplotlib.patches", "plot")
+        handles = [patches.Patch(label=sign, **_look(sign == "positive")) for sign in ("positive", "negative")]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        return figure
+
+
+def _panel(axes: "Axes", entries: Sequence[Neighbour], n_bars: int) -> None:
+    """Largest on top; both panels have room for as many bars, so that theirs are as wide."""
+    axes.set_ylim(-0.6 - n_bars + len(entries), len(entries) - 0.4)
+    for place, entry in enumerate(entries):
+        axes.barh(place, entry.value, height=0.75, **_look(entry.value > 0))
+    axes.set_yticks(range(len(entries)), [full_label(entry) for entry in entries])
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(0, color=INK, linewidth=0.6)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.03)
+
+
+def _look(positive: bool) -> dict[str, Any]:
+    """Told apart by colour, by hatching, and by side."""
+    if positive:
+        return {"facecolor": POSITIVE, "edgecolor": INK, "linewidth": 0.4}
+    return {"facecolor": NEGATIVE, "edgecolor": INK, "linewidth": 0.4, "hatch": "/////"}

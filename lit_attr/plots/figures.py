@@ -1,0 +1,134 @@
+"""The pictures of a stored harvest; `lit_attr.plots.style.save` writes them.
+
+Example:
+    >>> explorer = AttributionRepo.open("s-1234abcd").explore()  # doctest: +SKIP
+    >>> save(component_figure(explorer, "1.mlp.up:5"), Path("component.svg"))  # doctest: +SKIP
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lit_attr.errors import EdgeNotFoundError
+from lit_attr.plots.component import plot_component
+from lit_attr.plots.labels import full_label, short_label
+from lit_attr.plots.mass import plot_mass
+from lit_attr.plots.overlap import stability
+from lit_attr.plots.settling import plot_stability
+from lit_attr.plots.subgraph import plot_subgraph
+from lit_attr.query.answers import Node, Ranking
+from lit_attr.query.explorer import Explorer
+from lit_attr.storage.blocks import AttrMetric
+from lit_attr.storage.ranking import SIGNS
+from lit_attr.topology.address import ComponentKey
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_VALUES = {"attr": "normalised attribution", "attr_abs": "normalised attribution to the magnitude"}
+
+
+def mass_figure(explorer: Explorer, metric: AttrMetric = "attr") -> "Figure":
+    """The edge mass between layers as a heat map: sums of normalised magnitudes.
+
+    Args:
+        explorer: A stored harvest.
+        metric: `attr` or `attr_abs`.
+
+    Raises:
+        ConfigurationError: If there are no edges, or matplotlib is not installed.
+        StorageError: If a value is not finite.
+    """
+    matrix = explorer.matrix(metric=metric)
+    masses = {
+        (source, target): value
+        for target, row in zip(matrix.targets, matrix.values, strict=True)
+        for source, value in zip(matrix.sources, row, strict=True)
+        if value is not None
+    }
+    return plot_mass(masses, f"sum of |{_VALUES[metric]}|")
+
+
+def component_figure(explorer: Explorer, key: str, k: int = 10, metric: AttrMetric = "attr") -> "Figure":
+    """A component's top sources and targets as two panels of bars.
+
+    Args:
+        explorer: A stored harvest.
+        key: Of the component or token.
+        k: How many of each sign at most.
+        metric: `attr` or `attr_abs`.
+
+    Raises:
+        KeyFormatError: If the key is malformed.
+        EdgeNotFoundError: If the key is neither source nor target of any edge.
+        ConfigurationError: If it has no edges that are not zero, `k` is not positive, or matplotlib is not installed.
+    """
+    rankings: list[list[Ranking]] = []
+    refusals: list[EdgeNotFoundError] = []
+    for ask in (explorer.sources, explorer.targets):
+        try:
+            rankings.append([ask(key, k, sign, metric) for sign in SIGNS])
+        except EdgeNotFoundError as error:  # an output token feeds nothing, and nothing feeds the embedding
+            rankings.append([])
+            refusals.append(error)
+    answered = [ranking for side in rankings for ranking in side]
+    if not answered:
+        raise EdgeNotFoundError("; ".join(map(str, refusals)))
+    name = full_label(answered[0].key)
+    if not all(ranking.was_harvested for ranking in answered):
+        name += " (no target of the harvest)"
+    sources, targets = ([entry for ranking in side for entry in ranking.entries] for side in rankings)
+    return plot_component(name, sources, targets, _VALUES[metric])
+
+
+def subgraph_figure(
+    explorer: Explorer,
+    keys: Sequence[str],
+    k: int = 3,
+    depth: int = 2,
+    threshold: float = 0.0,
+    metric: AttrMetric = "attr",
+    layers: Sequence[str] = (),
+) -> "Figure":
+    """The strongest edges that lead to some keys and away from them, layer above layer.
+
+    Args:
+        explorer: A stored harvest.
+        keys: Where to begin.
+        k: How many edges of a node at most.
+        depth: How many edges away from a key at most.
+        threshold: Smallest normalised magnitude.
+        metric: `attr` or `attr_abs`.
+        layers: Nodes beside the keys are of these; all if none are given.
+
+    Raises:
+        KeyFormatError: If a key is malformed.
+        EdgeNotFoundError: If a key is neither source nor target of any edge.
+        ConfigurationError: If nothing is found, a layer has more nodes than fit on a page, a number is not positive, or
+            matplotlib is not installed.
+    """
+    found = explorer.subgraph(keys, k, depth, threshold, metric=metric, layers=layers)
+    edges = [(_key(edge.source), _key(edge.target), edge.value) for edge in found.edges]
+    ends = {key for edge in edges for key in edge[:2]}
+    labels = {_key(node): short_label(node) for node in found.nodes if _key(node) in ends}
+    return plot_subgraph(edges, labels, [_key(node) for node in found.keys], _VALUES[metric])
+
+
+def _key(node: Node) -> ComponentKey:
+    return ComponentKey(node.layer, node.component_idx)
+
+
+def stability_figure(folder: Path, k: int = 10, n_targets: int = 20) -> "Figure":
+    """How the strongest sources of the strongest targets settle, against batches.
+
+    Args:
+        folder: Of a harvest with several committed parts.
+        k: How many sources of each target.
+        n_targets: How many targets at most.
+
+    Raises:
+        ConfigurationError: If the harvest has fewer than two parts, a number is not positive, or matplotlib is not
+            installed.
+        StorageError: If a part is damaged.
+    """
+    return plot_stability(stability(folder, k, n_targets))

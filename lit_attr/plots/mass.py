@@ -1,0 +1,128 @@
+"""The edge mass between layers as a heat map."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from lit_attr.errors import ConfigurationError
+from lit_attr.optional import require
+from lit_attr.plots.style import FAINT, INK, PAGE_WIDTH, new_figure
+from lit_attr.query.lists import in_order
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+# With more layers than this, blocks are labelled instead: labels would overlap.
+_MOST_LABELS = 36
+# From this ratio of the largest to the smallest mass, colours are logarithmic; up to the other, not only powers of ten
+# are labelled.
+_LOGARITHMIC_FROM, _FEW_DECADES = 20.0, 1e3
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# In inches: the largest cell, and the room of labels and colour bar.
+_CELL, _WIDTH_OF_LABELS, _HEIGHT_OF_LABELS = 0.27, 2.0, 1.1
+# So many cells are drawn as an image, also where the rest of the picture is vectors.
+_MANY_CELLS = 2500
+
+
+def plot_mass(masses: Mapping[tuple[str, str], float], label: str = "edge mass") -> "Figure":
+    """A heat map of the edges between layers: sources from left to right, targets from bottom to top, both by depth.
+
+    Args:
+        masses: Source and target layer to the sum of magnitudes of the edges between them. Pairs without edges are
+            missing, and left blank.
+        label: What the masses are, for the colour bar.
+
+    Returns:
+        The figure; cells of pairs that have edges, all of them zero, are grey.
+
+    Raises:
+        ConfigurationError: If there are no pairs, or matplotlib is not installed.
+    """
+    if not masses:
+        raise ConfigurationError("no pair of layers has edges: there is no edge mass to be plotted")
+    colors = require("matplotlib.colors", "plot")
+    sources = in_order({source for source, _ in masses})
+    targets = in_order({target for _, target in masses})
+    table = _table(masses, sources, targets)
+    cell = min(_CELL, (PAGE_WIDTH - _WIDTH_OF_LABELS) / len(sources))
+    with new_figure(cell * len(targets) + _HEIGHT_OF_LABELS, cell * len(sources) + _WIDTH_OF_LABELS) as figure:
+        axes, many = figure.subplots(), table.size > _MANY_CELLS
+        zero, some = np.ma.masked_where(table != 0, table), np.ma.masked_where(~(table > 0), table)
+        if zero.count():
+            axes.pcolormesh(zero, cmap=colors.ListedColormap([FAINT]), rasterized=many)
+            handle = require("matplotlib.patches", "plot").Patch(color=FAINT, label="all edges are zero")
+            axes.legend(handles=[handle], loc="lower right")  # sources lie below their targets: nothing else is here
+        _frame(axes, sources, targets)
+        if some.count():
+            low, high = some.min(), some.max()
+            norm = colors.LogNorm(low, high) if high > low * _LOGARITHMIC_FROM else colors.Normalize(0, high)
+            image = axes.pcolormesh(some, cmap="viridis_r", norm=norm, rasterized=many)
+            bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, label=label)
+            bar.outline.set_linewidth(0.6)
+            if isinstance(norm, colors.LogNorm):
+                _label_decades(bar.ax.yaxis, high / low)
+        return figure
+
+
+def _table(
+    masses: Mapping[tuple[str, str], float], sources: Sequence[str], targets: Sequence[str]
+) -> Float[np.ndarray, "_target _source"]:
+    table = np.full((len(targets), len(sources)), np.nan)
+    for (source, target), mass in masses.items():
+        table[targets.index(target), sources.index(source)] = mass
+    return table
+
+
+def _frame(axes: "Axes", sources: Sequence[str], targets: Sequence[str]) -> None:
+    axes.set_aspect("equal")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(True)
+    axes.set_xlabel("source")
+    axes.set_ylabel("target")
+    _label(axes.xaxis, sources, beside=True)
+    _label(axes.yaxis, targets, beside=False)
+    if len(sources) <= _MOST_LABELS:
+        axes.tick_params(axis="x", rotation=90)
+    for draw, layers in ((axes.axvline, sources), (axes.axhline, targets)):
+        for start in _block_starts(layers)[1:]:
+            draw(start, color=INK, linewidth=0.3, alpha=0.5)
+
+
+def _label(axis: "Axis", layers: Sequence[str], beside: bool) -> None:
+    """Every layer, or every block where there are many; beside or above each other."""
+    axis.set_tick_params(length=0)
+    if len(layers) <= _MOST_LABELS:
+        axis.set_ticks([place + 0.5 for place in range(len(layers))], layers)
+        return
+    starts = [*_block_starts(layers), len(layers)]
+    names = [_block(layers[start]) for start in starts[:-1]]
+    if beside:  # the embedding and the output are narrower than their names
+        names = [name if name.isdecimal() else f"\n{name}" for name in names]
+    axis.set_ticks([(one + other) / 2 for one, other in pairwise(starts)], names)
+    matrices = list(dict.fromkeys(layer.partition(".")[2] for layer in layers if "." in layer))
+    text = axis.get_label()
+    text.set_text(f"{text.get_text()}, by block; in each: {', '.join(matrices)}")
+
+
+def _label_decades(axis: "Axis", ratio: float) -> None:
+    ticker = require("matplotlib.ticker", "plot")
+    if ratio <= _FEW_DECADES:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    else:
+        axis.set_major_formatter(lambda value, _: f"10{f'{np.log10(value):.0f}'.translate(_SUPERSCRIPTS)}")
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _block_starts(layers: Sequence[str]) -> list[int]:
+    return [n for n, layer in enumerate(layers) if n == 0 or _block(layer) != _block(layers[n - 1])]
+
+
+def _block(layer: str) -> str:
+    """The number of its block; the embedding and the output are blocks of their own."""
+    return layer.partition(".")[0]

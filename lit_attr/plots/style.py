@@ -1,0 +1,85 @@
+"""How all pictures look, and how they are saved."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_attr.errors import ConfigurationError
+from lit_attr.export.place import write_file
+from lit_attr.optional import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Width of a page's text in inches, as most journals have it; pictures fit without being scaled.
+PAGE_WIDTH = 6.9
+# Of the palette of Okabe and Ito, which is told apart with every kind of colour vision; also in grey: dark and light.
+POSITIVE, NEGATIVE = "#0072B2", "#E69F00"
+INK, FAINT = "#222222", "#DDDDDD"
+FORMATS = (".png", ".svg")
+_DPI = 300
+FONT = "DejaVu Sans"  # comes with matplotlib, and has most alphabets
+_SETTINGS = {
+    "font.family": FONT,
+    **{"font.size": 7.5, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7},
+    **{"legend.fontsize": 7, "figure.titlesize": 9},
+    **{"text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": INK},
+    **{"axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "hatch.linewidth": 0.7},
+    **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
+    "text.parse_math": False,  # a token may be a dollar sign
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "lit_attr",  # the same picture is the same file
+}
+
+
+@contextmanager
+def new_figure(height: float, width: float = PAGE_WIDTH) -> Iterator["Figure"]:
+    """A figure to draw into, in the style of all pictures; no global state is touched, and no window opened.
+
+    Args:
+        height: In inches.
+        width: In inches.
+
+    Raises:
+        ConfigurationError: If matplotlib is not installed.
+    """
+    matplotlib, figures = require("matplotlib", "plot"), require("matplotlib.figure", "plot")
+    with matplotlib.rc_context(_SETTINGS):
+        figure = figures.Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        figure.draw_without_rendering()  # ticks come into being when they are drawn, in the style of that moment
+
+
+def save(figure: "Figure", path: Path, overwrite: bool = False) -> Path:
+    """Write a picture: PNG with 300 dots per inch, or SVG with text as text.
+
+    Args:
+        figure: The picture.
+        path: Of the file; its suffix decides.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ConfigurationError: If the suffix is neither .png nor .svg.
+        StorageError: If the file exists already, or cannot be written.
+    """
+    check_format(path)
+    kind = path.suffix[1:]
+    # Without a date, the same picture is the same file.
+    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+    with require("matplotlib", "plot").rc_context(_SETTINGS):
+        write_file(path, lambda file: figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata), overwrite)
+    return path
+
+
+def check_format(path: Path) -> None:
+    """Check that a picture can be saved under a name.
+
+    Raises:
+        ConfigurationError: If the suffix is neither .png nor .svg.
+    """
+    if path.suffix not in FORMATS:
+        raise ConfigurationError(f"a picture's name ends in {' or '.join(FORMATS)}, found {str(path)!r}")

@@ -1,0 +1,33 @@
+"""Answers in plain types, for JSON."""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from lit_attr.query.answers import Edge, EdgeAnswer, Node
+
+
+def plain(answer: object) -> dict[str, Any]:
+    """An answer in plain types: nodes of edges by their keys, with the texts of tokens beside them."""
+    found: dict[str, Any] = {}
+    for field in fields(answer):  # type: ignore[arg-type]
+        value = getattr(answer, field.name)
+        if field.name == "question":  # named by the command already
+            continue
+        if (isinstance(answer, Edge | EdgeAnswer) and isinstance(value, Node)) or field.name == "key":
+            found[field.name] = value.component_key
+            found["token" if field.name == "key" else f"{field.name}_token"] = value.token
+        else:
+            found[field.name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever an answer holds
+    if isinstance(value, Node):
+        return vars(value)
+    if isinstance(value, Edge):
+        return plain(value)
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value

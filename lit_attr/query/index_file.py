@@ -1,0 +1,147 @@
+"""The file of an index: sections of records of one size, and behind them a table of contents.
+
+A record holds all lists of one key, so that a question reads one stretch of the file. Each has a check sum of its own:
+checking the whole file would take longer than any question.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lit_attr.errors import StorageError
+from lit_attr.storage.files import reading
+from lit_attr.storage.seal import sealed_digest
+
+VERSION = 1
+_MARK = b"\nlit_attr index\n"
+# Behind the table of contents: its length, its check sum, the mark.
+_NUMBERS = np.dtype([("length", "<u8"), ("crc", "<u4")])
+_END = _NUMBERS.itemsize + len(_MARK)
+_LARGEST_SHORT = np.iinfo(np.int32).max
+
+
+def index_path(storage: Path) -> Path:
+    """Where the index of a stored harvest is."""
+    return storage.with_suffix(".index")
+
+
+def identity(storage: Path) -> dict[str, Any]:
+    """What an index recognises its stored harvest by: the digest in its seal, else its time of change.
+
+    Raises:
+        StorageError: If the file cannot be read.
+    """
+    with reading(storage) as file:
+        status, digest = os.fstat(file.fileno()), sealed_digest(file)
+    return {"size": status.st_size, **({"sha256": digest} if digest else {"mtime_ns": status.st_mtime_ns})}
+
+
+@dataclass(frozen=True)
+class Section:
+    """Records of one size.
+
+    Attributes:
+        name: Unique in the file.
+        offset: Of the first record, in bytes.
+        n_records: How many.
+        n_lists: Of a record.
+        k: Entries of a list.
+        n_positions: Positions are smaller.
+    """
+
+    name: str
+    offset: int
+    n_records: int
+    n_lists: int
+    k: int
+    n_positions: int
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """Of a record."""
+        position = "<i4" if self.n_positions <= _LARGEST_SHORT else "<i8"
+        shape = (self.n_lists, self.k)
+        return np.dtype([("position", position, shape), ("raw", "<f4", shape), ("crc", "<u4")])
+
+    @property
+    def nbytes(self) -> int:
+        """Of all records."""
+        return self.n_records * self.dtype.itemsize
+
+    def encode(self, positions: Int[np.ndarray, "record _list _k"], raw: Float[np.ndarray, "record _list _k"]) -> bytes:
+        """Records of some keys."""
+        records = np.zeros(len(positions), self.dtype)
+        records["position"], records["raw"] = positions, raw
+        records["crc"] = [_check_sum(record) for record in records]
+        return records.tobytes()
+
+
+def _check_sum(record: np.void) -> int:
+    data = record.tobytes()
+    return zlib.crc32(data[:-4])  # its own four bytes come last
+
+
+def write_contents(file: BinaryIO, contents: Mapping[str, Any], sections: list[Section]) -> None:
+    """Write the table of contents behind the records."""
+    table = json.dumps({**contents, "version": VERSION, "sections": [asdict(section) for section in sections]}).encode()
+    file.write(table + np.array((len(table), zlib.crc32(table)), _NUMBERS).tobytes() + _MARK)
+
+
+class IndexFile:
+    """An open index.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        StorageError: If it is missing, truncated or damaged, or was written by another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._bytes: np.ndarray = np.memmap(path, np.uint8, "r")
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise StorageError(f"cannot read {path}: {error}") from error
+        self.contents = self._read_contents()
+        if self.contents.get("version") != VERSION:
+            raise StorageError(
+                f"{path} has version {self.contents.get('version')!r}, which this version of lit_attr does not know "
+                f"(it knows {VERSION})"
+            )
+        self.sections = {entry["name"]: Section(**entry) for entry in self.contents["sections"]}
+
+    def _read_contents(self) -> dict[str, Any]:
+        end = len(self._bytes)
+        if end >= _END and self._bytes[end - len(_MARK) :].tobytes() == _MARK:
+            numbers = self._bytes[end - _END : end - len(_MARK)].tobytes()
+            length, check_sum = (int(number) for number in np.frombuffer(numbers, _NUMBERS)[0])
+            table = self._bytes[max(end - _END - length, 0) : end - _END].tobytes()
+            if len(table) == length and zlib.crc32(table) == check_sum:
+                return json.loads(table)
+        raise StorageError(f"{self.path} is damaged: it does not end as an index does")
+
+    def record(self, name: str, number: int) -> np.void:
+        """A record: `position` and `raw`, each of lists and entries.
+
+        Args:
+            name: Of its section.
+            number: From 0.
+
+        Raises:
+            StorageError: If it is damaged.
+        """
+        section = self.sections[name]
+        start = section.offset + number * section.dtype.itemsize
+        record = self._bytes[start : start + section.dtype.itemsize].view(section.dtype)[0]
+        if _check_sum(record) != record["crc"]:
+            raise StorageError(f"{self.path} is damaged: record {number} of {name} is not what was written")
+        return record

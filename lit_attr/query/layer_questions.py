@@ -1,0 +1,130 @@
+"""Questions about pairs of layers."""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+
+from lit_attr.errors import ConfigurationError, EdgeNotFoundError
+from lit_attr.query.answers import Edge, StrongestEdges
+from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
+from lit_attr.query.lists import in_order, layer_pairs
+from lit_attr.query.opened import Opened
+from lit_attr.query.ranking import AnySign
+from lit_attr.query.summaries import Pairs
+from lit_attr.storage.blocks import AttrMetric
+from lit_attr.topology.address import OUTPUT, ComponentKey
+
+# Edges of a block that is computed: 400 MB.
+_LARGEST_BLOCK = 10**8
+
+
+class LayerQuestions:
+    """Questions about pairs of layers.
+
+    Args:
+        opened: The stored harvest.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self._blocks = opened.query.blocks
+        self._pairs = Pairs(opened.query.blocks, opened.index)
+
+    def matrix(
+        self,
+        statistic: Statistic = "mass",
+        metric: AttrMetric = "attr",
+        normalized: bool = True,
+        layers: Sequence[str] = (),
+    ) -> LayerMatrix:
+        """How much the layers influence each other.
+
+        Args:
+            statistic: `mass`, the sum of the absolute values of all edges between two layers, or `mean`, that sum
+                divided by the number of edges.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of sources and targets.
+            layers: Pairs are shown that have one of these at either end; all if none are given.
+
+        Raises:
+            ConfigurationError: If an option is not understood.
+        """
+        if statistic not in get_args(Statistic):
+            raise ConfigurationError(f"statistic must be one of {list(get_args(Statistic))}, found {statistic!r}")
+        blocks, values = self._blocks, {}
+        for source, target in (pairs := self._layer_pairs(metric, layers)):
+            mass = self._pairs.mass((source, target), metric, normalized)
+            n_edges = blocks.size(source) * blocks.size(target)
+            values[source, target] = mass if statistic == "mass" else mass / max(n_edges, 1)
+        sources, targets = (in_order({pair[end] for pair in pairs}) for end in (0, 1))
+        rows = tuple(tuple(values.get((source, target)) for source in sources) for target in targets)
+        return LayerMatrix(metric, statistic, normalized, sources, targets, rows)
+
+    def block(
+        self, source_layer: str, target_layer: str, metric: AttrMetric = "attr", normalized: bool = True
+    ) -> LayerBlock:
+        """All edges between two layers.
+
+        Args:
+            source_layer: What feeds.
+            target_layer: What is fed.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of sources and targets.
+
+        Raises:
+            EdgeNotFoundError: If there are no such edges.
+            ConfigurationError: If there are too many to be computed at once.
+        """
+        blocks = self._blocks
+        source, target = (self._opened.reader.layer(name) for name in (source_layer, target_layer))
+        if source not in (feeding := blocks.source_layers(target, metric)):
+            names = ", ".join(feeding) or "none"
+            raise EdgeNotFoundError(f"no {metric} edges from {source} to {target}; layers that feed {target}: {names}")
+        n_edges = blocks.size(source) * blocks.size(target)
+        if n_edges > _LARGEST_BLOCK and (normalized or target == OUTPUT):
+            raise ConfigurationError(
+                f"the block from {source} to {target} has {n_edges:,} edges, and at most {_LARGEST_BLOCK:,} are "
+                "computed at once: ask for single keys, or for the raw block of a layer of components"
+            )
+        values = blocks.tile(source, target, metric)
+        if normalized:
+            values = torch.div(values, blocks.source_scale(source)).div_(blocks.target_scale(target)[:, None])
+        sources, targets = (
+            tuple(self._opened.node(ComponentKey(layer, index)) for index in range(blocks.size(layer)))
+            for layer in (source, target)
+        )
+        return LayerBlock(sources, targets, metric, normalized, values.numpy())
+
+    def edges(
+        self,
+        k: int = 5,
+        sign: AnySign = "both",
+        metric: AttrMetric = "attr",
+        normalized: bool = True,
+        layers: Sequence[str] = (),
+    ) -> StrongestEdges:
+        """The strongest edges of each pair of layers.
+
+        Args:
+            k: How many of each pair at most.
+            sign: As for `sources`.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of source and target.
+            layers: As for `matrix`.
+
+        Raises:
+            ConfigurationError: If an option is not understood.
+        """
+        node = self._opened.node
+        edges = [
+            Edge(node(source), node(target), value)
+            for pair in self._layer_pairs(metric, layers)
+            for source, target, value in self._pairs.edges(pair, k, sign, metric, normalized)
+        ]
+        return StrongestEdges(metric, sign, normalized, tuple(edges))
+
+    def _layer_pairs(self, metric: AttrMetric, layers: Sequence[str]) -> list[tuple[str, str]]:
+        wanted = self._opened.reader.matching(layers)
+        pairs = layer_pairs(self._blocks, metric)
+        return [pair for pair in pairs if wanted is None or not wanted.isdisjoint(pair)]

@@ -1,0 +1,63 @@
+"""A stored harvest with all that questions to it need."""
+
+from functools import cached_property
+from pathlib import Path
+
+from lit_attr.errors import ConfigurationError
+from lit_attr.query.answers import Node
+from lit_attr.query.index import Index
+from lit_attr.query.keys import KeyReader, tables_of
+from lit_attr.query.tokenizer_file import tokenizer_places
+from lit_attr.query.tokens import Tokens
+from lit_attr.storage.query import Query
+from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
+
+
+class Opened:
+    """A stored harvest, its index, its tokenizer, its names.
+
+    Args:
+        path: The stored harvest's file.
+        tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
+
+    Raises:
+        StorageError: If the file is missing or damaged.
+        ConfigurationError: If there is no such tokenizer.
+    """
+
+    def __init__(self, path: Path, tokenizer: Path | None) -> None:
+        self.path = path
+        self.storage = DatasetAttributionStorage.load(path)
+        self.query = Query(self.storage)
+        self.index = Index.open(path)
+        if tokenizer is not None and not tokenizer.is_file():
+            raise ConfigurationError(f"no tokenizer at {tokenizer}: expected a tokenizer.json")
+        self._tokenizer = tokenizer
+
+    @cached_property
+    def reader(self) -> KeyReader:
+        """Reads keys."""
+        configuration = (self.storage.provenance or {}).get("configuration", {})
+        tables = tables_of(configuration.get("model", {}).get("path_table"))
+        return KeyReader([EMBED, *self.storage.ci_sum, OUTPUT], tables, self._tokens, self._places)
+
+    def node(self, key: ComponentKey) -> Node:
+        """A key with the text of its token.
+
+        Raises:
+            DataError: If the tokenizer cannot be read.
+        """
+        known = self._tokens if key.layer in (EMBED, OUTPUT) else None
+        return Node(str(key), key.layer, key.index, None if known is None else known.text(key.index))
+
+    @cached_property
+    def _places(self) -> list[Path]:
+        if self._tokenizer is not None:
+            return [self._tokenizer]
+        return list(tokenizer_places(self.storage.provenance or {}))
+
+    @cached_property
+    def _tokens(self) -> Tokens | None:
+        file = next((place for place in self._places if place.is_file()), None)
+        return None if file is None else Tokens(file, self.query.blocks.size(OUTPUT))

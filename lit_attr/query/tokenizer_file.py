@@ -1,0 +1,77 @@
+"""Where the tokenizer of a stored harvest is, as far as its provenance leads to one; nothing is downloaded."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_attr.assets import ASSETS, DEMO
+from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
+from lit_attr.decomposition.reference import RunReference
+from lit_attr.storage.roots import output_root
+
+_TARGETS = "pretrain_cache"
+
+
+def tokenizer_places(provenance: Mapping[str, Any]) -> Iterator[Path]:
+    """Where a `tokenizer.json` may be, the likeliest places first.
+
+    Args:
+        provenance: Of a stored harvest.
+    """
+    dataset = provenance.get("configuration", {}).get("data", {}).get("dataset") or {}
+    yield from _named(dataset.get("tokenizer"))
+    run = provenance.get("run_reference")
+    if not run:
+        return
+    if run == DEMO or Path(run).is_relative_to(ASSETS):
+        yield ASSETS / TOKENIZER
+    elif provenance.get("decomposition"):  # of a language model by itself, rather than a run
+        yield from _named(run)
+    else:
+        yield from _of_run(run)
+
+
+def _named(name: str | None) -> Iterator[Path]:
+    """Places of a tokenizer, or of a model with one, that is named by a path or its name on the Hugging Face hub."""
+    if not name:
+        return
+    yield from (Path(name), Path(name) / TOKENIZER)
+    if not Path(name).is_absolute():
+        try:
+            from huggingface_hub import try_to_load_from_cache
+        except ImportError:
+            return
+        found = try_to_load_from_cache(name, TOKENIZER) if name.count("/") <= 1 else None
+        if isinstance(found, str):
+            yield Path(found)
+
+
+def _of_run(run: str) -> Iterator[Path]:
+    reference = RunReference.match(run)
+    if reference is None:
+        folder = Path(run).expanduser().absolute()
+        folders = [folder.parent if folder.is_file() else folder]
+    else:
+        folders = [output_root() / "runs" / reference.folder, output_root() / "spd" / reference.run_id]
+    for folder in folders:
+        yield folder / TOKENIZER
+        if (folder / RUN_CONFIG).is_file():
+            yield from _of_target(folder)
+
+
+def _of_target(folder: Path) -> Iterator[Path]:
+    """Places of the tokenizer of a run's target model."""
+    from lit_attr.decomposition.config import read_yaml  # reading a configuration is not always needed
+
+    options = read_yaml(folder / RUN_CONFIG)
+    name = options.get("pretrained_model_name") or options.get("pretrained_model_path")
+    reference = RunReference.match(name) if isinstance(name, str) else None
+    if reference is not None:
+        for root in (*folder.parents[:2], output_root()):
+            yield root / _TARGETS / reference.folder / TOKENIZER
+    elif isinstance(name, str):
+        places = [folder / name, *(folder / name).parents[:2]]
+        yield from (place / TOKENIZER for place in places if (place / MODEL_CONFIG).is_file())
+        yield from _named(name)
+    if isinstance(options.get("tokenizer_name"), str):
+        yield from _named(options["tokenizer_name"])

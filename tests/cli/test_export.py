@@ -1,0 +1,84 @@
+import json
+
+import networkx
+import pyarrow.parquet as parquet
+import pytest
+
+from lit_attr.cli.main import main
+from tests.export.examples import PARTIAL
+from tests.storage.examples import random_storage
+
+RUN = "s-1234abcd"
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "out" / "dataset_attributions" / RUN / "da-20250101_000000" / "dataset_attributions.pt"
+    random_storage(provenance={"run_reference": "demo"}).save(path)
+    return path
+
+
+def test_safetensors(file, capsys, tmp_path):
+    assert main(["export", RUN, "--to", "safetensors", "--shard_mb", "0.0002"]) == 0
+    written = capsys.readouterr().out.split()
+    assert len(written) > 2
+    assert written[0] == str(file.parent / "safetensors" / "dataset_attributions.safetensors.index.json")
+    assert (
+        main(["export", RUN, "--to", "safetensors", "--out", str(tmp_path / "x"), "--out_dir", str(tmp_path / "out")])
+        == 0
+    )
+    assert (
+        len(json.loads((tmp_path / "x" / "dataset_attributions.safetensors.index.json").read_text())["weight_map"]) > 5
+    )
+
+
+def test_parquet_with_the_demos_tokens(file, capsys):
+    assert main(["export", str(file), "--to", "parquet", "--k", "20", "--per", "target", "--metric", "attr_abs"]) == 0
+    rows = parquet.read_table(capsys.readouterr().out.strip()).to_pylist()
+    assert {row["metric"] for row in rows} == {"attr_abs"}
+    token = next(row for row in rows if row["source_layer"] == "embed" and row["source_index"] == 0)
+    assert token["source_token"] == "<s>"
+
+
+def test_graphml(file, capsys):
+    arguments = ["--keys", "h.0.mlp.c_fc:1", "embed:2", "--k", "1", "--depth", "1", "--threshold", "0", "--layer", "*"]
+    assert main(["export", str(file.parent), "--to", "graphml", *arguments]) == 0
+    graph = networkx.read_graphml(capsys.readouterr().out.strip())
+    assert {node for node, data in graph.nodes(data=True) if data["is_key"]} == {"0.mlp.up:1", "embed:2"}
+    assert len(graph.edges) == 3
+
+
+def test_partial_results_say_so(tmp_path, capsys):
+    random_storage(provenance=PARTIAL).save(tmp_path / "x.pt")
+    assert main(["export", str(tmp_path / "x.pt"), "--to", "parquet"]) == 0
+    captured = capsys.readouterr()
+    assert "PARTIAL result, of 3 of 10 batches" in captured.err
+    assert parquet.read_schema(captured.out.strip()).metadata[b"partial"] == b"3 of 10 batches"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["safetensors", "--k", "3"], "--k is no option of --to safetensors, which has --shard_mb, --out, --overwrite"),
+        (
+            ["parquet", "--keys", "embed:1"],
+            "--keys is no option of --to parquet, which has --per, --k, --metric, --out",
+        ),
+        (["graphml"], "--to graphml needs --keys"),
+        (["graphml", "--keys", "embed"], "malformed component key 'embed'"),
+        (["graphml", "--keys", "embed:9"], "no edges of embed:9: embed has 5 token ids (0 to 4)"),
+        (["parquet", "--k", "0"], "k must be at least 1, found 0"),
+        (["safetensors", "--shard_mb", "0"], "shard_mb must be positive, found 0"),
+    ],
+)
+def test_mistakes(file, capsys, arguments, message):
+    assert main(["export", str(file), "--to", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_no_stored_harvest(capsys):
+    assert main(["export", "s-zzzzzzzz", "--to", "parquet"]) == 2
+    assert "no stored harvest of 's-zzzzzzzz': no such file, and none in" in capsys.readouterr().err
