@@ -21,6 +21,7 @@ from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.progress import HarvestProgress
 from lit_attr.harvest.writer import StorageWriter
 
+_USAGE_ERROR = 2
 _UNKNOWN_DECOMPOSITION = re.compile(r'"model\.decomposition".*Expected a dot import path string: (\S+)', re.DOTALL)
 
 
@@ -31,7 +32,10 @@ class _Parser(LightningArgumentParser):
                 f"model.decomposition: no class {found[1]!r}: expected Svd, Neurons, or the dotted path of a class of "
                 "your own, such as package.module.Class"
             )
-        super().error(message, ex)
+        if not self.exit_on_error:
+            super().error(message, ex)
+        # Without the usage, in whose 80 lines the message is lost.
+        self.exit(_USAGE_ERROR, f"lit-attr: error: {message}\nall options: lit-attr predict --help\n")
 
 
 class PredictCLI(LightningCLI):

@@ -121,6 +121,10 @@ def test_keys_and_values_that_do_not_exist(given, change, capfd):
     with pytest.raises(SystemExit) as end:
         main(["predict", *given, *change])
     assert end.value.code == 2
+    shown = capfd.readouterr().err
+    assert shown.startswith("lit-attr: error: ")
+    assert change[0].removeprefix("--model.").removeprefix("--") in shown
+    assert len(shown.splitlines()) < 10
 
 
 def test_required_keys(capfd):
