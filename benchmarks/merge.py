@@ -10,20 +10,18 @@ JSON object with medians.
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-_SAMPLE_SECONDS = 0.01
+from benchmarks.processes import forget, peak_anonymous_bytes
 
 
 def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
@@ -66,33 +64,11 @@ def merge_and_measure(folder: Path) -> None:
     """Merge, and print seconds and peak anonymous memory beyond what was there before; runs in its own process."""
     from lit_attr.storage.merge import merge_harvest
 
-    peak, done = [0], threading.Event()
-
-    def sample() -> None:
-        while not done.wait(_SAMPLE_SECONDS):
-            peak[0] = max(peak[0], _anonymous_bytes())
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    start = time.perf_counter()
-    merge_harvest(folder)
-    seconds = time.perf_counter() - start
-    done.set()
-    sampler.join()
+    with peak_anonymous_bytes() as peak:
+        start = time.perf_counter()
+        merge_harvest(folder)
+        seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "peak": peak[0]}))
-
-
-def _anonymous_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-
-def _forget(paths: list[Path]) -> None:
-    """Drop files from the page cache."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
 
 
 def _merge(folder: Path) -> dict[str, Any]:
@@ -127,9 +103,9 @@ def main() -> None:
         parts = make_harvest(folder, options.parts, options.mb)
         merges, copies = [], []
         for _ in range(options.rounds):
-            _forget(parts)
+            forget(parts)
             copies.append(_copy(parts, Path(temporary) / "copy"))
-            _forget(parts)
+            forget(parts)
             merges.append(_merge(folder))
         nbytes = sum(path.stat().st_size for path in parts)
     merge, copy = statistics.median(m["seconds"] for m in merges), statistics.median(copies)

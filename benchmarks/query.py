@@ -15,16 +15,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.processes import anonymous_bytes, forget
+
 _N_BLOCKS, _VOCAB, _D_MODEL = 4, 50257, 768
 _N_WARM = 20
-_SAMPLE_SECONDS = 0.02
 _QUESTIONS = {
     "sources of a component": ("sources", "2.mlp.up:17"),
     "targets of a component": ("targets", "0.attn.o:17"),
@@ -41,7 +41,7 @@ def ask(path: Path, name: str, *keys: str) -> None:
     """Ask a question again and again, and print what it took; runs in its own process."""
     from lit_attr.query.explorer import Explorer
 
-    before, start = _anonymous_bytes(), time.perf_counter()
+    before, start = anonymous_bytes(), time.perf_counter()
     explorer = Explorer(path)
     opened = time.perf_counter()
     question = getattr(explorer, name)
@@ -57,7 +57,7 @@ def ask(path: Path, name: str, *keys: str) -> None:
         "open": opened - start,
         "first_after_opening": first - opened,
         "warm_median": statistics.median(warm),
-        "anonymous_mb": _anonymous_bytes() / 1e6,
+        "anonymous_mb": anonymous_bytes() / 1e6,
         "anonymous_mb_of_imports": before / 1e6,
     }
     print(json.dumps({key: round(value, 4) for key, value in found.items()}))
@@ -67,36 +67,13 @@ def build(path: Path) -> None:
     """Build the index, and print what it took; runs in its own process."""
     from lit_attr.query.index_build import build_index
 
-    peak, done = [0], threading.Event()
-
-    def sample() -> None:
-        while not done.wait(_SAMPLE_SECONDS):
-            peak[0] = max(peak[0], _anonymous_bytes())
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    start = time.perf_counter()
-    index = build_index(path)
-    seconds = time.perf_counter() - start
-    done.set()
-    sampler.join()
+    with peak_anonymous_bytes() as peak:
+        start = time.perf_counter()
+        index = build_index(path)
+        seconds = time.perf_counter() - start
     print(
         json.dumps({"seconds": round(seconds, 1), "bytes": index.stat().st_size, "anonymous_mb": round(peak[0] / 1e6)})
     )
-
-
-def _anonymous_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-
-def forget(folder: Path) -> None:
-    """Drop the files of a folder from the page cache."""
-    os.sync()
-    for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
 
 
 def _in_process(*arguments: str) -> Any:  # noqa: ANN401 - a JSON object
@@ -107,7 +84,7 @@ def _in_process(*arguments: str) -> Any:  # noqa: ANN401 - a JSON object
 def _questions(path: Path, names: list[str]) -> dict[str, Any]:
     found = {}
     for name in names:
-        forget(path.parent)
+        forget(path.parent.iterdir())
         found[name] = _in_process("--ask", str(path), *_QUESTIONS[name])
     return found
 

@@ -8,8 +8,9 @@ import torch
 import yaml
 
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.load import Run, assemble_model
+from lit_attr.decomposition.load import Run, decompose
 from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.decomposition.targets import build_target
 from lit_attr.topology.paths import path_table
 
 VOCAB = 11
@@ -51,7 +52,7 @@ def toy_model(
     """A decomposed model whose every weight is random, norms and biases included."""
     config = RunConfig.from_options(run_options(architecture, **changes), "toy")
     options = {**MODEL_OPTIONS[architecture], **(model_options or {})}
-    model = assemble_model(config, path_table(architecture), options).to(dtype)
+    model = decompose(build_target(architecture, options), config, path_table(architecture)).to(dtype)
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if "inv_freq" not in name:

@@ -95,21 +95,6 @@ def find_run(run: str | os.PathLike[str]) -> tuple[RunFiles, RunConfig, Path | N
     return files, config, locate_model_config(config.pretrained_name, files.config.parent)
 
 
-def assemble_model(config: RunConfig, table: PathTable, model_options: Mapping[str, Any]) -> DecomposedModel:
-    """Build a decomposed model of the package's own classes with untrained weights.
-
-    Args:
-        config: The run's configuration.
-        table: Where the target keeps its matrices.
-        model_options: The entries of the target's `model_config.yaml`.
-
-    Raises:
-        RunFormatError: If the configurations contradict each other.
-        UnsupportedModelError: If a decomposed matrix has no place in the attribution graph.
-    """
-    return decompose(build_target(config.architecture, dict(model_options)), config, table)
-
-
 def decompose(target: TargetModel, config: RunConfig, table: PathTable) -> DecomposedModel:
     """Put a run's components, untrained, beside the matrices of its target.
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lit_attr.decomposition.checkpoint import load_strictly
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.load import assemble_model
+from lit_attr.decomposition.load import decompose
 from lit_attr.decomposition.model import Capture, DecomposedModel
+from lit_attr.decomposition.targets import build_target
 from lit_attr.topology.paths import path_table
 
 CASES = [
@@ -46,7 +47,7 @@ def case(request: pytest.FixtureRequest, shared: Path) -> Case:
     theirs = torch.load(shared / "mini" / f"{request.param}.pt", weights_only=True)
     config = RunConfig.from_options(theirs["final_config"], request.param)
     table = path_table(config.architecture)
-    model = assemble_model(config, table, theirs["model_config"])
+    model = decompose(build_target(config.architecture, theirs["model_config"]), config, table)
     load_strictly(model, theirs["state_dict"], request.param)
     return Case(theirs, model, model.component_forward(theirs["tokens"].long()))
 
