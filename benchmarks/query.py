@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.processes import anonymous_bytes, forget
+from benchmarks.processes import anonymous_bytes, forget, peak_anonymous_bytes
 
 _N_BLOCKS, _VOCAB, _D_MODEL = 4, 50257, 768
 _N_WARM = 20

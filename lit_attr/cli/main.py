@@ -19,6 +19,7 @@ _COMMANDS = {
     "index": ("lit_attr.cli.index", "make questions to a large stored harvest fast"),
     "export": ("lit_attr.cli.export", "write a stored harvest as safetensors, parquet or GraphML"),
     "plot": ("lit_attr.cli.plot", "draw a stored harvest: edge mass, a component, a subgraph, stability"),
+    "view": ("lit_attr.cli.view", "show a stored harvest as a page in the browser"),
     "submit": ("lit_attr.cli.submit", "harvest on a SLURM cluster"),
 }
 _USAGE_ERROR = 2
