@@ -24,7 +24,9 @@ def tokens(tmp_path):
     return write_tokens(tmp_path / "tokens.npy", n_rows=4)
 
 
-@pytest.mark.parametrize("options", [{}, {"alive_batches": 1, "ci_threshold": 0.4}])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"alive_batches": 1, "ci_threshold": 0.4}, marks=pytest.mark.slow)]
+)
 def test_engines_agree(run, tokens, tmp_path, options):
     names = ("autograd", "closed_form", "auto")
     found = [harvest(AttributionHarvester(run, engine=name, **options), tokens, tmp_path / name) for name in names]

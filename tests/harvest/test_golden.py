@@ -5,7 +5,7 @@ from lit_attr.storage.storage import DatasetAttributionStorage
 from tests.harvest.runs import assert_same, harvest
 
 
-@pytest.mark.parametrize("engine", ["autograd", "closed_form"])
+@pytest.mark.parametrize("engine", [pytest.param("autograd", marks=pytest.mark.slow), "closed_form"])
 @pytest.mark.parametrize("run", ["s-kjvmlp02", "s-kjvgpt02"])
 def test_equals_the_other_implementation_on_every_tensor(run, engine, shared, tmp_path):
     harvester = AttributionHarvester(shared / "spd_out" / "runs" / f"spd-{run}", engine=engine)
