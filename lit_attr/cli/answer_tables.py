@@ -7,7 +7,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from lit_attr.errors import StorageError
 from lit_attr.query.answers import Edge, EdgeAnswer, Node, Ranking, StrongestEdges, Subgraph
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.tokens import quoted
@@ -15,6 +14,7 @@ from lit_attr.query.tokens import quoted
 _SIGNIFICANT, _SIGNIFICANT_IN_MATRIX = 5, 3
 # Characters of a column of a matrix, borders included.
 _MATRIX_COLUMN = 13
+_BORDERS, _LONGEST_NUMBER = 3, len("-1.23e+10")
 
 
 def print_answer(answer: object, n_tokens: int, k: int) -> None:
@@ -24,21 +24,17 @@ def print_answer(answer: object, n_tokens: int, k: int) -> None:
         answer: To any question.
         n_tokens: Tokens of the harvest.
         k: How many rows and columns of a block are shown.
-
-    Raises:
-        StorageError: If standard output cannot be written.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # a token may be [b] or :smile:
     table = _table(answer, console.width, k)
     table.caption = f"{n_tokens:,} tokens"
     if isinstance(answer, Ranking) and not answer.was_harvested:
         table.caption += "; this component was no target of the harvest, so that its attributions are not known"
+    if isinstance(answer, Ranking) and not answer.entries:
+        table.caption += "; there are none"
     title, table.title = table.title, None  # which would be wrapped to the width of the table
-    try:
-        console.print(title, style="table.title", highlight=False, markup=False)
-        console.print(table)
-    except OSError as error:
-        raise StorageError(f"cannot write the answer: {error}") from error
+    console.print(title, style="table.title")
+    console.print(table)
 
 
 def _table(answer: object, width: int, k: int) -> Table:
@@ -52,7 +48,7 @@ def _table(answer: object, width: int, k: int) -> Table:
         fits = (len(answer.sources) + 1) * _MATRIX_COLUMN <= width
         return _matrix(answer) if fits else _long_matrix(answer)
     if isinstance(answer, LayerBlock):
-        return _block(answer, k)
+        return _block(answer, width, k)
     if not isinstance(answer, StrongestEdges | Subgraph):
         raise TypeError(f"no table for {type(answer).__name__}")
     what = "of each pair of layers" if isinstance(answer, StrongestEdges) else f"around {_names(answer.keys)}"
@@ -126,10 +122,14 @@ def _matrix_title(answer: LayerMatrix) -> str:
     return f"{what} of the absolute values of all edges between layers ({answer.metric}, {_scale(answer.normalized)})"
 
 
-def _block(answer: LayerBlock, k: int) -> Table:
-    """The rows and columns with the largest sums of absolute values, in their order."""
+def _block(answer: LayerBlock, width: int, k: int) -> Table:
+    """The rows and columns with the largest sums of absolute values, in their order; as many columns as fit."""
     magnitudes = np.abs(answer.values)
-    rows, columns = (np.sort(np.argsort(-magnitudes.sum(axis))[:k]) for axis in (1, 0))
+    rows, columns = (np.argsort(-magnitudes.sum(axis))[:k] for axis in (1, 0))
+    widths = np.array([max(len(_names([answer.sources[n]])), _LONGEST_NUMBER) + _BORDERS for n in columns])
+    room = width - max((len(_names([answer.targets[n]])) for n in rows), default=0) - _BORDERS - 1
+    columns = columns[: max(int((widths.cumsum() <= room).sum()), 1)]
+    rows, columns = np.sort(rows), np.sort(columns)
     table = Table(
         *_columns("fed by", *(_names([answer.sources[column]]) for column in columns)),
         title=f"strongest rows and columns of {len(answer.targets):,} x {len(answer.sources):,} edges "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_attr.cli.keys import check_keys
+from lit_attr.cli.locate import STORED_HELP, add_place
 from lit_attr.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     # torch is imported only now: help and mistakes answer at once.
     from lit_attr.cli.stored import open_stored
 
-    explorer = open_stored(options.run, options.out_dir)
+    explorer = open_stored(options.run, options.out_dir, options.subrun_id)
     given = {name: getattr(options, name) for name in _BELONGS[options.to] if getattr(options, name) is not None}
     if options.to == _WANDB:
         from lit_attr.export.artifact import export_wandb
@@ -61,13 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Write a stored harvest for other tools: all its tensors as sharded safetensors, its strongest "
         "edges as a parquet table, the graph around some keys as GraphML; or log its file as a wandb artifact.",
     )
-    parser.add_argument("run", metavar="RUN", help="a run id, run folder or reference, or a dataset_attributions.pt")
+    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
     parser.add_argument("--to", choices=tuple(_BELONGS), required=True, help="the format")
     parser.add_argument("--out", help="file, or folder of safetensors; default: beside the stored harvest")
     parser.add_argument(
         "--overwrite", action="store_true", default=None, help="replace what an earlier export has written"
     )
-    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+    add_place(parser)
     parser.add_argument("--shard_mb", type=float, help="safetensors: megabytes of a shard at most; default: 1000")
     parser.add_argument("--per", choices=("pair", "target"), help="parquet: k edges of each what; default: pair")
     parser.add_argument(

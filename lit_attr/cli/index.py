@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from lit_attr.cli.locate import STORED_HELP, add_place
+
 
 def run(arguments: Sequence[str]) -> None:
     """Write the index of a stored harvest beside it, and say where it is.
@@ -19,11 +21,11 @@ def run(arguments: Sequence[str]) -> None:
         description="Write lists of the strongest edges of every component and token beside a stored harvest, so that "
         "questions to it are fast however large it is. It takes longer than merging, and may be deleted at any time.",
     )
-    parser.add_argument("run", metavar="RUN", help="a run id or run folder, or a dataset_attributions.pt")
-    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
+    add_place(parser)
     options = parser.parse_args(arguments)
     from lit_attr.cli.locate import find_stored
     from lit_attr.query.index_build import build_index
 
-    path = build_index(find_stored(options.run, options.out_dir))
+    path = build_index(find_stored(options.run, options.out_dir, options.subrun_id))
     print(f"index written to {path}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from lit_attr.errors import RunNotFoundError
 
+STORED_HELP = "a run id, run folder or reference, the folder of a harvest, or a dataset_attributions.pt"
+
 
 def harvest_parser(command: str, description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that name a harvest."""
@@ -53,23 +55,52 @@ def harvest_folder(options: argparse.Namespace) -> Path:
     return found[0]
 
 
-def find_stored(run: str, out_dir: str | None) -> Path:
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that, beside RUN, say which stored harvest is meant."""
+    parser.add_argument("--subrun_id", help="id of the harvest, da-...; default: the newest with a result")
+    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+
+
+def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> Path:
     """The file of a stored harvest.
 
     Args:
         run: A run id, run folder or reference, whose newest harvest is meant, the folder of a harvest, or a file.
         out_dir: Root of results.
+        subrun_id: The harvest of the run that is meant, if not the newest with a result.
 
     Raises:
         RunNotFoundError: If there is none.
     """
-    from lit_attr.storage.repo import MERGED_FILE, AttributionRepo, run_folder
+    from lit_attr.storage.plan import PLAN_FILE
+    from lit_attr.storage.repo import MERGED_FILE, run_folder, subrun_folder, subruns
 
-    for path in (Path(run) / MERGED_FILE, Path(run)):
-        if os.path.isfile(path):  # unlike Path's, it takes any text
-            return path
+    if os.path.isfile(run):  # unlike Path's, it takes any text
+        return Path(run)
+    is_harvest = any(os.path.isfile(Path(run) / name) for name in (MERGED_FILE, PLAN_FILE))
+    if run.endswith(".pt") or (os.path.isabs(run) and not os.path.isdir(run)):
+        raise RunNotFoundError(f"no stored harvest: there is no file {run}")
     run_id = run_id_of(run)
-    repo = AttributionRepo.open(run_id, out_dir)
-    if repo is None:
-        raise RunNotFoundError(f"no stored harvest of {run!r}: no such file, and none in {run_folder(run_id, out_dir)}")
-    return repo.path
+    if is_harvest:
+        harvests = [Path(run)]
+    elif subrun_id is not None:
+        harvests = [subrun_folder(run_id, subrun_id, out_dir)]
+    else:
+        harvests = subruns(run_id, out_dir)
+    for harvest in harvests:
+        if os.path.isfile(harvest / MERGED_FILE):
+            return harvest / MERGED_FILE
+    where = harvests[0] if harvests else run_folder(run_id, out_dir)
+    raise RunNotFoundError(f"no stored harvest of {run!r}: {_what_is_there(where)}")
+
+
+def _what_is_there(folder: Path) -> str:
+    """Why a folder has no result, and what can be done."""
+    from lit_attr.storage.plan import PLAN_FILE
+    from lit_attr.storage.repo import PARTIAL_FILE
+
+    if os.path.isfile(folder / PARTIAL_FILE):
+        return f"only a partial result: {folder / PARTIAL_FILE}"
+    if os.path.isfile(folder / PLAN_FILE):
+        return f"the harvest in {folder} is not finished, or not merged; see lit-attr status {folder}"
+    return f"no such file, and none in {folder}"

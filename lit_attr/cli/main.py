@@ -1,6 +1,7 @@
 """Entry point of `lit-attr`: finds the command, and imports only what that command needs."""
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ _COMMANDS = {
     "verify": ("lit_attr.cli.verify", "check a stored result: digest, shapes, finiteness, coverage"),
     "query": ("lit_attr.cli.query", "ask a stored harvest: sources, targets, edges, layers, subgraphs"),
     "index": ("lit_attr.cli.index", "make questions to a large stored harvest fast"),
-    "export": ("lit_attr.cli.export", "write a stored harvest as safetensors, parquet or GraphML"),
+    "export": ("lit_attr.cli.export", "write a stored harvest as safetensors, parquet or GraphML, or log it to wandb"),
     "plot": ("lit_attr.cli.plot", "draw a stored harvest: edge mass, a component, a subgraph, stability"),
     "view": ("lit_attr.cli.view", "show a stored harvest as a page in the browser"),
     "submit": ("lit_attr.cli.submit", "harvest on a SLURM cluster"),
@@ -48,14 +49,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.disable()  # imports keep all that they allocate: looking for garbage meanwhile takes a seventh of their time
     run: Callable[[Sequence[str]], None] = import_module(_COMMANDS[command][0]).run
     gc.enable()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # tokens may have characters that a terminal has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         run(rest)
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     except LitAttrError as error:
         print(f"lit-attr: error: {error}", file=sys.stderr)
         return _USAGE_ERROR
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _drop_output()  # standard output is what has no name
+        print(f"lit-attr: error: cannot write the output: {error}", file=sys.stderr)
+        return _USAGE_ERROR
     return 0
+
+
+def _drop_output() -> None:
+    """Keep Python from writing at its end what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _help() -> str:

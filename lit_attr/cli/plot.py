@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_attr.cli.keys import check_keys
+from lit_attr.cli.locate import STORED_HELP, add_place
 from lit_attr.errors import StorageError
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ def run(arguments: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lit-attr plot", description="Draw a stored harvest, for a paper.")
-    parser.add_argument("run", metavar="RUN", help="a run id, run folder or reference, or a dataset_attributions.pt")
+    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--out", required=True, metavar="FILE", help="of the picture: .png or .svg")
     common.add_argument("--overwrite", action="store_true", help="replace a picture that is there")
-    common.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+    add_place(common)
     metric = argparse.ArgumentParser(add_help=False)
     metric.add_argument("--metric", choices=("attr", "attr_abs"), default="attr", help="default: attr")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="PICTURE")
@@ -71,7 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     found["stability"].add_argument("--k", type=int, default=10, help="sources that are compared; default: 10")
     found["stability"].add_argument("--targets", type=int, default=20, help="strongest targets; default: 20")
-    found["stability"].add_argument("--subrun_id", help="id of the harvest, da-...; default: the newest")
     return parser
 
 
@@ -84,7 +84,7 @@ def _figure(options: argparse.Namespace) -> "Figure":
         return figures.stability_figure(harvest_folder(options), options.k, options.targets)
     from lit_attr.cli.stored import open_stored
 
-    explorer = open_stored(options.run, options.out_dir)
+    explorer = open_stored(options.run, options.out_dir, options.subrun_id)
     if options.kind == "mass":
         return figures.mass_figure(explorer, options.metric)
     if options.kind == "component":

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lit_attr.cli.keys import check_keys
+from lit_attr.cli.locate import STORED_HELP, add_place
 from lit_attr.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
-
-_OUT_DIR = "root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out"
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -31,7 +30,7 @@ def run(arguments: Sequence[str]) -> None:
     # torch is imported only now: help and malformed keys answer at once.
     from lit_attr.cli.stored import open_stored
 
-    explorer = open_stored(options.run, options.out_dir, options.tokenizer)
+    explorer = open_stored(options.run, options.out_dir, options.subrun_id, options.tokenizer)
     answer = options.ask(explorer, options)
     if options.json:
         from lit_attr.query.answer_json import plain
@@ -39,11 +38,12 @@ def run(arguments: Sequence[str]) -> None:
 
         n_tokens, partial = explorer.storage.n_tokens_processed, missing_batches(explorer.storage.provenance)
         head = {"file": str(explorer.path), "n_tokens": n_tokens, "question": options.question}
-        print(json.dumps({**head, **({"partial": partial} if partial else {}), **plain(answer)}, indent=2))
+        found = {**head, **({"partial": partial} if partial else {}), **plain(answer)}
+        print(json.dumps(found, indent=2, allow_nan=False))
     else:
         from lit_attr.cli.answer_tables import print_answer
 
-        print_answer(answer, explorer.storage.n_tokens_processed, getattr(options, "k", 0))
+        print_answer(answer, explorer.storage.n_tokens_processed, getattr(options, "k", None) or 0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,9 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Ask a stored harvest. A KEY is <layer>:<index>, such as 0.mlp.up:5, embed:17 or output:17; the "
         "layer may be a module path, such as h.0.mlp.c_fc:5, and a token may be given by its text: 'output:\" her\"'.",
     )
-    parser.add_argument(
-        "run", metavar="RUN", help="a run id or run folder (its newest harvest is asked), or a dataset_attributions.pt"
-    )
+    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
     questions = parser.add_subparsers(dest="question", required=True, metavar="QUESTION")
 
     def question(name: str, text: str, ask: Callable[["Explorer", argparse.Namespace], Any]) -> argparse.ArgumentParser:
@@ -63,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         found.add_argument("--metric", choices=("attr", "attr_abs"), default="attr", help="default: attr")
         found.add_argument("--json", action="store_true", help="machine-readable answer")
         found.add_argument("--tokenizer", help="a tokenizer.json; default: the one of the harvest's run")
-        found.add_argument("--out_dir", help=_OUT_DIR)
+        add_place(found)
         return found
 
     def ranked(parser: argparse.ArgumentParser, k: int, sign: str) -> None:
@@ -77,11 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         found.add_argument("keys", metavar="KEY", nargs=1)
         ranked(found, 10, "positive")
     edge = question("edge", "the attribution of one edge", _ask_edge)
-    edge.add_argument("keys", metavar=("SOURCE", "TARGET"), nargs=2)
+    edge.add_argument("keys", metavar="KEY", nargs=2, help="the source, and the target")
     matrix = question("matrix", "how much layers influence each other, or all edges between two layers", _ask_matrix)
     matrix.add_argument("pair", metavar="SOURCE_LAYER TARGET_LAYER", nargs="*", help="for all edges between two layers")
-    matrix.add_argument("--statistic", choices=("mass", "mean"), default="mass", help="sum of absolute values, or mean")
-    matrix.add_argument("--k", type=int, default=10, help="rows and columns shown of edges between two layers")
+    matrix.add_argument("--statistic", choices=("mass", "mean"), help="of layers: sum of absolute values, or mean")
+    matrix.add_argument("--k", type=int, help="of two layers: rows and columns of the table; default: 10")
     _scaled(matrix)
     edges = question("edges", "the strongest edges of each pair of layers", _ask_edges)
     ranked(edges, 5, "both")
@@ -101,7 +99,8 @@ def _scaled(parser: argparse.ArgumentParser) -> None:
         "--layer",
         action="append",
         default=[],
-        help="only this layer, or layers of a pattern such as '*.attn.o', or '[0-9]*' for components; may be repeated",
+        help="only this layer, or layers of a pattern such as '*.attn.o', or '[0-9]*' for components; may be repeated; "
+        "of pairs of layers: those that have it at either end",
     )
 
 
@@ -117,11 +116,17 @@ def _ask_edge(explorer: "Explorer", options: argparse.Namespace) -> object:
 
 def _ask_matrix(explorer: "Explorer", options: argparse.Namespace) -> object:
     if len(options.pair) == 0:
-        return explorer.matrix(options.statistic, options.metric, not options.raw, options.layer)
-    if len(options.pair) != 2 or options.layer:
+        if options.k is not None:
+            raise ConfigurationError("matrix: --k is for the edges between two layers, which are not given")
+        return explorer.matrix(options.statistic or "mass", options.metric, not options.raw, options.layer)
+    if len(options.pair) != 2 or options.layer or options.statistic:
         raise ConfigurationError(
-            f"matrix: expected no layer, or a source layer and a target layer without --layer, found {options.pair}"
+            "matrix: expected no layer, or a source layer and a target layer without --layer and --statistic, found "
+            f"{options.pair}"
         )
+    options.k = 10 if options.k is None else options.k
+    if options.k < 1:
+        raise ConfigurationError(f"k must be at least 1, found {options.k}")
     source, target = options.pair
     return explorer.block(source, target, options.metric, not options.raw)
 

@@ -7,12 +7,15 @@ if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
 
 
-def open_stored(run: str, out_dir: str | None, tokenizer: str | None = None) -> "Explorer":
+def open_stored(
+    run: str, out_dir: str | None, subrun_id: str | None = None, tokenizer: str | None = None
+) -> "Explorer":
     """A stored harvest, opened for questions; where it is partial, standard error says so.
 
     Args:
         run: A run id, run folder, reference or folder of a harvest, or a file.
         out_dir: Root of results.
+        subrun_id: The harvest of the run that is meant, if not the newest with a result.
         tokenizer: A `tokenizer.json`, if not the one that the harvest's provenance leads to.
 
     Raises:
@@ -24,7 +27,7 @@ def open_stored(run: str, out_dir: str | None, tokenizer: str | None = None) -> 
     from lit_attr.query.explorer import Explorer
     from lit_attr.storage.coverage import missing_batches
 
-    explorer = Explorer(find_stored(run, out_dir), tokenizer)
+    explorer = Explorer(find_stored(run, out_dir, subrun_id), tokenizer)
     if partial := missing_batches(explorer.storage.provenance):
         print(f"lit-attr: PARTIAL result, of {partial}", file=sys.stderr)
     return explorer

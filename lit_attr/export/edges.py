@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_attr.errors import StorageError
 from lit_attr.export.tiles import rows_of_tiles, target_layers, tiles
 from lit_attr.storage.blocks import AttrMetric, Blocks
+from lit_attr.storage.ranking import NOT_FINITE
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Strongest:
         # What is not a number counts as largest, so that this sees whatever is not finite.
         seen = raw.gather(1, best), normalized.gather(1, best), where(best)
         if not seen[1].isfinite().all():
-            raise StorageError("the stored sums are not finite: the file is damaged, or the harvest was")
+            raise StorageError(NOT_FINITE)
         if self._kept is not None:
             both = [torch.cat(pair, 1) for pair in zip(self._kept, seen, strict=True)]
             best = self._best(both[1])

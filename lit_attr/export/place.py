@@ -26,7 +26,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], overwrite: bool)
         StorageError: If one is and may not, or it cannot be written.
     """
     _refuse_existing(path, overwrite)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, it takes any text
         raise StorageError(f"cannot write {path}: a folder is there, expected a file's name")
     try:
         publish(path, write, replace=overwrite)
@@ -55,8 +55,11 @@ def new_folder(path: Path, overwrite: bool, mark: str) -> Iterator[Path]:
         raise StorageError(f"{path} is not replaced: it is no earlier export, which would hold {mark}")
     make_folder(path.parent)
     _remove_leftovers(path)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        descriptor = os.open(temporary, os.O_RDONLY)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error}") from error
     try:
         with suppress(OSError):  # some file systems know no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)

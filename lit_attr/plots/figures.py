@@ -19,6 +19,7 @@ from lit_attr.plots.subgraph import plot_subgraph
 from lit_attr.query.answers import Node, Ranking
 from lit_attr.query.explorer import Explorer
 from lit_attr.storage.blocks import AttrMetric
+from lit_attr.storage.coverage import missing_batches
 from lit_attr.storage.ranking import SIGNS
 from lit_attr.topology.address import ComponentKey
 
@@ -46,7 +47,7 @@ def mass_figure(explorer: Explorer, metric: AttrMetric = "attr") -> "Figure":
         for source, value in zip(matrix.sources, row, strict=True)
         if value is not None
     }
-    return plot_mass(masses, f"sum of |{_VALUES[metric]}|")
+    return _marked(plot_mass(masses, f"sum of |{_VALUES[metric]}|"), explorer)
 
 
 def component_figure(explorer: Explorer, key: str, k: int = 10, metric: AttrMetric = "attr") -> "Figure":
@@ -78,7 +79,7 @@ def component_figure(explorer: Explorer, key: str, k: int = 10, metric: AttrMetr
     if not all(ranking.was_harvested for ranking in answered):
         name += " (no target of the harvest)"
     sources, targets = ([entry for ranking in side for entry in ranking.entries] for side in rankings)
-    return plot_component(name, sources, targets, _VALUES[metric])
+    return _marked(plot_component(name, sources, targets, _VALUES[metric]), explorer)
 
 
 def subgraph_figure(
@@ -111,7 +112,14 @@ def subgraph_figure(
     edges = [(_key(edge.source), _key(edge.target), edge.value) for edge in found.edges]
     ends = {key for edge in edges for key in edge[:2]}
     labels = {_key(node): short_label(node) for node in found.nodes if _key(node) in ends}
-    return plot_subgraph(edges, labels, [_key(node) for node in found.keys], _VALUES[metric])
+    return _marked(plot_subgraph(edges, labels, [_key(node) for node in found.keys], _VALUES[metric]), explorer)
+
+
+def _marked(figure: "Figure", explorer: Explorer) -> "Figure":
+    """The picture of a partial result says so, in its corner."""
+    if partial := missing_batches(explorer.storage.provenance):
+        figure.text(0.995, 0.005, f"partial result: {partial}", ha="right", va="bottom", fontsize=6)
+    return figure
 
 
 def _key(node: Node) -> ComponentKey:

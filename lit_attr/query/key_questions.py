@@ -112,6 +112,7 @@ class KeyQuestions:
             ConfigurationError: If an option is not understood.
         """
         reader, node = self._opened.reader, self._opened.node
+        keys = [keys] if isinstance(keys, str) else keys
         begin, wanted = [reader.key(text) for text in keys], reader.matching(layers)
         for key in begin:
             if not (self._query.has_source(key) or self._query.has_target(key)):

@@ -66,7 +66,7 @@ class KeyReader:
             KeyFormatError: If a module path may be that of several layers.
         """
         matched: set[str] = set()
-        for pattern in patterns:
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
             found = [layer for layer in self.layers if fnmatchcase(layer, self.layer(pattern))]
             if not found:
                 raise ConfigurationError(f"no layer matches {pattern!r}; layers are: {', '.join(self.layers)}")

@@ -5,7 +5,7 @@ from typing import get_args
 
 import torch
 
-from lit_attr.errors import ConfigurationError, EdgeNotFoundError
+from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query.answers import Edge, StrongestEdges
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
 from lit_attr.query.lists import in_order, layer_pairs
@@ -13,6 +13,7 @@ from lit_attr.query.opened import Opened
 from lit_attr.query.ranking import AnySign
 from lit_attr.query.summaries import Pairs
 from lit_attr.storage.blocks import AttrMetric
+from lit_attr.storage.ranking import NOT_FINITE
 from lit_attr.topology.address import OUTPUT, ComponentKey
 
 # Edges of a block that is computed: 400 MB.
@@ -75,9 +76,13 @@ class LayerQuestions:
         Raises:
             EdgeNotFoundError: If there are no such edges.
             ConfigurationError: If there are too many to be computed at once.
+            StorageError: If a value is not finite.
         """
         blocks = self._blocks
         source, target = (self._opened.reader.layer(name) for name in (source_layer, target_layer))
+        for name in (source, target):
+            if name not in (known := self._opened.reader.layers):
+                raise EdgeNotFoundError(f"unknown layer {name!r}; layers are: {', '.join(known)}")
         if source not in (feeding := blocks.source_layers(target, metric)):
             names = ", ".join(feeding) or "none"
             raise EdgeNotFoundError(f"no {metric} edges from {source} to {target}; layers that feed {target}: {names}")
@@ -90,6 +95,8 @@ class LayerQuestions:
         values = blocks.tile(source, target, metric)
         if normalized:
             values = torch.div(values, blocks.source_scale(source)).div_(blocks.target_scale(target)[:, None])
+        if not values.isfinite().all():
+            raise StorageError(f"{source} to {target}: {NOT_FINITE}")
         sources, targets = (
             tuple(self._opened.node(ComponentKey(layer, index)) for index in range(blocks.size(layer)))
             for layer in (source, target)

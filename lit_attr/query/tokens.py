@@ -62,7 +62,7 @@ class Tokens:
 
     @cached_property
     def _texts(self) -> list[str | None]:
-        known = range(min(self.n_ids, self._tokenizer.get_vocab_size()))
+        known = range(self.n_ids)
         decoded = self._tokenizer.decode_batch([[index] for index in known], skip_special_tokens=False)
         names = (self._tokenizer.id_to_token(index) for index in known)
         return [None if n is None else _with_space(n, text) for n, text in zip(names, decoded, strict=True)]

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.errors import StorageError
+from lit_attr.storage.ranking import NOT_FINITE
 
-NOT_FINITE = "the stored sums are not finite: the file is damaged, or the harvest was"
 # Entries that are ranked at once, in one row: each takes some 50 bytes meanwhile.
 _RANKED = 1 << 20
 # In the order of lists: raw before normalised, positive before negative.

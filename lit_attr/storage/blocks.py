@@ -61,16 +61,16 @@ class Blocks:
     def row(self, source: str, target: str, metric: AttrMetric, index: int) -> Float[Tensor, " _source"]:
         """Raw attributions from a whole layer to one component or output token."""
         if target == OUTPUT:
-            block = self._to_residual(source)
+            block = _wide(self._to_residual(source))
             return _product(self.content.w_unembed[:, index], block, block.dtype)
-        return self._block(source, target, metric)[index]
+        return _wide(self._block(source, target, metric)[index])
 
     def column(self, source: str, target: str, metric: AttrMetric, index: int) -> Float[Tensor, " _target"]:
         """Raw attributions to a whole layer from one component or token."""
         if target == OUTPUT:
-            column = self._to_residual(source)[:, index]
+            column = _wide(self._to_residual(source)[:, index])
             return _product(column, self.content.w_unembed, column.dtype)
-        return self._block(source, target, metric)[:, index]
+        return _wide(self._block(source, target, metric)[:, index])
 
     def tile(
         self, source: str, target: str, metric: AttrMetric, sources: slice = _ALL, targets: slice = _ALL
@@ -85,15 +85,15 @@ class Blocks:
             targets: Components or token ids of the target.
         """
         if target == OUTPUT:
-            block = self._to_residual(source)[:, sources]
+            block = _wide(self._to_residual(source)[:, sources])
             return self.content.w_unembed[:, targets].to(block.dtype).T @ block
-        return self._block(source, target, metric)[targets, sources]
+        return _wide(self._block(source, target, metric)[targets, sources])
 
     def source_scale(self, layer: str) -> Float[Tensor, " component"]:
         """What attributions from a layer are divided by: summed causal importances, or occurrences of tokens."""
         if layer not in self._source_scales:
             raw = self.content.embed_token_count.float() if layer == EMBED else self.content.ci_sum[layer]
-            self._source_scales[layer] = raw.clamp(min=_EPS)
+            self._source_scales[layer] = _wide(raw).clamp(min=_EPS)
         return self._source_scales[layer]
 
     def target_scale(self, layer: str) -> Float[Tensor, " component"]:
@@ -101,7 +101,7 @@ class Blocks:
         if layer not in self._target_scales:
             content = self.content
             squares = content.logit_sq_sum if layer == OUTPUT else content.component_act_sq_sum[layer]
-            self._target_scales[layer] = (squares / max(content.n_tokens_processed, 1)).sqrt().clamp(min=_EPS)
+            self._target_scales[layer] = (_wide(squares) / max(content.n_tokens_processed, 1)).sqrt().clamp(min=_EPS)
         return self._target_scales[layer]
 
     def _block(self, source: str, target: str, metric: AttrMetric) -> Float[Tensor, "_target _source"]:
@@ -118,6 +118,11 @@ class Blocks:
         if metric == "attr":
             return content.regular_attr, content.embed_attr
         return content.regular_attr_abs, content.embed_attr_abs
+
+
+def _wide(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Sums in half precision, which other programs may store, in single precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _product(

@@ -56,7 +56,7 @@ def publish(path: Path, write: Callable[[BinaryIO], object], reserve: int = 0, r
         sync_folder(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, FileExistsError):
+        if isinstance(error, FileExistsError | StorageError):  # the latter is about what was to be written
             raise
         if isinstance(error, OSError | RuntimeError):
             raise StorageError(f"cannot write {path}: {_cause(error)}") from error

@@ -3,10 +3,10 @@
 from collections.abc import Container
 from typing import Literal
 
-from lit_attr.errors import EdgeNotFoundError
+from lit_attr.errors import EdgeNotFoundError, StorageError
 from lit_attr.storage.blocks import AttrMetric, Blocks
 from lit_attr.storage.content import Content
-from lit_attr.storage.ranking import Segments
+from lit_attr.storage.ranking import NOT_FINITE, Segments
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 
 
@@ -82,6 +82,7 @@ class Query:
 
         Raises:
             EdgeNotFoundError: If there is no such edge.
+            StorageError: If its value is not finite.
         """
         blocks = self.blocks
         layers = blocks.source_layers(target.layer, metric) if self.has_target(target) else []
@@ -94,6 +95,8 @@ class Query:
         if normalized:
             value = value / blocks.source_scale(source.layer)[source.index]
             value = value / blocks.target_scale(target.layer)[target.index]
+        if not value.isfinite():
+            raise StorageError(f"{source} to {target}: {NOT_FINITE}")
         return float(value)
 
     def _why_not(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric, layers: list[str]) -> str:

@@ -16,6 +16,9 @@ SIGNS: tuple[Sign, ...] = ("positive", "negative")
 Segments = list[tuple[str, Float[Tensor, " _entry"]]]
 
 
+NOT_FINITE = "the stored sums are not finite: the file is damaged, or the harvest was; `lit-attr verify` names one"
+
+
 @dataclass(frozen=True)
 class DatasetAttributionEntry:
     """One source or target of a component.
@@ -54,7 +57,7 @@ def strongest(segments: Segments, k: int, sign: Sign) -> list[DatasetAttribution
     positive = sign == "positive"
     values = torch.cat([segment for _, segment in segments])
     if not values.isfinite().all():
-        raise StorageError("the stored sums are not finite here: the file is damaged, or the harvest was")
+        raise StorageError(NOT_FINITE)
     top = values.topk(min(k, len(values)), largest=positive)
     starts = torch.tensor([0, *(len(segment) for _, segment in segments)]).cumsum(0)
     entries = []

@@ -1,6 +1,7 @@
 """The stored result of a harvest: to be asked, saved, loaded and merged."""
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -151,6 +152,11 @@ class DatasetAttributionStorage(Content):
         path = Path(path)
         if not path.is_file():
             raise StorageError(f"no stored harvest at {path}")
+        if not zipfile.is_zipfile(path):
+            raise StorageError(
+                f"cannot read {path}, which is truncated or no stored harvest: the last of its "
+                f"{path.stat().st_size:,} bytes are not those of a zip archive"
+            )
         try:
             raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch raises many kinds for a damaged file

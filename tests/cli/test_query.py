@@ -202,7 +202,7 @@ def test_subgraph(file, capsys):
     [
         (
             ["matrix", "embed"],
-            "expected no layer, or a source layer and a target layer without --layer, found ['embed']",
+            "expected no layer, or a source layer and a target layer without --layer and --statistic, found ['embed']",
         ),
         (["matrix", "embed", "0.mlp.up", "--layer", "embed"], "without --layer"),
         (

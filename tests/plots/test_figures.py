@@ -7,7 +7,7 @@ from lit_attr.plots.figures import component_figure, mass_figure, subgraph_figur
 from lit_attr.plots.mass import plot_mass
 from lit_attr.plots.style import NEGATIVE, POSITIVE
 from lit_attr.query.explorer import Explorer
-from tests.export.examples import all_edges
+from tests.export.examples import PARTIAL, all_edges
 from tests.storage.examples import random_storage
 
 
@@ -169,3 +169,14 @@ def test_refusals(explore):
         component_figure(explore(storage), "embed:5")
     with pytest.raises(ConfigurationError, match="the subgraph has no edges"):
         subgraph_figure(explore(storage), ["0.mlp.up:1"], threshold=1e12)
+
+
+def test_pictures_of_a_partial_result_say_so(explore):
+    explorer = explore(random_storage(provenance=PARTIAL))
+    for figure in (
+        mass_figure(explorer),
+        component_figure(explorer, "0.mlp.up:1"),
+        subgraph_figure(explorer, ["embed:1"]),
+    ):
+        assert "partial result: 3 of 10 batches" in texts(figure)
+    assert not any("partial" in text for text in texts(mass_figure(explore(random_storage()))))

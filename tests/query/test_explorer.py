@@ -48,7 +48,7 @@ def test_what_was_no_target(explorer):
         (lambda e: e.edges(layers=["7.*"]), ConfigurationError, r"no layer matches '7\.\*'"),
         (lambda e: e.matrix("median"), ConfigurationError, "statistic must be one of .*, found 'median'"),
         (lambda e: e.block("embed", "0.mlp.down"), EdgeNotFoundError, "layers that feed 0.mlp.down: 0.mlp.up"),
-        (lambda e: e.block("embed", "x"), EdgeNotFoundError, "layers that feed x: none"),
+        (lambda e: e.block("embed", "x"), EdgeNotFoundError, "unknown layer 'x'"),
         (lambda e: e.subgraph([]), ConfigurationError, "found 0 keys"),
         (lambda e: e.subgraph(["output:0"], depth=0), ConfigurationError, "a depth of at least 1"),
         (lambda e: e.subgraph(["output:0"], threshold=-1), ConfigurationError, "a threshold of at least 0"),

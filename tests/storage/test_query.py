@@ -181,7 +181,7 @@ def test_values_that_are_not_finite_are_no_answer(storage):
     embed = {**storage.embed_attr, "0.mlp.up": broken}
     changed = DatasetAttributionStorage(**{**vars(storage), "embed_attr": embed})
     assert changed.get_top_sources("0.mlp.up:0", 3)
-    with pytest.raises(StorageError, match="the stored sums are not finite here"):
+    with pytest.raises(StorageError, match="the stored sums are not finite"):
         changed.get_top_sources("0.mlp.up:1", 3)
 
 

@@ -166,7 +166,7 @@ def test_load_truncated_file(tmp_path):
     random_storage().save(tmp_path / "a.pt")
     whole = (tmp_path / "a.pt").read_bytes()
     (tmp_path / "a.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(StorageError, match=r"cannot read .*a\.pt, which may be truncated"):
+    with pytest.raises(StorageError, match=r"cannot read .*a\.pt, which is truncated"):
         DatasetAttributionStorage.load(tmp_path / "a.pt")
 
 
