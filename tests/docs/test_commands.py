@@ -17,7 +17,7 @@ FOUND = {
     marker: code for page in sorted((ROOT / "docs").glob("*.md")) for marker, code in BLOCK.findall(page.read_text())
 }
 # Executed beside the code that they are about.
-ELSEWHERE = {"test: svd", "test: own class", "test: own decomposition"}
+ELSEWHERE = {"test: svd", "test: own class", "test: own decomposition", "test: view", "test: view build"}
 HERE = {"test: submit", "test: workers", "test: status", "test: api"}
 TUTORIAL = [marker for marker in FOUND if marker.startswith("test: tutorial ")]
 

@@ -1,0 +1,45 @@
+"""`lit-attr view`: a page that shows a stored harvest."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_attr.cli.locate import STORED_HELP, add_place, find_stored
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Serve the page until it is interrupted, and print its address.
+
+    Args:
+        arguments: Those after `view`.
+
+    Raises:
+        RunNotFoundError: If there is no such stored harvest.
+        StorageError: If it is damaged.
+        ConfigurationError: If starlette or uvicorn are not installed, the port is taken, or there is no such tokenizer.
+    """
+    options = _parser().parse_args(arguments)
+    from lit_attr.view.serve import serve
+
+    path = find_stored(options.run, options.out_dir, options.subrun_id)
+
+    def say(address: str) -> None:
+        print(f"{path} is shown at {address} (Ctrl-C ends it)", flush=True)
+
+    serve(path, options.host, options.port, options.tokenizer, say)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lit-attr view",
+        description="Serve a page that shows a stored harvest: search for a component or token, see what feeds it and "
+        "what it feeds, and walk along the edges. It only reads, and answers only this machine.",
+    )
+    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
+    parser.add_argument("--port", type=int, help="default: 8750, or a free one if that is taken; 0: a free one")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="what to listen on; default: 127.0.0.1, which only this machine reaches"
+    )
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json; default: the one of the harvest's run")
+    add_place(parser)
+    return parser

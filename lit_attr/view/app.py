@@ -1,0 +1,77 @@
+"""The application behind the page: the page itself, and answers as JSON."""
+
+import logging
+from contextlib import nullcontext
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse
+from starlette.routing import Route
+
+from lit_attr.errors import EdgeNotFoundError, LitAttrError, StorageError
+from lit_attr.view.asked import Asked
+from lit_attr.view.desk import Desk
+from lit_attr.view.guard import Guard
+from lit_attr.view.questions import QUESTIONS, UNLOCKED
+
+_log = logging.getLogger(__name__)
+_PAGE = "index.html"
+_FILES = (_PAGE, "app.js", "style.css", "icon.svg")
+_MISTAKE, _UNKNOWN, _UNREADABLE, _OUR_MISTAKE = 400, 404, 409, 500
+
+
+def create_app(desk: Desk, host: str) -> Guard:
+    """The application.
+
+    Args:
+        desk: What is shown.
+        host: What is listened on.
+    """
+    folder = Path(str(files("lit_attr.view") / "static"))
+
+    def file(request: Request) -> FileResponse:
+        return FileResponse(folder / (request.url.path.strip("/") or _PAGE))
+
+    def answer(request: Request) -> JSONResponse:
+        return _answer(desk, request)
+
+    routes = [Route(f"/{name}", file) for name in ("", *_FILES)]
+    routes.append(Route("/api/{question}", answer))
+    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _no_page}), host)
+
+
+def _answer(desk: Desk, request: Request) -> JSONResponse:
+    """An answer, or an error in words, and what became of the file; runs in a thread of its own."""
+    name, asked = request.path_params["question"], Asked(request.query_params)
+    if name not in QUESTIONS:
+        return JSONResponse({"error": f"no question {name!r}; there are {', '.join(QUESTIONS)}"}, _UNKNOWN)
+    content: dict[str, Any]
+    status = 200
+    try:
+        if asked.flag("renew"):
+            desk.renew()
+        desk.harvest.check()
+        harvest = desk.harvest
+        with nullcontext() if name in UNLOCKED else harvest.lock:
+            content = {"answer": QUESTIONS[name](harvest, asked)}
+    except LitAttrError as error:
+        content, status = {"error": str(error)}, _status_of(error)
+    except Exception as error:  # whatever it is, the page must be able to show it
+        _log.exception("%s failed", request.url)
+        content = {"error": f"a mistake in lit-attr itself: {type(error).__name__}: {error}"}
+        status = _OUR_MISTAKE
+    return JSONResponse({**content, "result": {"id": desk.harvest.id, "state": desk.harvest.state}}, status)
+
+
+def _status_of(error: LitAttrError) -> int:
+    if isinstance(error, StorageError):
+        return _UNREADABLE
+    return _UNKNOWN if isinstance(error, EdgeNotFoundError) else _MISTAKE
+
+
+def _no_page(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": f"nothing is at {request.url.path}; the page is at /"}, _UNKNOWN)

@@ -1,0 +1,40 @@
+"""What the server has open: one stored harvest, which may be replaced by a newer one of the same name."""
+
+import threading
+from pathlib import Path
+
+from lit_attr.view.harvest import ViewedHarvest
+
+
+class Desk:
+    """Keeps a stored harvest open.
+
+    Args:
+        path: Of its file.
+        tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
+
+    Raises:
+        StorageError: If the file is missing or damaged.
+        ConfigurationError: If there is no such tokenizer.
+    """
+
+    def __init__(self, path: Path, tokenizer: Path | None = None) -> None:
+        self._path, self._tokenizer = path, tokenizer
+        self._lock = threading.Lock()
+        self.harvest = self._open()
+
+    def renew(self) -> None:
+        """Open what is now under the name, if that is something else; what was open stays where that fails.
+
+        Raises:
+            StorageError: If the file is missing or damaged.
+        """
+        with self._lock:
+            if self.harvest.is_outdated:
+                self.harvest = self._open()
+
+    def _open(self) -> ViewedHarvest:
+        harvest = ViewedHarvest(self._path, self._tokenizer)
+        harvest.search.read_ahead()
+        threading.Thread(target=harvest.read_ahead, name="lit-attr view reads ahead", daemon=True).start()
+        return harvest

@@ -1,0 +1,82 @@
+"""The part of the graph that is drawn: the edges around some keys, and the walk that led there."""
+
+import math
+from itertools import pairwise, permutations
+from typing import Any
+
+from lit_attr.errors import EdgeNotFoundError, StorageError
+from lit_attr.query.answer_json import plain
+from lit_attr.query.answers import Edge
+from lit_attr.storage.ranking import NOT_FINITE, SIGNS
+from lit_attr.view.asked import Asked
+from lit_attr.view.harvest import ViewedHarvest
+from lit_attr.view.search import why_unknown
+
+# More is neither answered at once nor looked at.
+_MOST_KEPT, _MOST_BRANCHES, _DEEPEST, _MOST_EDGES = 24, 10, 2, 400
+
+
+def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+    """The strongest edges around some keys, and all edges between them and the steps of a walk.
+
+    Parameters: `key`, once or more; `walk`, keys in the order of the walk; `k`, `depth`, `threshold`.
+    """
+    explorer, threshold = harvest.explorer, asked.magnitude("threshold")
+    walk = [_known(harvest, text) for text in asked.texts("walk", _MOST_KEPT)]
+    found = explorer.subgraph(
+        asked.texts("key", _MOST_KEPT),
+        k=asked.whole("k", 3, 1, _MOST_BRANCHES),
+        depth=asked.whole("depth", 2, 1, _DEEPEST),
+        threshold=threshold,
+        sign=asked.sign,
+        metric=asked.metric,
+        normalized=asked.normalized,
+        layers=asked.layers,
+    )
+    edges = {(e.source.component_key, e.target.component_key): e for e in found.edges[:_MOST_EDGES]}
+    kept = dict.fromkeys([*walk, *(node.component_key for node in found.keys)])
+    steps = {step for one in pairwise(walk) for step in (one, one[::-1])}
+    for ends in permutations(kept, 2):
+        edge = edges.get(ends) or _edge(harvest, *ends, asked)
+        if edge is None or not edge.value:
+            continue
+        # A step is shown in any case: it is how one came here.
+        is_shown = abs(edge.value) >= threshold and asked.sign in ("both", SIGNS[edge.value < 0])
+        if is_shown or ends in steps:
+            edges[ends] = edge
+    nodes = dict.fromkeys(explorer.node(explorer.reader.key(key)) for key in kept)
+    nodes |= dict.fromkeys(end for edge in edges.values() for end in (edge.source, edge.target))
+    return {
+        **plain(found),
+        "nodes": [vars(node) for node in nodes],
+        "edges": [{**plain(edge), "walked": ends in steps} for ends, edge in edges.items()],
+        "n_left_out": len(found.edges[_MOST_EDGES:]),
+    }
+
+
+def _known(harvest: ViewedHarvest, text: str) -> str:
+    explorer = harvest.explorer
+    key = explorer.reader.key(text)
+    if not (explorer.query.has_source(key) or explorer.query.has_target(key)):
+        raise EdgeNotFoundError(f"no step of a walk at {text}: {why_unknown(explorer.query, key)}")
+    return str(key)
+
+
+def _edge(harvest: ViewedHarvest, source: str, target: str, asked: Asked) -> Edge | None:
+    try:
+        found = harvest.explorer.edge(source, target, asked.metric)
+    except EdgeNotFoundError:
+        return None
+    value = found.normalized if asked.normalized else found.raw
+    check_finite(value)
+    return Edge(found.source, found.target, value)
+
+
+def check_finite(*values: float) -> None:
+    """Check that values are numbers.
+
+    Raises:
+        StorageError: If one is not.
+    """
+    if not all(map(math.isfinite, values)):
+        raise StorageError(NOT_FINITE)

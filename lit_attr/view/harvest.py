@@ -1,0 +1,196 @@
+"""The stored harvest that is looked at, and whether its file is still the one that was opened."""
+
+import hashlib
+import json
+import math
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from lit_attr.errors import StorageError
+from lit_attr.query.answers import Edge, Node, StrongestEdges
+from lit_attr.query.explorer import Explorer
+from lit_attr.query.index_file import identity, index_path
+from lit_attr.query.keys import KeyReader
+from lit_attr.query.layer_answers import LayerMatrix
+from lit_attr.query.lists import in_order, layer_pairs
+from lit_attr.query.ranking import AnySign
+from lit_attr.query.summaries import Pairs
+from lit_attr.query.tokenizer_file import tokenizer_places
+from lit_attr.query.tokens import Tokens
+from lit_attr.storage.blocks import AttrMetric, Blocks
+from lit_attr.storage.query import Query
+from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
+from lit_attr.view.search import Search
+
+# `same`: as opened. `replaced` by another file, or `removed`: what was opened can still be read. `changed`: in place.
+FileState = Literal["same", "replaced", "removed", "changed"]
+# Edges that are summed without asking: about a second.
+_FEW_EDGES = 20_000_000
+_ID_CHARACTERS = 12
+# Bytes that are read beforehand at most, and the numbers of a page of memory.
+_READ_AHEAD = 1 << 30
+_NUMBERS_OF_A_PAGE = 512
+
+
+class ViewedExplorer(Explorer):
+    """An `Explorer` that also says what the page shows of the harvest itself."""
+
+    @property
+    def query(self) -> Query:
+        """Questions about keys, as vectors and numbers."""
+        return self._opened.query
+
+    @property
+    def blocks(self) -> Blocks:
+        """The blocks of pairs of layers."""
+        return self._opened.query.blocks
+
+    @property
+    def reader(self) -> KeyReader:
+        """Reads keys."""
+        return self._opened.reader
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether there is an index that can be used."""
+        return self._opened.index is not None
+
+    def node(self, key: ComponentKey) -> Node:
+        """A key with the text of its token."""
+        return self._opened.node(key)
+
+    def pair_edges(
+        self, source: str, target: str, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
+    ) -> StrongestEdges:
+        """The strongest edges between two layers, between which there are edges."""
+        found = Pairs(self.blocks, self._opened.index).edges((source, target), k, sign, metric, normalized)
+        edges = tuple(Edge(self.node(source), self.node(target), value) for source, target, value in found)
+        return StrongestEdges(metric, sign, normalized, edges)
+
+
+@dataclass(frozen=True)
+class _Status:
+    """What tells files under one name apart."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "_Status | None":
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class ViewedHarvest:
+    """A stored harvest, opened for the page.
+
+    Args:
+        path: Of its file.
+        tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
+
+    Raises:
+        StorageError: If the file is missing or damaged.
+        ConfigurationError: If there is no such tokenizer.
+    """
+
+    def __init__(self, path: Path, tokenizer: Path | None = None) -> None:
+        self._status, self._index_status = _Status.of(path), _Status.of(index_path(path))
+        self.path = path
+        self.explorer = ViewedExplorer(path, tokenizer)
+        # Of two tabs, one asks at a time; what may take long is computed beside, one at a time too.
+        self.lock, self._slow_lock = threading.Lock(), threading.Lock()
+        self._tokenizer = tokenizer
+        self._matrices: dict[tuple[AttrMetric, bool], LayerMatrix] = {}
+        self.id = hashlib.sha256(json.dumps(identity(path)).encode()).hexdigest()[:_ID_CHARACTERS]
+        self.size = path.stat().st_size
+
+    @cached_property
+    def tokens(self) -> Tokens | None:
+        """The texts of tokens; None where no tokenizer was found."""
+        places = [self._tokenizer] if self._tokenizer else tokenizer_places(self.explorer.storage.provenance or {})
+        file = next((place for place in places if place.is_file()), None)
+        return None if file is None else Tokens(file, self.explorer.blocks.size(OUTPUT))
+
+    @cached_property
+    def search(self) -> Search:
+        """Finds components and tokens."""
+        return Search(self.explorer.reader, self.explorer.query, self.layers, self.tokens)
+
+    def read_ahead(self) -> None:
+        """Have the system read the unembedding and what it is multiplied by, as far as that is not too much.
+
+        The product of one edge to an output token takes a number from each of their pages.
+        """
+        storage = self.explorer.storage
+        factors = [storage.w_unembed, *storage.unembed_attr.values()]
+        if sum(factor.nbytes for factor in factors) <= _READ_AHEAD:
+            for factor in factors:
+                # One number of each page, whatever the order of the dimensions: flattening might copy.
+                n_pages = -(-factor.numel() // _NUMBERS_OF_A_PAGE)
+                factor.as_strided((n_pages,), (_NUMBERS_OF_A_PAGE,)).sum()
+
+    @property
+    def layers(self) -> list[tuple[str, int]]:
+        """All layers in the order of a forward pass, with their sizes."""
+        names = in_order([EMBED, *self.explorer.storage.ci_sum, OUTPUT])
+        return [(name, self.explorer.blocks.size(name)) for name in names]
+
+    @property
+    def state(self) -> FileState:
+        """What became of the file since it was opened."""
+        now = _Status.of(self.path)
+        if now == self._status:
+            return "same"
+        if now is None or self._status is None:
+            return "removed"
+        same_file = (now.device, now.inode) == (self._status.device, self._status.inode)
+        return "changed" if same_file else "replaced"
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether opening it again would give something else: another file, or another index."""
+        return self.state != "same" or _Status.of(index_path(self.path)) != self._index_status
+
+    def check(self) -> None:
+        """Check that the opened file can still be read.
+
+        Raises:
+            StorageError: If it was written over, so that reading it may even kill the process.
+        """
+        if self.state == "changed":
+            raise StorageError(
+                f"{self.path} was changed in place since it was opened: open the result that is there now"
+            )
+
+    def is_quick(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> bool:
+        """Whether sums over all edges, or over those between two layers, are known or soon computed."""
+        if self.explorer.is_indexed:
+            return True
+        blocks = self.explorer.blocks
+        pairs = [pair] if pair else layer_pairs(blocks, metric)
+        return sum(math.prod(map(blocks.size, one)) for one in pairs) <= _FEW_EDGES
+
+    def _lock_for(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> threading.Lock:
+        return self.lock if self.is_quick(metric, pair) else self._slow_lock
+
+    def matrix(self, metric: AttrMetric, normalized: bool) -> LayerMatrix:
+        """The edge mass between layers; other questions are answered while it takes long."""
+        with self._lock_for(metric):
+            if (metric, normalized) not in self._matrices:
+                self._matrices[metric, normalized] = self.explorer.matrix("mass", metric, normalized)
+            return self._matrices[metric, normalized]
+
+    def pair_edges(
+        self, source: str, target: str, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
+    ) -> StrongestEdges:
+        """The strongest edges between two layers; other questions are answered while it takes long."""
+        with self._lock_for(metric, (source, target)):
+            return self.explorer.pair_edges(source, target, k, sign, metric, normalized)

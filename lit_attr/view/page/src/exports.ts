@@ -1,0 +1,88 @@
+/** Saving the picture and the edges that are shown. */
+
+import type { Edge } from "./types";
+
+/** What a style sheet gives an element of the drawing; in a file of its own it must stand at the element. */
+const STYLES = [
+  ...["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "stroke-linejoin", "opacity"],
+  ...["font-family", "font-size", "font-weight", "text-anchor", "paint-order"],
+];
+const PNG_SCALE = 2;
+
+/** The drawing as an SVG that needs nothing else, in the colours of paper. */
+export function svgText(svg: SVGSVGElement, caption: string): string {
+  const copy = svg.cloneNode(true) as SVGSVGElement;
+  const paper = document.createElement("div");
+  paper.className = "paper";
+  paper.append(copy);
+  document.body.append(paper);
+  try {
+    copy.querySelectorAll(".touch").forEach((one) => one.remove());
+    copy.firstElementChild?.removeAttribute("transform");
+    const elements = [...copy.querySelectorAll<SVGElement>("*")];
+    for (const element of elements) {
+      const computed = getComputedStyle(element);
+      for (const name of STYLES) element.style.setProperty(name, computed.getPropertyValue(name));
+    }
+    // Only now: rules name the classes of what is around an element, too.
+    for (const element of elements) {
+      for (const name of ["class", "tabindex", "role", "data-key", "aria-label"]) element.removeAttribute(name);
+    }
+    const background = getComputedStyle(paper).backgroundColor;
+    copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+    copy.removeAttribute("class");
+    const box = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    for (const [name, value] of Object.entries({ width: "100%", height: "100%", fill: background })) box.setAttribute(name, value);
+    const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
+    title.textContent = caption;
+    copy.prepend(title, box);
+    return new XMLSerializer().serializeToString(copy);
+  } finally {
+    paper.remove();
+  }
+}
+
+export function saveSvg(svg: SVGSVGElement, caption: string, name: string): void {
+  save(new Blob([svgText(svg, caption)], { type: "image/svg+xml" }), `${name}.svg`);
+}
+
+export async function savePng(svg: SVGSVGElement, caption: string, name: string): Promise<void> {
+  const address = URL.createObjectURL(new Blob([svgText(svg, caption)], { type: "image/svg+xml" }));
+  try {
+    const image = new Image();
+    image.src = address;
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    canvas.width = image.width * PNG_SCALE;
+    canvas.height = image.height * PNG_SCALE;
+    canvas.getContext("2d")?.drawImage(image, 0, 0, canvas.width, canvas.height);
+    const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/png"));
+    if (blob) save(blob, `${name}.png`);
+  } finally {
+    URL.revokeObjectURL(address);
+  }
+}
+
+const COLUMNS = ["source", "source_token", "target", "target_token", "value"] as const;
+
+export function saveCsv(edges: Edge[], name: string): void {
+  const cell = (value: string | number | null): string => {
+    const text = value === null ? "" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const lines = [COLUMNS.join(","), ...edges.map((edge) => COLUMNS.map((column) => cell(edge[column])).join(","))];
+  save(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }), `${name}.csv`);
+}
+
+export function saveJson(head: Record<string, unknown>, edges: Edge[], name: string): void {
+  const plain = edges.map((edge) => Object.fromEntries(COLUMNS.map((column) => [column, edge[column]])));
+  save(new Blob([`${JSON.stringify({ ...head, edges: plain }, null, 1)}\n`], { type: "application/json" }), `${name}.json`);
+}
+
+function save(blob: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name.replace(/[^\w.-]+/g, "_");
+  link.click();
+  window.setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

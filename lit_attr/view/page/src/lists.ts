@@ -1,0 +1,97 @@
+/** Lists of neighbours and of edges. */
+
+import { h } from "./dom";
+import { indexOf, layerOf, named, quoted, signed } from "./format";
+import type { Direction, Edge, Neighbour, Neighbours, OneWay, Sign } from "./types";
+
+const TITLES: Record<Direction, [string, string]> = {
+  sources: ["Sources", "what feeds it"],
+  targets: ["Targets", "what it feeds"],
+};
+const SIGNS = ["positive", "negative"] as const;
+
+export interface ListOptions {
+  sign: Sign;
+  rows: number;
+  step: (key: string) => void;
+}
+
+/** The strongest sources and targets of a component or token, each in a table for each sign. */
+export function neighbourLists(found: Neighbours, options: ListOptions): HTMLElement[] {
+  return (["sources", "targets"] as const).map((direction) => {
+    const [title, text] = TITLES[direction];
+    const way = found[direction];
+    const content = way.none ? [h("p", { class: "none" }, capital(way.none))] : tables(direction, way, options);
+    return h("section", { class: "list", "aria-label": title }, h("h3", {}, title, h("small", {}, text)), ...content);
+  });
+}
+
+function tables(direction: Direction, way: OneWay, { sign, rows, step }: ListOptions): HTMLElement[] {
+  // One scale for both signs: bars can be compared.
+  const largest = Math.max(...SIGNS.map((one) => Math.abs(way[one][0]?.value ?? 0)));
+  return SIGNS.filter((one) => sign === "both" || sign === one).map((one) =>
+    way[one].length
+      ? neighbourTable(`${one} ${direction}`, way[one].slice(0, rows), largest, step)
+      : h("p", { class: "none" }, `No ${one} ${direction}.`),
+  );
+}
+
+function neighbourTable(caption: string, entries: Neighbour[], largest: number, step: (key: string) => void): HTMLElement {
+  const rows = entries.map((entry) =>
+    h(
+      "tr",
+      {},
+      h("td", {}, keyButton(entry.component_key, entry.token, step)),
+      h("td", { class: "layer" }, entry.layer),
+      valueCell(entry.value, largest),
+    ),
+  );
+  return table(caption, ["component or token", "layer", "value"], rows);
+}
+
+/** A table of edges, strongest first. */
+export function edgeTable(caption: string, edges: Edge[], step: (key: string) => void): HTMLElement {
+  const largest = Math.max(...edges.map(({ value }) => Math.abs(value)), 0);
+  const rows = edges.map((edge) =>
+    h(
+      "tr",
+      {},
+      h("td", {}, keyButton(edge.source, edge.source_token, step, true)),
+      h("td", {}, keyButton(edge.target, edge.target_token, step, true)),
+      valueCell(edge.value, largest),
+    ),
+  );
+  return table(caption, ["source", "target", "value"], rows);
+}
+
+function table(caption: string, heads: string[], rows: HTMLElement[]): HTMLElement {
+  return h(
+    "table",
+    {},
+    h("caption", {}, caption),
+    h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", { scope: "col" }, head)))),
+    h("tbody", {}, ...rows),
+  );
+}
+
+/** A button that steps to a component or token; without its layer where that stands beside it. */
+function keyButton(key: string, token: string | null, step: (key: string) => void, withLayer = false): HTMLElement {
+  const shown = withLayer ? `${layerOf(key)}:${indexOf(key)}` : `:${indexOf(key)}`;
+  return h(
+    "button",
+    { type: "button", class: "step", title: `Step to ${named(key, token)}`, "data-key": key, onclick: () => step(key) },
+    token === null ? null : h("span", { class: "token" }, quoted(token)),
+    h("span", { class: "key" }, token === null && !withLayer ? key : shown),
+  );
+}
+
+function valueCell(value: number, largest: number): HTMLElement {
+  const bar = h("span", { class: "bar", "aria-hidden": "true" });
+  bar.style.width = `${largest ? Math.max((Math.abs(value) / largest) * 100, 1) : 0}%`;
+  const sign = value < 0 ? "negative" : "positive";
+  return h("td", { class: `value ${sign}` }, h("span", { class: "number" }, signed(value)), h("span", { class: "track" }, bar));
+}
+
+function capital(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}

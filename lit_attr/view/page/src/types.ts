@@ -1,0 +1,87 @@
+/** What the server answers; see lit_attr/view/questions.py and the dataclasses of lit_attr/query. */
+
+export type Metric = "attr" | "attr_abs";
+export type Sign = "positive" | "negative" | "both";
+export type Direction = "sources" | "targets";
+
+export interface GraphNode {
+  component_key: string;
+  layer: string;
+  component_idx: number;
+  token: string | null;
+}
+
+export interface Neighbour extends GraphNode {
+  value: number;
+}
+
+export interface Edge {
+  source: string;
+  source_token: string | null;
+  target: string;
+  target_token: string | null;
+  value: number;
+}
+
+export interface DrawnEdge extends Edge {
+  walked: boolean;
+}
+
+export interface About {
+  file: string;
+  size: number;
+  n_tokens: number;
+  ci_threshold: number;
+  layers: { layer: string; size: number }[];
+  partial: string | null;
+  provenance: Record<string, unknown> | null;
+  indexed: boolean;
+  tokenizer: string | null;
+}
+
+export interface Neighbours {
+  node: GraphNode;
+  was_harvested?: boolean;
+  sources: OneWay;
+  targets: OneWay;
+}
+
+export interface OneWay {
+  positive: Neighbour[];
+  negative: Neighbour[];
+  /** Why there are none by nature, such as of the embedding's sources. */
+  none: string | null;
+}
+
+export interface Subgraph {
+  keys: GraphNode[];
+  nodes: GraphNode[];
+  edges: DrawnEdge[];
+  n_left_out: number;
+}
+
+export type Overview = { slow: true } | { slow: false; sources: string[]; targets: string[]; values: (number | null)[][] };
+
+export type Pair = { slow: true } | { slow: false; source: string; target: string; positive: Edge[]; negative: Edge[] };
+
+export interface EdgeByMetric {
+  by_metric: Partial<Record<Metric, Edge & { raw: number; normalized: number }>>;
+}
+
+export interface Hit {
+  key: string;
+  token: string | null;
+  kind: "component" | "token" | "near" | "layer";
+  size: number | null;
+}
+
+export interface Hits {
+  hits: Hit[];
+  why: string | null;
+}
+
+/** Which result answered, and what became of its file since it was opened. */
+export interface ResultState {
+  id: string;
+  state: "same" | "replaced" | "removed" | "changed";
+}

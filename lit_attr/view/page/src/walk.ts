@@ -1,0 +1,196 @@
+/** The walk: the drawing of what is around a component or token, and the lists beside it. */
+
+import { Refusal, type Server } from "./api";
+import { magnitudeField, menu, slider } from "./controls";
+import { fill, h, notice } from "./dom";
+import { Drawing } from "./drawing";
+import { saveCsv, saveJson, savePng, saveSvg } from "./exports";
+import { magnitude, named, quoted, signed } from "./format";
+import { edgeTable, neighbourLists } from "./lists";
+import { DEEPEST, MOST_BRANCHES, ROWS, stepTo, togglePin, type State } from "./state";
+import type { Store } from "./store";
+import type { About, DrawnEdge, EdgeByMetric, GraphNode, Neighbours, Subgraph } from "./types";
+
+export class WalkPanel {
+  readonly element = h("div", { class: "walk" });
+  private readonly head = h("div", { class: "head" });
+  private readonly problem = h("div", { class: "problem" });
+  private readonly settings = h("div", { class: "settings" });
+  private readonly canvas = h("div", { class: "canvas" });
+  private readonly detail = h("p", { class: "detail", role: "status" });
+  private readonly edges = h("details", { class: "edges" });
+  private readonly lists = h("aside", { class: "card lists", "aria-label": "Strongest sources and targets" });
+  private readonly drawing: Drawing;
+  private graph: Subgraph | null = null;
+  private tokens = new Map<string, string | null>();
+
+  constructor(
+    private readonly server: Server,
+    private readonly store: Store,
+    private readonly about: About,
+  ) {
+    this.drawing = new Drawing(
+      about.layers.map(({ layer }) => layer),
+      { step: (key) => this.step(key), pin: (key) => this.pin(key), inspect: (edge) => void this.inspect(edge) },
+    );
+    this.canvas.append(this.drawing.svg);
+    const picture = h("section", { class: "card picture", "aria-label": "Drawing" }, this.settings, this.canvas, legend(), this.detail, this.edges);
+    this.element.append(this.head, this.problem, h("div", { class: "columns" }, picture, this.lists));
+    new ResizeObserver(() => this.drawing.draw(this.canvas.clientWidth)).observe(this.canvas);
+  }
+
+  async show(): Promise<void> {
+    const { state } = this.store;
+    this.drawHead(state, null);
+    this.element.setAttribute("aria-busy", "true");
+    try {
+      const { metric, raw, components, key, walk, pins, sign, k, depth, threshold } = state;
+      const common = { metric, raw, components };
+      const [found, graph] = await Promise.all([
+        this.server.ask<Neighbours>("neighbours", { ...common, key, rows: ROWS.at(-1)! }),
+        this.server.ask<Subgraph>("subgraph", { ...common, key: [key, ...pins], walk: [...walk, key], sign, k, depth, threshold }),
+      ]);
+      for (const node of [found.node, ...graph.nodes]) this.tokens.set(node.component_key, node.token);
+      this.element.removeAttribute("aria-busy");
+      // The server spells keys its way: a token's text becomes its id.
+      if (found.node.component_key !== key) return this.store.amend({ ...state, key: found.node.component_key });
+      this.element.classList.remove("failed");
+      fill(this.problem, found.was_harvested === false && notice(`${key} was no target of the harvest: what feeds it was not measured.`));
+      this.drawHead(state, found.node);
+      this.drawSettings(state, graph);
+      this.drawGraph(state, graph);
+      fill(this.lists, ...neighbourLists(found, { sign, rows: state.rows, step: (one) => this.step(one) }), this.rowsField(state));
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.element.removeAttribute("aria-busy");
+      this.element.classList.add("failed");
+      fill(this.problem, notice(error.message, true, h("p", {}, "Search above for a component or token, or undo the last step.")));
+    }
+  }
+
+  private step(key: string): void {
+    this.store.go(stepTo(this.store.state, key));
+  }
+
+  private pin(key: string): void {
+    this.store.go(togglePin(this.store.state, key));
+  }
+
+  private drawHead(state: State, node: GraphNode | null): void {
+    const { key, walk, pins } = state;
+    const isPinned = pins.includes(key);
+    const token = (one: string): string | null => this.tokens.get(one) ?? null;
+    const crumb = (one: string): HTMLElement =>
+      h("li", {}, h("button", { type: "button", class: "crumb", "data-focus": `crumb-${one}`, onclick: () => this.step(one) }, label(one, token(one))));
+    const trail = walk.length
+      ? h(
+          "nav",
+          { "aria-label": "Walk" },
+          h("ol", { class: "crumbs" }, ...walk.map(crumb), h("li", { "aria-current": "step" }, label(key, token(key)))),
+          h("button", { type: "button", class: "quiet", "data-focus": "forget", onclick: () => this.store.go({ ...state, walk: [] }) }, "Forget the walk"),
+        )
+      : null;
+    const pinned = pins.map((one) =>
+      h(
+        "li",
+        {},
+        h("button", { type: "button", class: "crumb", onclick: () => this.step(one) }, label(one, token(one))),
+        h("button", { type: "button", class: "unpin", "aria-label": `Unpin ${one}`, onclick: () => this.pin(one) }, "\u00d7"),
+      ),
+    );
+    fill(
+      this.head,
+      h(
+        "div",
+        { class: "title" },
+        h("h2", {}, node?.token != null ? h("span", { class: "token" }, quoted(node.token)) : null, h("span", { class: "key" }, key)),
+        // What is not in the result cannot be pinned.
+        this.tokens.has(key) && h("button", { type: "button", "aria-pressed": String(isPinned), "data-focus": "pin", onclick: () => this.pin(key) }, isPinned ? "Pinned" : "Pin"),
+      ),
+      trail,
+      pins.length ? h("div", { class: "pins" }, h("span", {}, "Pinned"), h("ul", {}, ...pinned)) : null,
+    );
+  }
+
+  private drawSettings(state: State, graph: Subgraph): void {
+    const go = (change: Partial<State>): void => this.store.go({ ...this.store.state, ...change });
+    const largest = Math.max(...graph.edges.map(({ value }) => Math.abs(value)), state.threshold);
+    const { controls } = this.drawing;
+    const zoom = (text: string, title: string, run: () => void): HTMLElement =>
+      h("button", { type: "button", class: "square", title, "aria-label": title, onclick: run }, text);
+    fill(
+      this.settings,
+      slider("k", "edges of a node (k)", { low: 1, high: MOST_BRANCHES, value: state.k }, (k) => go({ k })),
+      slider("depth", "steps away", { low: 1, high: DEEPEST, value: state.depth }, (depth) => go({ depth })),
+      magnitudeField("threshold", "smallest magnitude", { value: state.threshold, largest }, (threshold) => go({ threshold })),
+      h(
+        "div",
+        { class: "tools" },
+        zoom("\u2212", "Zoom out", () => controls.by(1 / 1.3)),
+        zoom("+", "Zoom in", () => controls.by(1.3)),
+        zoom("\u2922", "Show all", () => controls.reset()),
+        menu("Export", this.exports()),
+      ),
+    );
+  }
+
+  private drawGraph(state: State, graph: Subgraph): void {
+    this.graph = graph;
+    this.drawing.draw(this.canvas.clientWidth, graph, { key: state.key, walk: state.walk, pins: state.pins });
+    const few = state.threshold ? "No edges are as strong as the smallest magnitude asked for." : "It has no such edges.";
+    const more = graph.n_left_out ? `${graph.n_left_out} edges further away are left out.` : null;
+    fill(this.detail, graph.edges.length ? more : few);
+    const step = (key: string): void => this.step(key);
+    const sorted = [...graph.edges].sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+    fill(this.edges, h("summary", {}, `The ${graph.edges.length} edges of the drawing as a table`), edgeTable("edges of the drawing", sorted, step));
+  }
+
+  private rowsField({ rows }: State): HTMLElement {
+    const select = h(
+      "select",
+      { id: "rows", "data-focus": "rows", onchange: () => this.store.go({ ...this.store.state, rows: Number(select.value) }) },
+      ...ROWS.map((one) => h("option", { value: one, selected: one === rows }, String(one))),
+    );
+    return h("p", { class: "rows" }, h("label", { for: "rows" }, "rows of each list "), select);
+  }
+
+  private async inspect(edge: DrawnEdge): Promise<void> {
+    const { by_metric } = await this.server.ask<EdgeByMetric>("edge", { source: edge.source, target: edge.target });
+    const ends = `${named(edge.source, edge.source_token)} \u2192 ${named(edge.target, edge.target_token)}`;
+    const values = Object.entries(by_metric).map(([metric, one]) => `${metric} ${signed(one.normalized)} (raw ${signed(one.raw)})`);
+    fill(this.detail, `${ends}: ${values.join(", ")}`);
+  }
+
+  private exports(): { label: string; run: () => void }[] {
+    const { state } = this.store;
+    const name = `lit-attr_${state.key}`;
+    const caption = (): string => {
+      const scale = state.raw ? "raw sums" : "normalised";
+      return `${state.key}: ${state.metric}, ${scale}, ${state.sign} signs, k ${state.k}, from magnitude ${magnitude(state.threshold)}; ${this.about.file}`;
+    };
+    const { metric, sign, raw, k, depth, threshold } = state;
+    const head = { file: this.about.file, n_tokens: this.about.n_tokens, key: state.key, metric, sign, normalized: !raw, k, depth, threshold };
+    return [
+      { label: "Picture as SVG", run: () => saveSvg(this.drawing.svg, caption(), name) },
+      { label: "Picture as PNG", run: () => void savePng(this.drawing.svg, caption(), name) },
+      { label: "Edges as CSV", run: () => saveCsv(this.graph?.edges ?? [], name) },
+      { label: "Edges as JSON", run: () => saveJson(head, this.graph?.edges ?? [], name) },
+    ];
+  }
+}
+
+function label(key: string, token: string | null): string {
+  return token === null ? key : `${quoted(token)} ${key}`;
+}
+
+function legend(): HTMLElement {
+  const entry = (name: string, text: string): HTMLElement => h("li", {}, h("span", { class: `swatch ${name}`, "aria-hidden": "true" }), text);
+  return h(
+    "ul",
+    { class: "legend" },
+    entry("positive", "positive"),
+    entry("negative", "negative"),
+    entry("walked", "walked"),
+    h("li", { class: "hint" }, "Edges run upwards. Click a node, or use arrow keys and Enter; P pins."),
+  );
+}

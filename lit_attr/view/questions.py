@@ -1,0 +1,121 @@
+"""The page's questions, each answered in plain types."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lit_attr.errors import ConfigurationError, EdgeNotFoundError
+from lit_attr.query.answer_json import plain
+from lit_attr.query.lists import Direction
+from lit_attr.storage.blocks import METRICS
+from lit_attr.storage.coverage import missing_batches
+from lit_attr.storage.ranking import SIGNS
+from lit_attr.view.asked import Asked
+from lit_attr.view.drawing import check_finite, subgraph
+from lit_attr.view.harvest import ViewedHarvest
+
+# As many as an index keeps of each list.
+_MOST_ROWS = 64
+_LONGEST_TEXT = 200
+
+
+def about(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+    """The result itself: where it is, what it is of, how much it covers."""
+    storage = harvest.explorer.storage
+    return {
+        "file": str(harvest.path),
+        "size": harvest.size,
+        "n_tokens": storage.n_tokens_processed,
+        "ci_threshold": storage.ci_threshold,
+        "layers": [{"layer": layer, "size": size} for layer, size in harvest.layers],
+        "partial": missing_batches(storage.provenance),
+        "provenance": storage.provenance,
+        "indexed": harvest.explorer.is_indexed,
+        "tokenizer": None if harvest.tokens is None else str(harvest.tokens.file),
+    }
+
+
+def neighbours(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+    """The strongest positive and negative sources and targets of a key; where there are none, why."""
+    key, k = asked.text("key"), asked.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
+    explorer = harvest.explorer
+    known = explorer.reader.key(key)
+    answer: dict[str, Any] = {"metric": asked.metric, "normalized": asked.normalized}
+    ways: tuple[tuple[Direction, Callable[..., Any], bool], ...] = (
+        ("sources", explorer.sources, explorer.query.has_target(known)),
+        ("targets", explorer.targets, explorer.query.has_source(known)),
+    )
+    for name, ask, _ in ways:
+        answer[name] = {"positive": [], "negative": [], "none": None}
+        for sign in SIGNS:
+            try:
+                found = ask(key, k, sign, asked.metric, asked.normalized, asked.layers)
+            except EdgeNotFoundError as error:
+                if not any(is_one for *_, is_one in ways):
+                    raise EdgeNotFoundError(str(error).removeprefix(f"no {name} of {key}: ")) from error
+                answer[name]["none"] = str(error)
+                continue
+            answer[name][sign] = plain(found)["entries"]
+            answer["was_harvested"] = answer.get("was_harvested", True) and found.was_harvested
+    return {"node": vars(explorer.node(known)), **answer}
+
+
+def edge(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+    """One edge, by every metric that it has."""
+    answers = {}
+    for metric in METRICS:
+        try:
+            found = plain(harvest.explorer.edge(asked.text("source"), asked.text("target"), metric))
+        except EdgeNotFoundError:
+            if metric == METRICS[0]:
+                raise
+            continue
+        check_finite(found["raw"], found["normalized"])
+        answers[metric] = found
+    return {"by_metric": answers}
+
+
+def overview(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+    """The edge mass between layers, unless summing it takes long and was not asked for."""
+    if not (harvest.is_quick(asked.metric) or asked.flag("anyway")):
+        return {"slow": True}
+    return {"slow": False, **plain(harvest.matrix(asked.metric, asked.normalized))}
+
+
+def pair(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+    """The strongest edges between two layers, unless finding them takes long and was not asked for."""
+    explorer = harvest.explorer
+    source, target = (explorer.reader.layer(asked.text(name)) for name in ("source", "target"))
+    if source not in (feeding := explorer.blocks.source_layers(target, asked.metric)):
+        names = ", ".join(feeding) or "none"
+        raise EdgeNotFoundError(
+            f"no {asked.metric} edges from {source} to {target}; layers that feed {target}: {names}"
+        )
+    if not (harvest.is_quick(asked.metric, (source, target)) or asked.flag("anyway")):
+        return {"slow": True}
+    k = asked.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
+    found: dict[str, Any] = {
+        sign: plain(harvest.pair_edges(source, target, k, sign, asked.metric, asked.normalized))["edges"]
+        for sign in SIGNS
+    }
+    return {"slow": False, "source": source, "target": target, **found}
+
+
+def search(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+    """Components and tokens by what someone types."""
+    text = asked.text("text")
+    if len(text) > _LONGEST_TEXT:
+        raise ConfigurationError(f"text: expected {_LONGEST_TEXT} characters at most, found {len(text)}")
+    return harvest.search.answer(text)
+
+
+# What is answered without waiting for other questions: it takes its own locks.
+UNLOCKED = ("overview", "pair")
+QUESTIONS: dict[str, Callable[[ViewedHarvest, Asked], dict[str, Any]]] = {
+    "about": about,
+    "search": search,
+    "neighbours": neighbours,
+    "subgraph": subgraph,
+    "edge": edge,
+    "overview": overview,
+    "pair": pair,
+}

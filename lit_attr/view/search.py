@@ -1,0 +1,174 @@
+"""Finding components and tokens by what someone types."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import chain, islice
+from typing import Any
+
+from lit_attr.errors import EdgeNotFoundError, LitAttrError
+from lit_attr.query.keys import KeyReader
+from lit_attr.query.tokens import Tokens, quoted
+from lit_attr.storage.query import Query
+from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
+
+_N_HITS = 30
+_SHORTEST_NEAR = 3
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Something that was found.
+
+    Attributes:
+        key: Of a component or token; for a layer, its name and a colon.
+        token: Text of the token; None for others.
+        kind: What it is: `component`, `token`, `near` (a token of a similar text) or `layer`.
+        size: Of a layer; None for others.
+    """
+
+    key: str
+    token: str | None
+    kind: str
+    size: int | None = None
+
+
+class Search:
+    """Searches a stored harvest.
+
+    Args:
+        reader: Reads its keys.
+        query: To it.
+        layers: All, with their sizes, in order.
+        tokens: Texts of tokens; None where no tokenizer was found.
+    """
+
+    def __init__(
+        self, reader: KeyReader, query: Query, layers: Sequence[tuple[str, int]], tokens: Tokens | None
+    ) -> None:
+        self._reader = reader
+        self._query = query
+        self._sizes = dict(layers)
+        self._tokenizer = tokens
+
+    def read_ahead(self) -> None:
+        """Read the texts of all tokens, for which the first search would wait."""
+        next(self._ids("a"), None)
+        if self._tokenizer is not None:
+            self._tokenizer.near("")
+
+    def answer(self, text: str) -> dict[str, Any]:
+        """What is found, the likeliest first, and where nothing is, why.
+
+        Args:
+            text: A key, the name of a layer or of its module, the text of a token, or the beginning of any of these.
+                A token's text may be quoted, as in `" her"`, and is then looked for as it is.
+        """
+        if not text.strip():
+            return {"hits": [], "why": None}
+        name, colon, rest = text.strip().partition(":")
+        try:
+            if colon and (layer := self._reader.layer(name)) in self._sizes:
+                found = self._of_layer(layer, rest)
+            else:
+                found = chain(self._layers(text.strip()), self._tokens(text, (OUTPUT, EMBED)))
+            hits = [asdict(hit) for hit in islice(found, _N_HITS)]
+        except LitAttrError as error:
+            return {"hits": [], "why": str(error)}
+        return {"hits": hits, "why": None if hits else self._why_nothing(text)}
+
+    def _layers(self, text: str) -> Iterator[Hit]:
+        """Layers whose name, or a word of it, begins so."""
+        meant = self._reader.layer(text)
+        for name, size in self._sizes.items():
+            if name == meant or name.startswith(text) or f".{text}" in name:
+                yield Hit(f"{name}:", None, "layer", size)
+
+    def _of_layer(self, layer: str, rest: str) -> Iterator[Hit]:
+        """Components, or tokens, of a layer, by what is behind the colon."""
+        size = self._sizes[layer]
+        if layer in (EMBED, OUTPUT) and rest and not rest.isdecimal():
+            yield from self._tokens(rest, (layer,))
+            return
+        if rest:  # tells why a number is none of the layer's
+            key = self._reader.key(f"{layer}:{rest}")
+            if key.index >= size:
+                raise EdgeNotFoundError(why_unknown(self._query, key))
+            rest = str(key.index)
+        for index in _beginning_with(rest, size):
+            yield self._hit(ComponentKey(layer, index), "token" if layer in (EMBED, OUTPUT) else "component")
+
+    def _tokens(self, text: str, layers: tuple[str, ...]) -> Iterator[Hit]:
+        for index, kind in self._ids(text):
+            for layer in layers:
+                yield self._hit(ComponentKey(layer, index), kind)
+
+    def _ids(self, text: str) -> Iterator[tuple[int, str]]:
+        """Token ids: of exactly this text, of this word, of words that begin so, that contain it, and near ones."""
+        if self._tokenizer is None:
+            return
+        if text.startswith('"'):
+            exact = _unquoted(text.strip())
+            yield from ((index, "token") for index, its in enumerate(self._texts) if its == exact)
+            return
+        plain = text.strip().casefold()
+        ranks: list[list[int]] = [[], [], [], []]
+        for index, word in enumerate(self._words):
+            if plain in word:
+                its = self._texts[index]
+                rank = 0 if its == text else 1 if word == plain else 2 if word.startswith(plain) else 3
+                ranks[rank].append(index)
+        found = [index for rank in ranks for index in rank]
+        yield from ((index, "token") for index in found)
+        if not found and len(plain) >= _SHORTEST_NEAR:
+            near = self._tokenizer.near(text)
+            alike = [(near.index(its), index) for index, its in enumerate(self._texts) if its in near]
+            yield from ((index, "near") for _, index in sorted(alike))
+
+    def _hit(self, key: ComponentKey, kind: str) -> Hit:
+        tokens = self._tokenizer if key.layer in (EMBED, OUTPUT) else None
+        return Hit(str(key), None if tokens is None else tokens.text(key.index), kind)
+
+    def _why_nothing(self, text: str) -> str:
+        if self._tokenizer is None:
+            return (
+                f"no layer's name begins with {text!r}, and texts of tokens are not known, since no tokenizer was "
+                "found: give one with --tokenizer, or search for a token id, such as output:17"
+            )
+        return f"no layer's name begins with {text!r}, and no token contains {quoted(text)}"
+
+    @cached_property
+    def _texts(self) -> list[str | None]:
+        tokens = self._tokenizer
+        return [] if tokens is None else [tokens.text(index) for index in range(tokens.n_ids)]
+
+    @cached_property
+    def _words(self) -> list[str]:
+        return [(text or "").strip().casefold() for text in self._texts]
+
+
+def _unquoted(text: str) -> str:
+    """A text that is quoted as in JSON; one whose end is not typed yet is taken as it is."""
+    try:
+        return str(json.loads(text))
+    except json.JSONDecodeError:
+        return text[1:].removesuffix('"')
+
+
+def why_unknown(query: Query, key: ComponentKey) -> str:
+    """Why a key is neither a source nor a target, in words."""
+    return query.why_unknown(key, "target" if key.layer == OUTPUT else "source")
+
+
+def _beginning_with(digits: str, size: int) -> Iterator[int]:
+    """Numbers below `size` whose decimal digits begin so, the smallest first."""
+    if not digits:
+        yield from range(size)
+        return
+    low, high = int(digits), int(digits) + 1
+    while low < size:
+        yield from range(low, min(high, size))
+        if low == 0:
+            return
+        low, high = low * 10, high * 10

@@ -1,0 +1,143 @@
+"""The page in a real browser: what it saves, and what it says when the result or the server is not as it was."""
+
+import csv
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from lit_attr.query.explorer import Explorer
+from tests.storage.examples import random_storage
+from tests.view.browser import Keys, chromium
+from tests.view.serving import served
+
+pytestmark = pytest.mark.browser
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def tab(downloads):
+    with chromium(downloads) as tab:
+        yield tab
+
+
+def test_what_is_saved(tab, page, file, downloads):
+    tab.open(f"{page.address}#walk=embed:2&key=0.mlp.up:1", scheme="dark")
+
+    def saved(label, name):
+        tab.click(".tools .menu summary")
+        tab.button(label, ".tools .menu")
+        path = downloads / name
+        tab.until(lambda: path.exists() and path.stat().st_size)
+        return path
+
+    found = Explorer(file).subgraph(["0.mlp.up:1"])
+    edges = {(e.source.component_key, e.target.component_key): e.value for e in found.edges}
+    drawn = set(tab.edges)
+    assert drawn >= set(edges)
+    with saved("Edges as CSV", "lit-attr_0.mlp.up_1.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert {(row["source"], row["target"]) for row in rows} == drawn
+    assert all(float(row["value"]) == edges.get((row["source"], row["target"]), float(row["value"])) for row in rows)
+    assert {row["source_token"] for row in rows if row["source"] == "embed:2"} == {"Mia"}
+    saved_json = json.loads(saved("Edges as JSON", "lit-attr_0.mlp.up_1.json").read_text())
+    assert (saved_json["key"], saved_json["metric"], len(saved_json["edges"])) == ("0.mlp.up:1", "attr", len(drawn))
+    picture = ElementTree.fromstring(saved("Picture as SVG", "lit-attr_0.mlp.up_1.svg").read_text())
+    assert picture.tag == f"{SVG}svg"
+    texts = [element.text for element in picture.iter(f"{SVG}text")]
+    assert {'"Mia"', "embed", "0.mlp.up"} <= set(texts)
+    lines = [one for one in picture.iter(f"{SVG}path")]
+    assert len(lines) == len(drawn)
+    assert all("stroke:" in line.get("style") for line in lines)  # needs no style sheet
+    assert any("stroke-dasharray: 6px" in line.get("style") for line in lines) == any(v < 0 for v in edges.values())
+    assert next(picture.iter(f"{SVG}rect")).get("fill") == "rgb(255, 255, 255)"  # on paper, whatever the screen's theme
+    assert saved("Picture as PNG", "lit-attr_0.mlp.up_1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_partial_results_say_so(tab, tmp_path):
+    coverage = {"n_batches": 9, "batches": [[0, 3, 1]], "complete": False}
+    random_storage(provenance={"coverage": coverage}).save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        tab.open(page.address)
+        assert "Partial result: 4 of 9 batches" in tab.text("#banners")
+        tab.button("Result")
+        assert "partial: 4 of 9 batches" in tab.text(".about dl")
+        tab.search("Mia")
+        assert "no tokenizer was found" in tab.text(".search .why")
+
+
+def test_provenance(tab, page, file):
+    tab.open(f"{page.address}#view=about")
+    assert str(file) in tab.text(".about dl")
+    assert '"run_reference": "demo"' in tab.text(".json")
+
+
+def test_a_result_that_is_replaced(tab, own_file, own_page):
+    tab.open(f"{own_page.address}#key=output:1")
+    before = tab.entries("positive sources")
+    random_storage(seed=1, provenance={"run_reference": "demo"}).save(own_file)
+    tab.choose("metric", "attr_abs")
+    tab.choose("metric", "attr")
+    assert "The result was replaced by another file" in tab.text("#banners")
+    assert tab.entries("positive sources") == before
+    tab.button("Open what is there now")
+    tab.until(lambda: not tab.all(".banner"))
+    tab.settle()
+    assert tab.entries("positive sources") != before
+
+
+def test_another_tab_opened_another_result(tab, own_file, own_page):
+    tab.open(f"{own_page.address}#key=output:1")
+    random_storage(seed=1, provenance={"run_reference": "demo"}).save(own_file)
+    own_page.answer("about", renew=1)
+    tab.choose("metric", "attr_abs")
+    assert "Another result was opened, in another tab" in tab.text("#banners")
+    tab.button("Open what is there now")
+    tab.until(lambda: not tab.all(".banner"))
+
+
+def test_a_result_that_breaks(tab, own_file, own_page):
+    tab.open(f"{own_page.address}#key=output:1")
+    with own_file.open("r+b") as opened:
+        opened.truncate(100)
+    tab.choose("metric", "attr_abs")
+    assert "was changed in place" in tab.text(".notice.error")
+    tab.button("Open what is there now")
+    tab.until(lambda: "no stored harvest" in tab.text(".notice.error"))
+    random_storage(provenance={"run_reference": "demo"}).save(own_file)
+    tab.button("Try again", ".notice")
+    tab.until(lambda: tab.key == "output:1")
+
+
+def test_a_server_that_is_gone(tab, own_file):
+    with served(own_file) as page:
+        tab.open(f"{page.address}#key=output:1")
+    tab.choose("metric", "attr_abs")
+    assert "The server does not answer" in tab.text("#banners")
+    assert tab.key == "output:1"
+
+
+def test_without_an_index_a_large_result_is_not_read_unasked(tab, own_file, monkeypatch):
+    monkeypatch.setattr("lit_attr.view.harvest._FEW_EDGES", 3)
+    with served(own_file) as page:
+        tab.open(page.address)
+        assert f"lit-attr index {own_file}" in tab.text(".map .notice")
+        tab.button("Compute it anyway (minutes)")
+        tab.until(lambda: tab.all(".heat button"))
+        tab.click(".heat button")
+        tab.until(lambda: "has no index" in tab.text(".pair .notice"))
+
+
+def test_without_scripts_the_page_says_so(page):
+    assert b"This page needs JavaScript" in page.request("/")[2]
+
+
+def test_a_search_that_is_slow_does_not_overtake_a_later_one(tab, page):
+    tab.open(page.address)
+    tab.one("#search").send_keys("0.mlp", *[Keys.BACKSPACE] * 5, "Mia")
+    tab.until(lambda: tab.text("#hits li .key") == "output:2")

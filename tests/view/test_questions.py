@@ -1,0 +1,199 @@
+"""Answers of the server are those of an `Explorer`."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from lit_attr.query.explorer import Explorer
+from lit_attr.query.index_build import build_index
+from lit_attr.storage.storage import DatasetAttributionStorage
+from tests.storage.examples import random_storage
+from tests.view.serving import served
+
+
+@pytest.mark.parametrize("metric", ["attr", "attr_abs"])
+@pytest.mark.parametrize("raw", [0, 1])
+def test_neighbours(page, file, metric, raw):
+    found = page.answer("neighbours", key="0.mlp.up:2", metric=metric, raw=raw)
+    explorer = Explorer(file)
+    for way, ask in (("sources", explorer.sources), ("targets", explorer.targets)):
+        for sign in ("positive", "negative"):
+            expected = ask("0.mlp.up:2", 64, sign, metric, not raw).entries
+            assert found[way][sign] == [vars(entry) for entry in expected]
+    assert found["node"] == {"component_key": "0.mlp.up:2", "layer": "0.mlp.up", "component_idx": 2, "token": None}
+
+
+def test_neighbours_are_the_storages(page, file):
+    storage = DatasetAttributionStorage.load(file)
+    found = page.answer("neighbours", key="output:Mia")
+    assert found["node"]["component_key"] == "output:2"
+    assert [(e["component_key"], e["value"]) for e in found["sources"]["negative"]] == [
+        (e.component_key, e.value) for e in storage.get_top_sources("output:2", 64, "negative")
+    ]
+
+
+def test_why_there_are_none(page):
+    assert page.answer("neighbours", key="embed:1")["sources"]["none"].endswith("nothing feeds the embedding")
+    found = page.answer("neighbours", key="output:1", metric="attr_abs")
+    assert found["sources"]["none"].endswith("attributions to the output have no attr_abs")
+    assert found["targets"]["none"].endswith("the output feeds nothing")
+
+
+def test_neighbours_that_are_components(page):
+    found = page.answer("neighbours", key="0.mlp.up:2", components=1)
+    layers = {entry["layer"] for sign in ("positive", "negative") for entry in found["sources"][sign]}
+    assert layers == {"0.attn.q"}
+
+
+def test_a_component_that_was_no_target(tmp_path):
+    random_storage(provenance={"not_targets": {"0.mlp.up": [1]}}).save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        assert page.answer("neighbours", key="0.mlp.up:1")["was_harvested"] is False
+        assert page.answer("neighbours", key="0.mlp.up:2")["was_harvested"] is True
+
+
+@pytest.mark.parametrize("options", [{}, {"k": 2, "depth": 1, "sign": "negative"}, {"threshold": 0.7, "raw": 1}])
+def test_subgraph(page, file, options):
+    found = page.answer("subgraph", key=["output:1", "0.mlp.up:0"], **options)
+    expected = Explorer(file).subgraph(
+        ["output:1", "0.mlp.up:0"],
+        **{"k": 3, **{name: value for name, value in options.items() if name != "raw"}},
+        normalized=not options.get("raw"),
+    )
+    # Between the keys themselves there is no edge here.
+    assert {(e["source"], e["target"]): e["value"] for e in found["edges"]} == {
+        (e.source.component_key, e.target.component_key): e.value for e in expected.edges
+    }
+    assert {n["component_key"] for n in found["nodes"]} == {n.component_key for n in expected.nodes}
+
+
+def test_a_walk_keeps_its_steps(page, file):
+    walk = ["embed:Mia", "0.attn.q:1", "0.mlp.up:0", "0.mlp.down:3", "output:4"]
+    found = page.answer("subgraph", key="output:4", walk=walk, sign="positive", threshold=1e30)
+    steps = {(e["source"], e["target"]): e["value"] for e in found["edges"] if e["walked"]}
+    keys = ["embed:2", *walk[1:]]
+    explorer = Explorer(file)
+    assert steps == {pair: explorer.edge(*pair).normalized for pair in pairwise(keys)}
+    assert [node["component_key"] for node in found["nodes"]] == keys
+    assert len(found["edges"]) == len(steps)
+
+
+def test_edges_between_what_was_walked(page, file):
+    found = page.answer("subgraph", key="0.mlp.up:1", walk=["embed:0", "output:1", "0.mlp.up:1"], k=1, depth=1)
+    edges = {(e["source"], e["target"]): e for e in found["edges"]}
+    explorer = Explorer(file)
+    for pair, walked in ((("embed:0", "output:1"), True), (("embed:0", "0.mlp.up:1"), False)):
+        assert (edges[pair]["value"], edges[pair]["walked"]) == (explorer.edge(*pair).normalized, walked)
+
+
+def test_edge(page, file):
+    explorer = Explorer(file)
+    found = page.answer("edge", source="embed:0", target="0.mlp.up:1")["by_metric"]
+    for metric in ("attr", "attr_abs"):
+        expected = explorer.edge("embed:0", "0.mlp.up:1", metric)
+        assert (found[metric]["raw"], found[metric]["normalized"]) == (expected.raw, expected.normalized)
+    assert list(page.answer("edge", source="embed:0", target="output:1")["by_metric"]) == ["attr"]
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("metric", ["attr", "attr_abs"])
+def test_overview_and_pairs(own_file, indexed, metric):
+    if indexed:
+        build_index(own_file)
+    explorer = Explorer(own_file)
+    with served(own_file) as page:
+        assert page.answer("about")["indexed"] is indexed
+        found = page.answer("overview", metric=metric, raw=1)
+        expected = explorer.matrix("mass", metric, normalized=False)
+        assert found["sources"] == list(expected.sources)
+        assert found["values"] == [list(row) for row in expected.values]
+        found = page.answer("pair", source="wte", target="0.mlp.up", metric=metric)
+    for sign in ("positive", "negative"):
+        edges = explorer.edges(64, sign, metric, layers=["0.mlp.up"]).edges
+        assert [(e["source"], e["source_token"], e["target"], e["value"]) for e in found[sign]] == [
+            (e.source.component_key, e.source.token, e.target.component_key, e.value)
+            for e in edges
+            if e.source.layer == "embed"
+        ]
+
+
+def test_what_takes_long_is_not_begun_unasked(own_file, monkeypatch):
+    monkeypatch.setattr("lit_attr.view.harvest._FEW_EDGES", 3)
+    with served(own_file) as page:
+        assert page.answer("overview") == {"slow": True}
+        assert page.answer("pair", source="embed", target="output") == {"slow": True}
+        assert page.answer("overview", anyway=1)["values"]
+        assert page.answer("pair", source="embed", target="output", anyway=1)["positive"]
+        build_index(own_file)
+        assert page.answer("overview") == {"slow": True}
+        page.answer("about", renew=1)
+        assert page.answer("overview")["slow"] is False
+
+
+def test_about(page, file):
+    found = page.answer("about")
+    storage = DatasetAttributionStorage.load(file)
+    assert (found["file"], found["n_tokens"]) == (str(file), storage.n_tokens_processed)
+    assert found["layers"][0] == {"layer": "embed", "size": 5}
+    assert found["layers"][-1] == {"layer": "output", "size": 5}
+    assert found["provenance"] == storage.provenance
+    assert found["partial"] is None
+    assert found["tokenizer"].endswith("tokenizer.json")
+
+
+def test_partial_results_say_so(tmp_path):
+    coverage = {"n_batches": 9, "batches": [[0, 3, 1]], "complete": False}
+    random_storage(provenance={"coverage": coverage}).save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        assert page.answer("about")["partial"] == "4 of 9 batches"
+
+
+@pytest.mark.parametrize(
+    ("question", "parameters", "message"),
+    [
+        ("neighbours", {}, "expected a parameter 'key'"),
+        ("neighbours", {"key": "1.mlp.up:0"}, "unknown layer '1.mlp.up'; layers are: embed, 0.mlp.up"),
+        ("neighbours", {"key": "0.mlp.up:3"}, "0.mlp.up has 3 components (0 to 2)"),
+        ("neighbours", {"key": "0.mlp.up"}, "malformed component key '0.mlp.up'"),
+        ("neighbours", {"key": "output:Mja"}, 'no token has the text "Mja"'),
+        ("neighbours", {"key": "output:1", "metric": "abs"}, "metric must be one of ['attr', 'attr_abs'], found 'abs'"),
+        ("neighbours", {"key": "output:1", "rows": "65"}, "rows must be a whole number from 1 to 64, found '65'"),
+        ("subgraph", {"key": "output:1", "threshold": "-1"}, "threshold must be a number of at least 0, found '-1'"),
+        ("subgraph", {"key": "output:1", "threshold": "nan"}, "threshold must be a number"),
+        ("subgraph", {"key": "output:1", "k": "\u0663"}, "k must be a whole number"),
+        ("subgraph", {"key": "output:1", "walk": ["embed:77"]}, "embed has 5 token ids (0 to 4)"),
+        ("subgraph", {"key": "output:1", "walk": [f"embed:{n}" for n in range(30)]}, "expected 24 at most, found 30"),
+        ("subgraph", {"key": "9.mlp.up:1"}, "no edges of 9.mlp.up:1: unknown layer"),
+        ("pair", {"source": "embed", "target": "0.mlp.down"}, "no attr edges from embed to 0.mlp.down"),
+        ("edge", {"source": "output:1", "target": "embed:1"}, "no attr edge from output:1 to embed:1"),
+        ("search", {"text": "x" * 300}, "expected 200 characters at most, found 300"),
+        ("riddle", {}, "no question 'riddle'"),
+    ],
+)
+def test_mistakes_are_explained(page, question, parameters, message):
+    assert message in page.error(question, **parameters)
+
+
+def test_sums_that_are_no_numbers(tmp_path):
+    storage = random_storage()
+    storage.regular_attr["0.mlp.down"]["0.mlp.up"][1, 2] = float("nan")
+    storage.save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        assert "not finite" in page.error("neighbours", key="0.mlp.down:1")
+        assert "not finite" in page.error("edge", source="0.mlp.up:2", target="0.mlp.down:1")
+        assert "not finite" in page.error("overview")
+        assert page.answer("neighbours", key="0.mlp.down:0")["sources"]["positive"]
+
+
+def test_a_mistake_of_our_own_is_an_answer_too(page, monkeypatch, caplog):
+    monkeypatch.setattr("lit_attr.view.app.QUESTIONS", {"about": lambda *_: 1 / 0})
+    status, content = page.ask("about")
+    assert (status, content["error"]) == (500, "a mistake in lit-attr itself: ZeroDivisionError: division by zero")
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_answers_are_json_with_any_text(tmp_path):
+    random_storage(provenance={"note": "\u2028</script>\ud7ff"}).save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        assert json.loads(page.request("/api/about")[2])["answer"]["provenance"]["note"] == "\u2028</script>\ud7ff"
