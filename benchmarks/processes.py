@@ -9,9 +9,9 @@ from pathlib import Path
 _SAMPLE_SECONDS = 0.01
 
 
-def anonymous_bytes() -> int:
-    """Memory of this process that is no mapped file."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def anonymous_bytes(process: int | str = "self") -> int:
+    """Memory of a process, this one or that with an id, that is no mapped file."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 

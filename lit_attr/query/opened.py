@@ -40,7 +40,7 @@ class Opened:
         """Reads keys."""
         configuration = (self.storage.provenance or {}).get("configuration", {})
         tables = tables_of(configuration.get("model", {}).get("path_table"))
-        return KeyReader([EMBED, *self.storage.ci_sum, OUTPUT], tables, self._tokens, self._places)
+        return KeyReader([EMBED, *self.storage.ci_sum, OUTPUT], tables, self.tokens, self._places)
 
     def node(self, key: ComponentKey) -> Node:
         """A key with the text of its token.
@@ -48,7 +48,7 @@ class Opened:
         Raises:
             DataError: If the tokenizer cannot be read.
         """
-        known = self._tokens if key.layer in (EMBED, OUTPUT) else None
+        known = self.tokens if key.layer in (EMBED, OUTPUT) else None
         return Node(str(key), key.layer, key.index, None if known is None else known.text(key.index))
 
     @cached_property
@@ -58,6 +58,7 @@ class Opened:
         return list(tokenizer_places(self.storage.provenance or {}))
 
     @cached_property
-    def _tokens(self) -> Tokens | None:
+    def tokens(self) -> Tokens | None:
+        """The texts of tokens; None where no tokenizer was found."""
         file = next((place for place in self._places if place.is_file()), None)
         return None if file is None else Tokens(file, self.query.blocks.size(OUTPUT))

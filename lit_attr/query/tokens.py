@@ -45,7 +45,7 @@ class Tokens:
         Raises:
             DataError: If the tokenizer cannot be read.
         """
-        return [index for index, its in enumerate(self._texts) if its == text]
+        return [index for index, its in enumerate(self.texts) if its == text]
 
     def near(self, text: str) -> list[str]:
         """Texts of tokens that may have been meant, the likeliest first.
@@ -53,7 +53,7 @@ class Tokens:
         Raises:
             DataError: If the tokenizer cannot be read.
         """
-        texts = list(dict.fromkeys(its for its in self._texts if its))
+        texts = list(dict.fromkeys(its for its in self.texts if its))
         plain = text.strip().casefold()
         alike = [its for its in texts if its.strip().casefold() == plain]
         # Comparing with every token takes too long where there are many: those of about the same length.
@@ -61,7 +61,12 @@ class Tokens:
         return [*alike, *difflib.get_close_matches(text, others, _N_NEAR, cutoff=0.6)][:_N_NEAR]
 
     @cached_property
-    def _texts(self) -> list[str | None]:
+    def texts(self) -> list[str | None]:
+        """The texts of all token ids of the model, where the tokenizer has them.
+
+        Raises:
+            DataError: If the tokenizer cannot be read.
+        """
         known = range(self.n_ids)
         decoded = self._tokenizer.decode_batch([[index] for index in known], skip_special_tokens=False)
         names = (self._tokenizer.id_to_token(index) for index in known)

@@ -18,7 +18,6 @@ from lit_attr.query.layer_answers import LayerMatrix
 from lit_attr.query.lists import in_order, layer_pairs
 from lit_attr.query.ranking import AnySign
 from lit_attr.query.summaries import Pairs
-from lit_attr.query.tokenizer_file import tokenizer_places
 from lit_attr.query.tokens import Tokens
 from lit_attr.storage.blocks import AttrMetric, Blocks
 from lit_attr.storage.query import Query
@@ -52,6 +51,11 @@ class ViewedExplorer(Explorer):
     def reader(self) -> KeyReader:
         """Reads keys."""
         return self._opened.reader
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """The texts of tokens; None where no tokenizer was found."""
+        return self._opened.tokens
 
     @property
     def is_indexed(self) -> bool:
@@ -107,22 +111,14 @@ class ViewedHarvest:
         self.explorer = ViewedExplorer(path, tokenizer)
         # Of two tabs, one asks at a time; what may take long is computed beside, one at a time too.
         self.lock, self._slow_lock = threading.Lock(), threading.Lock()
-        self._tokenizer = tokenizer
         self._matrices: dict[tuple[AttrMetric, bool], LayerMatrix] = {}
         self.id = hashlib.sha256(json.dumps(identity(path)).encode()).hexdigest()[:_ID_CHARACTERS]
         self.size = path.stat().st_size
 
     @cached_property
-    def tokens(self) -> Tokens | None:
-        """The texts of tokens; None where no tokenizer was found."""
-        places = [self._tokenizer] if self._tokenizer else tokenizer_places(self.explorer.storage.provenance or {})
-        file = next((place for place in places if place.is_file()), None)
-        return None if file is None else Tokens(file, self.explorer.blocks.size(OUTPUT))
-
-    @cached_property
     def search(self) -> Search:
         """Finds components and tokens."""
-        return Search(self.explorer.reader, self.explorer.query, self.layers, self.tokens)
+        return Search(self.explorer.reader, self.explorer.query, self.layers, self.explorer.tokens)
 
     def read_ahead(self) -> None:
         """Have the system read the unembedding and what it is multiplied by, as far as that is not too much.

@@ -20,7 +20,8 @@ _LONGEST_TEXT = 200
 
 def about(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     """The result itself: where it is, what it is of, how much it covers."""
-    storage = harvest.explorer.storage
+    explorer = harvest.explorer
+    storage, tokens = explorer.storage, explorer.tokens
     return {
         "file": str(harvest.path),
         "size": harvest.size,
@@ -29,8 +30,8 @@ def about(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
         "layers": [{"layer": layer, "size": size} for layer, size in harvest.layers],
         "partial": missing_batches(storage.provenance),
         "provenance": storage.provenance,
-        "indexed": harvest.explorer.is_indexed,
-        "tokenizer": None if harvest.tokens is None else str(harvest.tokens.file),
+        "indexed": explorer.is_indexed,
+        "tokenizer": None if tokens is None else str(tokens.file),
     }
 
 

@@ -138,10 +138,9 @@ class Search:
             )
         return f"no layer's name begins with {text!r}, and no token contains {quoted(text)}"
 
-    @cached_property
+    @property
     def _texts(self) -> list[str | None]:
-        tokens = self._tokenizer
-        return [] if tokens is None else [tokens.text(index) for index in range(tokens.n_ids)]
+        return [] if self._tokenizer is None else self._tokenizer.texts
 
     @cached_property
     def _words(self) -> list[str]:
