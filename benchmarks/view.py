@@ -46,7 +46,10 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         for metric in ("attr", "attr_abs")
     },
     "an edge to a token": ("edge", {"source": "1.attn.o:{n}", "target": "output:{n}77"}),
-    "a walk with pins": ("subgraph", {"key": ["output:{n}", "2.mlp.up:{n}", "0.attn.v:{n}"], "walk": ["embed:{n}"]}),
+    "a walk with pins": (
+        "subgraph",
+        {"key": "output:{n}", "pin": ["2.mlp.up:{n}", "0.attn.v:{n}"], "walk": ["embed:{n}"]},
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """`lit-attr view`: a page that shows a stored harvest."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def run(arguments: Sequence[str]) -> None:
     def say(address: str) -> None:
         print(f"{path} is shown at {address} (Ctrl-C ends it)", flush=True)
 
-    serve(path, options.host, options.port, options.tokenizer, say)
+    if serve(path, options.host, options.port, options.tokenizer, say):
+        os._exit(0)  # whoever has interrupted it does not want to wait for answers that nobody gets
 
 
 def _parser() -> argparse.ArgumentParser:

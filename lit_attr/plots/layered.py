@@ -7,8 +7,7 @@ from itertools import pairwise
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.plots.sideways import Segment, sideways
-from lit_attr.query.lists import in_order
-from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.address import ComponentKey, in_order
 
 # In inches, at 7 points: a character's width, what is around a label, its height, and the least gap to the next.
 _CHARACTER, _PADDING, _HEIGHT, _GAP = 0.056, 0.07, 0.15, 0.06

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from lit_attr.errors import ConfigurationError
 from lit_attr.optional import require
 from lit_attr.plots.style import FAINT, INK, PAGE_WIDTH, new_figure
-from lit_attr.query.lists import in_order
+from lit_attr.topology.address import in_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -143,7 +143,7 @@ class KeyQuestions:
             why = query.why_unknown(key, "target" if asks_sources else "source")
             raise EdgeNotFoundError(f"no {question} of {text}: {why}")
         if asks_sources and key.layer == OUTPUT and metric == "attr_abs":
-            raise EdgeNotFoundError(f"no sources of {text}: attributions to the output have no attr_abs")
+            raise EdgeNotFoundError(f"no sources of {text}: {query.why_no_edges(OUTPUT, metric)}")
         wanted = self._opened.reader.matching(layers)
         found = self._ranker.neighbours(question, key, k, sign, metric, normalized, wanted)
         nodes = [self._opened.node(ComponentKey(entry.layer, entry.component_idx)) for entry in found]

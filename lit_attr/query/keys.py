@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from lit_attr.errors import ConfigurationError, KeyFormatError, UnsupportedModelError
 from lit_attr.query.tokens import Tokens, quoted
-from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
+from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.paths import PATH_TABLES, PathTable
 
 _SHOWN = 10
@@ -23,9 +23,9 @@ class KeyReader:
     """
 
     def __init__(
-        self, layers: Sequence[str], tables: Iterable[PathTable], tokens: Tokens | None, looked_in: Sequence[object]
+        self, layers: Iterable[str], tables: Iterable[PathTable], tokens: Tokens | None, looked_in: Sequence[object]
     ) -> None:
-        self.layers = list(layers)
+        self.layers = in_order(layers)
         self._tables = list(tables)
         self._tokens = tokens
         self._looked_in = looked_in
@@ -57,6 +57,11 @@ class KeyReader:
         if len(found) > 1:
             raise KeyFormatError(f"the module path {name!r} may be any of {', '.join(found)}: name one of them")
         return found[0] if found else name
+
+    def paths(self, layer: str) -> list[str]:
+        """The module paths that a layer of components may have."""
+        matrix = layer.partition(".")[2]
+        return [table.path(layer) for table in self._tables if matrix in table.blocks]
 
     def matching(self, patterns: Sequence[str]) -> set[str] | None:
         """The layers that some names or patterns stand for, such as `0.*` or `*.attn.o`; None for no patterns.

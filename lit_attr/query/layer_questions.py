@@ -5,16 +5,16 @@ from typing import get_args
 
 import torch
 
-from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
+from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.query.answers import Edge, StrongestEdges
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
-from lit_attr.query.lists import in_order, layer_pairs
+from lit_attr.query.lists import layer_pairs
 from lit_attr.query.opened import Opened
 from lit_attr.query.ranking import AnySign
 from lit_attr.query.summaries import Pairs
 from lit_attr.storage.blocks import AttrMetric
 from lit_attr.storage.ranking import NOT_FINITE
-from lit_attr.topology.address import OUTPUT, ComponentKey
+from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
 
 # Edges of a block that is computed: 400 MB.
 _LARGEST_BLOCK = 10**8
@@ -79,13 +79,7 @@ class LayerQuestions:
             StorageError: If a value is not finite.
         """
         blocks = self._blocks
-        source, target = (self._opened.reader.layer(name) for name in (source_layer, target_layer))
-        for name in (source, target):
-            if name not in (known := self._opened.reader.layers):
-                raise EdgeNotFoundError(f"unknown layer {name!r}; layers are: {', '.join(known)}")
-        if source not in (feeding := blocks.source_layers(target, metric)):
-            names = ", ".join(feeding) or "none"
-            raise EdgeNotFoundError(f"no {metric} edges from {source} to {target}; layers that feed {target}: {names}")
+        source, target = self._opened.pair(source_layer, target_layer, metric)
         n_edges = blocks.size(source) * blocks.size(target)
         if n_edges > _LARGEST_BLOCK and (normalized or target == OUTPUT):
             raise ConfigurationError(

@@ -5,13 +5,13 @@ lists of its strongest sources: components, and tokens. Sources of components ne
 Each is kept for every metric that it has, raw and normalised (which rank differently), and for both signs.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from lit_attr.storage.blocks import METRICS, AttrMetric, Blocks
 from lit_attr.storage.ranking import SIGNS, Sign
-from lit_attr.topology.address import EMBED, MATRICES, OUTPUT
+from lit_attr.topology.address import EMBED, OUTPUT
 
 Direction = Literal["sources", "targets"]
 COMPONENTS = "components"
@@ -78,18 +78,6 @@ def layer_pairs(blocks: Blocks, metric: AttrMetric) -> list[tuple[str, str]]:
     """All pairs of source and target layer between which there are edges."""
     sources = [EMBED, *blocks.content.ci_sum]
     return [(source, target) for source in sources for target in blocks.target_layers(source, metric)]
-
-
-def in_order(layers: Iterable[str]) -> tuple[str, ...]:
-    """Layers in the order in which a forward pass meets them: the embedding, block by block, the output."""
-
-    def place(layer: str) -> tuple[int, int, int]:
-        if layer in (EMBED, OUTPUT):
-            return (1 if layer == OUTPUT else -1, 0, 0)
-        block, _, matrix = layer.partition(".")
-        return (0, int(block) if block.isdecimal() else 0, MATRICES.index(matrix) if matrix in MATRICES else -1)
-
-    return tuple(sorted(layers, key=place))
 
 
 def families(blocks: Blocks) -> Iterator[Family]:

@@ -3,12 +3,13 @@
 from functools import cached_property
 from pathlib import Path
 
-from lit_attr.errors import ConfigurationError
+from lit_attr.errors import ConfigurationError, EdgeNotFoundError
 from lit_attr.query.answers import Node
 from lit_attr.query.index import Index
 from lit_attr.query.keys import KeyReader, tables_of
 from lit_attr.query.tokenizer_file import tokenizer_places
 from lit_attr.query.tokens import Tokens
+from lit_attr.storage.blocks import AttrMetric
 from lit_attr.storage.query import Query
 from lit_attr.storage.storage import DatasetAttributionStorage
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
@@ -50,6 +51,22 @@ class Opened:
         """
         known = self.tokens if key.layer in (EMBED, OUTPUT) else None
         return Node(str(key), key.layer, key.index, None if known is None else known.text(key.index))
+
+    def pair(self, source: str, target: str, metric: AttrMetric) -> tuple[str, str]:
+        """The canonical addresses of two layers between which there are edges.
+
+        Raises:
+            EdgeNotFoundError: If there are none.
+            KeyFormatError: If a module path may be that of several layers.
+        """
+        found = self.reader.layer(source), self.reader.layer(target)
+        for name in found:
+            if name not in self.reader.layers:
+                raise EdgeNotFoundError(f"unknown layer {name!r}; layers are: {', '.join(self.reader.layers)}")
+        if found[0] not in self.query.blocks.source_layers(found[1], metric):
+            why = self.query.why_no_edges(found[1], metric)
+            raise EdgeNotFoundError(f"no {metric} edges from {found[0]} to {found[1]}; {why}")
+        return found
 
     @cached_property
     def _places(self) -> list[Path]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lit_attr.storage.ids import from_ranges
+from lit_attr.errors import StorageError
 
 
 def missing_batches(provenance: Mapping[str, Any] | None) -> str | None:
@@ -11,8 +11,18 @@ def missing_batches(provenance: Mapping[str, Any] | None) -> str | None:
 
     Args:
         provenance: Of a stored harvest.
+
+    Raises:
+        StorageError: If the provenance's entry is not as `lit_attr` writes it.
     """
     covered = (provenance or {}).get("coverage")
-    if covered is None or covered["complete"]:
-        return None
-    return f"{len(from_ranges(covered['batches']))} of {covered['n_batches']} batches"
+    try:
+        if covered is None or covered["complete"]:
+            return None
+        n_covered = sum(len(range(first, last + 1, step)) for first, last, step in covered["batches"])
+        return f"{n_covered} of {int(covered['n_batches'])} batches"
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(
+            "the provenance's coverage is damaged: expected complete, n_batches, and batches as [first, last, step], "
+            f"found {covered!r}"
+        ) from error

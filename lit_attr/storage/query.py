@@ -7,7 +7,7 @@ from lit_attr.errors import EdgeNotFoundError, StorageError
 from lit_attr.storage.blocks import AttrMetric, Blocks
 from lit_attr.storage.content import Content
 from lit_attr.storage.ranking import NOT_FINITE, Segments
-from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
+from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 
 
 class Query:
@@ -88,7 +88,7 @@ class Query:
         layers = blocks.source_layers(target.layer, metric) if self.has_target(target) else []
         if not self.has_source(source) or source.layer not in layers:
             raise EdgeNotFoundError(
-                f"no {metric} edge from {source} to {target}; {self._why_not(source, target, metric, layers)}"
+                f"no {metric} edge from {source} to {target}; {self._why_not(source, target, metric)}"
             )
         one = slice(source.index, source.index + 1), slice(target.index, target.index + 1)
         value = blocks.tile(source.layer, target.layer, metric, *one)[0, 0]
@@ -99,14 +99,19 @@ class Query:
             raise StorageError(f"{source} to {target}: {NOT_FINITE}")
         return float(value)
 
-    def _why_not(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric, layers: list[str]) -> str:
+    def _why_not(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> str:
         if not self.has_source(source):
             return self.why_unknown(source, "source")
         if not self.has_target(target):
             return self.why_unknown(target, "target")
-        if target.layer == OUTPUT and metric == "attr_abs":
+        return self.why_no_edges(target.layer, metric)
+
+    def why_no_edges(self, target_layer: str, metric: AttrMetric) -> str:
+        """Why a layer is not among those that feed another, in words."""
+        if target_layer == OUTPUT and metric == "attr_abs":
             return "attributions to the output have no attr_abs"
-        return f"layers that feed {target.layer}: {', '.join(layers)}"
+        layers = in_order(self.blocks.source_layers(target_layer, metric))
+        return f"layers that feed {target_layer}: {', '.join(layers) or 'none'}"
 
     def was_harvested(self, target: ComponentKey) -> bool:
         """Whether the component was a target of the harvest; its row is zero if not."""
@@ -124,5 +129,5 @@ class Query:
                 kind = "token ids" if key.layer in (EMBED, OUTPUT) else "components"
                 return f"{key.layer} has {size} {kind} (0 to {size - 1})"
             return f"{key.layer} is no {role} of any edge"
-        layers = [EMBED, *self.content.ci_sum, OUTPUT]
+        layers = in_order([EMBED, *self.content.ci_sum, OUTPUT])
         return f"unknown layer {key.layer!r}; layers are: {', '.join(layers)}"

@@ -5,6 +5,7 @@ A *key* is `<layer>:<index>`, split at the last colon; for `embed` and `output` 
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lit_attr.errors import KeyFormatError
@@ -35,6 +36,18 @@ def block_address(block: int, matrix: str) -> str:
         '0.attn.q'
     """
     return f"{block}.{matrix}"
+
+
+def in_order(layers: Iterable[str]) -> tuple[str, ...]:
+    """Layers in the order in which a forward pass meets them: the embedding, block by block, the output."""
+
+    def place(layer: str) -> tuple[int, int, int]:
+        if layer in (EMBED, OUTPUT):
+            return (1 if layer == OUTPUT else -1, 0, 0)
+        block, _, matrix = layer.partition(".")
+        return (0, int(block) if block.isdecimal() else 0, MATRICES.index(matrix) if matrix in MATRICES else -1)
+
+    return tuple(sorted(layers, key=place))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The application behind the page: the page itself, and answers as JSON."""
 
+import json
 import logging
 from contextlib import nullcontext
 from importlib.resources import files
@@ -36,35 +37,43 @@ def create_app(desk: Desk, host: str) -> Guard:
     def file(request: Request) -> FileResponse:
         return FileResponse(folder / (request.url.path.strip("/") or _PAGE))
 
-    def answer(request: Request) -> JSONResponse:
-        return _answer(desk, request)
+    def answer(request: Request) -> _Json:
+        with desk.answering():
+            return _answer(desk, request)
 
     routes = [Route(f"/{name}", file) for name in ("", *_FILES)]
     routes.append(Route("/api/{question}", answer))
     return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _no_page}), host)
 
 
-def _answer(desk: Desk, request: Request) -> JSONResponse:
+class _Json(JSONResponse):
+    """Characters of paths and tokens that are none in UTF-8 are escaped."""
+
+    def render(self, content: Any) -> bytes:  # noqa: ANN401 - as Starlette has it
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
+
+def _answer(desk: Desk, request: Request) -> _Json:
     """An answer, or an error in words, and what became of the file; runs in a thread of its own."""
     name, asked = request.path_params["question"], Asked(request.query_params)
     if name not in QUESTIONS:
-        return JSONResponse({"error": f"no question {name!r}; there are {', '.join(QUESTIONS)}"}, _UNKNOWN)
-    content: dict[str, Any]
-    status = 200
+        return _Json({"error": f"no question {name!r}; there are {', '.join(QUESTIONS)}"}, _UNKNOWN)
+
+    def reply(content: dict[str, Any], status: int = 200) -> _Json:
+        return _Json({**content, "result": {"id": desk.harvest.id, "state": desk.harvest.state}}, status)
+
     try:
         if asked.flag("renew"):
             desk.renew()
-        desk.harvest.check()
-        harvest = desk.harvest
+        harvest = desk.readable()
         with nullcontext() if name in UNLOCKED else harvest.lock:
-            content = {"answer": QUESTIONS[name](harvest, asked)}
+            answer = QUESTIONS[name](harvest, asked)
+        return reply({"answer": answer})
     except LitAttrError as error:
-        content, status = {"error": str(error)}, _status_of(error)
+        return reply({"error": str(error)}, _status_of(error))
     except Exception as error:  # whatever it is, the page must be able to show it
         _log.exception("%s failed", request.url)
-        content = {"error": f"a mistake in lit-attr itself: {type(error).__name__}: {error}"}
-        status = _OUR_MISTAKE
-    return JSONResponse({**content, "result": {"id": desk.harvest.id, "state": desk.harvest.state}}, status)
+        return reply({"error": f"a mistake in lit-attr itself: {type(error).__name__}: {error}"}, _OUR_MISTAKE)
 
 
 def _status_of(error: LitAttrError) -> int:
@@ -73,5 +82,5 @@ def _status_of(error: LitAttrError) -> int:
     return _UNKNOWN if isinstance(error, EdgeNotFoundError) else _MISTAKE
 
 
-def _no_page(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": f"nothing is at {request.url.path}; the page is at /"}, _UNKNOWN)
+def _no_page(request: Request, error: Exception) -> _Json:
+    return _Json({"error": f"nothing is at {request.url.path}; the page is at /"}, _UNKNOWN)

@@ -1,6 +1,8 @@
 """What the server has open: one stored harvest, which may be replaced by a newer one of the same name."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lit_attr.view.harvest import ViewedHarvest
@@ -21,7 +23,21 @@ class Desk:
     def __init__(self, path: Path, tokenizer: Path | None = None) -> None:
         self._path, self._tokenizer = path, tokenizer
         self._lock = threading.Lock()
+        self._n_answering = 0
         self.harvest = self._open()
+
+    def readable(self) -> ViewedHarvest:
+        """What is open, with the index that is there now.
+
+        Raises:
+            StorageError: If its file was written over.
+        """
+        with self._lock:
+            if self.harvest.state == "same" and not self.harvest.has_its_index:
+                self.harvest = self._open()
+            harvest = self.harvest
+        harvest.check()
+        return harvest
 
     def renew(self) -> None:
         """Open what is now under the name, if that is something else; what was open stays where that fails.
@@ -30,8 +46,24 @@ class Desk:
             StorageError: If the file is missing or damaged.
         """
         with self._lock:
-            if self.harvest.is_outdated:
+            if self.harvest.state != "same":
                 self.harvest = self._open()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While a question is being answered."""
+        with self._lock:
+            self._n_answering += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_answering -= 1
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a question is being answered."""
+        return self._n_answering > 0
 
     def _open(self) -> ViewedHarvest:
         harvest = ViewedHarvest(self._path, self._tokenizer)

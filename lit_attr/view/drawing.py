@@ -4,7 +4,7 @@ import math
 from itertools import pairwise, permutations
 from typing import Any
 
-from lit_attr.errors import EdgeNotFoundError, StorageError
+from lit_attr.errors import EdgeNotFoundError, KeyFormatError, StorageError
 from lit_attr.query.answer_json import plain
 from lit_attr.query.answers import Edge
 from lit_attr.storage.ranking import NOT_FINITE, SIGNS
@@ -19,12 +19,15 @@ _MOST_KEPT, _MOST_BRANCHES, _DEEPEST, _MOST_EDGES = 24, 10, 2, 400
 def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     """The strongest edges around some keys, and all edges between them and the steps of a walk.
 
-    Parameters: `key`, once or more; `walk`, keys in the order of the walk; `k`, `depth`, `threshold`.
+    Parameters: `key`; `walk`, once or more, the keys before it, in their order; `pin`, once or more, keys whose edges
+    are shown besides; `k`, `depth`, `threshold`. Steps and pins that the result has not are left out, and said.
     """
     explorer, threshold = harvest.explorer, asked.magnitude("threshold")
-    walk = [_known(harvest, text) for text in asked.texts("walk", _MOST_KEPT)]
+    key, unknown = str(explorer.reader.key(asked.text("key"))), dict[str, str]()
+    steps_before, pins = (_known(harvest, asked.texts(name, _MOST_KEPT), unknown) for name in ("walk", "pin"))
+    walk = [*(step for step in steps_before if step != key), key]
     found = explorer.subgraph(
-        asked.texts("key", _MOST_KEPT),
+        list(dict.fromkeys([key, *pins])),
         k=asked.whole("k", 3, 1, _MOST_BRANCHES),
         depth=asked.whole("depth", 2, 1, _DEEPEST),
         threshold=threshold,
@@ -48,18 +51,29 @@ def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     nodes |= dict.fromkeys(end for edge in edges.values() for end in (edge.source, edge.target))
     return {
         **plain(found),
+        "walk": walk[:-1],
+        "pins": pins,
+        "unknown": [{"key": text, "why": why} for text, why in unknown.items()],
         "nodes": [vars(node) for node in nodes],
         "edges": [{**plain(edge), "walked": ends in steps} for ends, edge in edges.items()],
         "n_left_out": len(found.edges[_MOST_EDGES:]),
     }
 
 
-def _known(harvest: ViewedHarvest, text: str) -> str:
-    explorer = harvest.explorer
-    key = explorer.reader.key(text)
-    if not (explorer.query.has_source(key) or explorer.query.has_target(key)):
-        raise EdgeNotFoundError(f"no step of a walk at {text}: {why_unknown(explorer.query, key)}")
-    return str(key)
+def _known(harvest: ViewedHarvest, texts: list[str], unknown: dict[str, str]) -> list[str]:
+    """Those keys that the result has, canonical; of the others goes into `unknown` why it has them not."""
+    explorer, known = harvest.explorer, dict[str, None]()
+    for text in texts:
+        try:
+            key = explorer.reader.key(text)
+        except KeyFormatError as error:
+            unknown[text] = str(error)
+            continue
+        if explorer.query.has_source(key) or explorer.query.has_target(key):
+            known[str(key)] = None
+        else:
+            unknown[text] = why_unknown(explorer.query, key)
+    return list(known)
 
 
 def _edge(harvest: ViewedHarvest, source: str, target: str, asked: Asked) -> Edge | None:

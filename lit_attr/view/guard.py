@@ -9,6 +9,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _METHODS = ("GET", "HEAD")
+# Whose page a browser says that it asks for: this server's own, or none, for an address that someone typed.
+_SITES = ("same-origin", "none")
 _HEADERS = {
     # Nothing is loaded from elsewhere, and nothing runs that did not come from here.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -56,12 +58,15 @@ class Guard:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        name = Headers(scope=scope).get("host", "")
+        headers = Headers(scope=scope)
+        name = headers.get("host", "")
         app = self._app
         if scope["method"] not in _METHODS:
             app = JSONResponse({"error": f"only GET is answered here, found {scope['method']}"}, 405)
         elif not self._is_ours(name):
             app = JSONResponse({"error": f"the host {name!r} is not this server: ask for it by its address"}, 403)
+        elif scope["path"].startswith("/api/") and headers.get("sec-fetch-site", "none") not in _SITES:
+            app = JSONResponse({"error": "questions are answered to the page of this server, not to other sites"}, 403)
         await app(scope, receive, send_with_headers)
 
     def _is_ours(self, name: str) -> bool:

@@ -15,13 +15,13 @@ from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_file import identity, index_path
 from lit_attr.query.keys import KeyReader
 from lit_attr.query.layer_answers import LayerMatrix
-from lit_attr.query.lists import in_order, layer_pairs
+from lit_attr.query.lists import layer_pairs
 from lit_attr.query.ranking import AnySign
 from lit_attr.query.summaries import Pairs
 from lit_attr.query.tokens import Tokens
 from lit_attr.storage.blocks import AttrMetric, Blocks
 from lit_attr.storage.query import Query
-from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
+from lit_attr.topology.address import ComponentKey
 from lit_attr.view.search import Search
 
 # `same`: as opened. `replaced` by another file, or `removed`: what was opened can still be read. `changed`: in place.
@@ -66,6 +66,10 @@ class ViewedExplorer(Explorer):
         """A key with the text of its token."""
         return self._opened.node(key)
 
+    def pair(self, source: str, target: str, metric: AttrMetric) -> tuple[str, str]:
+        """The canonical addresses of two layers between which there are edges."""
+        return self._opened.pair(source, target, metric)
+
     def pair_edges(
         self, source: str, target: str, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
     ) -> StrongestEdges:
@@ -106,7 +110,7 @@ class ViewedHarvest:
     """
 
     def __init__(self, path: Path, tokenizer: Path | None = None) -> None:
-        self._status, self._index_status = _Status.of(path), _Status.of(index_path(path))
+        self._files = {file: _Status.of(file) for file in (path, index_path(path))}
         self.path = path
         self.explorer = ViewedExplorer(path, tokenizer)
         # Of two tabs, one asks at a time; what may take long is computed beside, one at a time too.
@@ -136,35 +140,38 @@ class ViewedHarvest:
     @property
     def layers(self) -> list[tuple[str, int]]:
         """All layers in the order of a forward pass, with their sizes."""
-        names = in_order([EMBED, *self.explorer.storage.ci_sum, OUTPUT])
-        return [(name, self.explorer.blocks.size(name)) for name in names]
+        return [(name, self.explorer.blocks.size(name)) for name in self.explorer.reader.layers]
 
     @property
     def state(self) -> FileState:
         """What became of the file since it was opened."""
-        now = _Status.of(self.path)
-        if now == self._status:
-            return "same"
-        if now is None or self._status is None:
-            return "removed"
-        same_file = (now.device, now.inode) == (self._status.device, self._status.inode)
-        return "changed" if same_file else "replaced"
+        return self._state_of(self.path)
 
     @property
-    def is_outdated(self) -> bool:
-        """Whether opening it again would give something else: another file, or another index."""
-        return self.state != "same" or _Status.of(index_path(self.path)) != self._index_status
+    def has_its_index(self) -> bool:
+        """Whether the index, or that there is none, is as when it was opened."""
+        return self._state_of(index_path(self.path)) == "same"
+
+    def _state_of(self, file: Path) -> FileState:
+        before, now = self._files[file], _Status.of(file)
+        if now == before:
+            return "same"
+        if now is None:
+            return "removed"
+        same_file = before is not None and (now.device, now.inode) == (before.device, before.inode)
+        return "changed" if same_file else "replaced"
 
     def check(self) -> None:
-        """Check that the opened file can still be read.
+        """Check that the opened files can still be read.
 
         Raises:
-            StorageError: If it was written over, so that reading it may even kill the process.
+            StorageError: If one was written over, so that reading it may even kill the process.
         """
-        if self.state == "changed":
-            raise StorageError(
-                f"{self.path} was changed in place since it was opened: open the result that is there now"
-            )
+        for file in self._files:
+            if self._state_of(file) == "changed":
+                raise StorageError(
+                    f"{file} was changed in place since it was opened: open the result that is there now"
+                )
 
     def is_quick(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> bool:
         """Whether sums over all edges, or over those between two layers, are known or soon computed."""

@@ -1,5 +1,6 @@
 """The page's questions, each answered in plain types."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ def about(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
         "ci_threshold": storage.ci_threshold,
         "layers": [{"layer": layer, "size": size} for layer, size in harvest.layers],
         "partial": missing_batches(storage.provenance),
-        "provenance": storage.provenance,
+        "provenance": _plain_json(storage.provenance),
         "indexed": explorer.is_indexed,
         "tokenizer": None if tokens is None else str(tokens.file),
     }
@@ -85,12 +86,7 @@ def overview(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
 def pair(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     """The strongest edges between two layers, unless finding them takes long and was not asked for."""
     explorer = harvest.explorer
-    source, target = (explorer.reader.layer(asked.text(name)) for name in ("source", "target"))
-    if source not in (feeding := explorer.blocks.source_layers(target, asked.metric)):
-        names = ", ".join(feeding) or "none"
-        raise EdgeNotFoundError(
-            f"no {asked.metric} edges from {source} to {target}; layers that feed {target}: {names}"
-        )
+    source, target = explorer.pair(asked.text("source"), asked.text("target"), asked.metric)
     if not (harvest.is_quick(asked.metric, (source, target)) or asked.flag("anyway")):
         return {"slow": True}
     k = asked.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
@@ -107,6 +103,11 @@ def search(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     if len(text) > _LONGEST_TEXT:
         raise ConfigurationError(f"text: expected {_LONGEST_TEXT} characters at most, found {len(text)}")
     return harvest.search.answer(text)
+
+
+def _plain_json(provenance: object) -> Any:  # noqa: ANN401 - whatever someone wrote
+    """A provenance with words for what JSON cannot hold: other tools may write others than ours."""
+    return json.loads(json.dumps(provenance, default=str, skipkeys=True), parse_constant=str)
 
 
 # What is answered without waiting for other questions: it takes its own locks.

@@ -79,10 +79,12 @@ class Search:
         return {"hits": hits, "why": None if hits else self._why_nothing(text)}
 
     def _layers(self, text: str) -> Iterator[Hit]:
-        """Layers whose name, or a word of it, begins so."""
+        """Layers whose name or module path, or a word of it, begins so."""
         meant = self._reader.layer(text)
         for name, size in self._sizes.items():
-            if name == meant or name.startswith(text) or f".{text}" in name:
+            if name == meant or any(
+                its.startswith(text) or f".{text}" in its for its in (name, *self._reader.paths(name))
+            ):
                 yield Hit(f"{name}:", None, "layer", size)
 
     def _of_layer(self, layer: str, rest: str) -> Iterator[Hit]:

@@ -1,6 +1,7 @@
 """Serving the page on this machine."""
 
 import logging
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,11 +42,11 @@ def listen(host: str, port: int | None) -> socket.socket:
         if port is None:
             return listen(host, 0)
         raise ConfigurationError(
-            f"cannot listen on port {port} of {host}: {error.strerror}; --port 0 takes one that is free"
+            f"cannot listen on port {port} of {host}: {os.strerror(error.errno or 0)}; --port 0 takes one that is free"
         ) from error
 
 
-def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: Callable[[str], None]) -> None:
+def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: Callable[[str], None]) -> bool:
     """Serve the page of a stored harvest until it is interrupted.
 
     Args:
@@ -54,6 +55,9 @@ def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: 
         port: As for `listen`.
         tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
         say: Is called with the page's address as soon as it can be opened.
+
+    Returns:
+        Whether threads are left that compute answers, for which the interpreter would wait.
 
     Raises:
         ConfigurationError: If the libraries are not installed, the port is taken, or there is no such tokenizer.
@@ -74,7 +78,7 @@ def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: 
         desk = Desk(path, tokenizer)
         config = uvicorn.Config(
             create_app(desk, host),
-            log_level="warning",
+            log_level="critical",  # says otherwise that answers were under way when it was stopped
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=_PATIENCE,
@@ -83,6 +87,7 @@ def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: 
         say(_address(listening))
         with suppress(KeyboardInterrupt):  # it is passed on when everything has been closed
             uvicorn.Server(config).run(sockets=[listening])
+        return desk.is_busy
 
 
 def _address(listening: socket.socket) -> str:

@@ -65,7 +65,10 @@ def test_tables(file, capsys):
     ("arguments", "message"),
     [
         (["sources", "0.mlp.up"], "malformed component key '0.mlp.up'"),
-        (["sources", "1.mlp.up:0"], "no sources of 1.mlp.up:0: unknown layer '1.mlp.up'; layers are: embed, 0.mlp.up"),
+        (
+            ["sources", "1.mlp.up:0"],
+            "no sources of 1.mlp.up:0: unknown layer '1.mlp.up'; layers are: embed, 0.attn.q",
+        ),
         (["sources", "0.mlp.up:3"], "no sources of 0.mlp.up:3: 0.mlp.up has 3 components (0 to 2)"),
         (["sources", "embed:0"], "no sources of embed:0: nothing feeds the embedding"),
         (["targets", "output:0"], "no targets of output:0: the output feeds nothing"),

@@ -1,6 +1,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from urllib.request import urlopen
@@ -31,6 +32,27 @@ def test_a_run_is_served_until_it_is_interrupted(file):
         finally:
             process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.slow
+def test_an_answer_that_takes_long_is_not_waited_for(file):
+    script = (
+        "import sys, time\nimport lit_attr.view.app as app\nfrom lit_attr.cli.main import main\n"
+        "app.QUESTIONS['about'] = lambda *_: (print('asked', flush=True), time.sleep(1000))\n"
+        f"sys.exit(main(['view', {str(file)!r}, '--port', '0']))"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            address = re.search(r"127\.0\.0\.1:\d+", process.stdout.readline())[0]
+            with socket.create_connection(address.split(":")) as connection:
+                connection.sendall(f"GET /api/about HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+                assert process.stdout.readline() == "asked\n"
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert (process.returncode, errors) == (0, "")
 
 

@@ -6,7 +6,6 @@ import pytest
 from lit_attr import AttributionRepo, Explorer
 from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query import layer_questions
-from lit_attr.query.lists import in_order
 from lit_attr.storage.repo import run_folder
 from tests.storage.examples import random_storage
 
@@ -87,11 +86,6 @@ def test_layers_of_matrix_and_edges(explorer):
     matrix = explorer.matrix(layers=["h.0.mlp.down_proj"])
     assert (matrix.sources, matrix.targets) == (("0.mlp.up", "0.mlp.down"), ("0.mlp.down", "output"))
     assert matrix.values[0][1] is None
-
-
-def test_layers_in_order():
-    names = ["output", "10.attn.q", "2.mlp.down", "2.attn.o", "embed", "2.attn.q"]
-    assert in_order(names) == ("embed", "2.attn.q", "2.attn.o", "2.mlp.down", "10.attn.q", "output")
 
 
 def test_subgraph_of_some_layers(explorer):

@@ -161,7 +161,7 @@ def test_layers(reader):
     assert reader.matching([]) is None
     assert reader.matching(["0.mlp.*", "h.0.attn.q_proj"]) == {"0.mlp.up", "0.mlp.down", "0.attn.q"}
     assert reader.matching(["[0-9]*"]) == set(LAYERS) - {"embed", "output"}
-    with pytest.raises(ConfigurationError, match=r"no layer matches '9\.\*'; layers are: embed, 0\.mlp\.up"):
+    with pytest.raises(ConfigurationError, match=r"no layer matches '9\.\*'; layers are: embed, 0\.attn\.q"):
         reader.matching(["embed", "9.*"])
 
 

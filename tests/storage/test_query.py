@@ -142,7 +142,7 @@ def test_malformed_keys(storage, key):
             "1.mlp.up:0",
             "0.mlp.down:0",
             {},
-            "unknown layer '1.mlp.up'; layers are: embed, 0.mlp.up, 0.mlp.down, 0.attn.q",
+            "unknown layer '1.mlp.up'; layers are: embed, 0.attn.q, 0.mlp.up, 0.mlp.down",
         ),
         ("embed:0", "output:0", {"metric": "attr_abs"}, "attributions to the output have no attr_abs"),
         ("output:0", "0.mlp.up:0", {}, "the output feeds nothing"),

@@ -1,7 +1,7 @@
 import pytest
 
 from lit_attr.errors import KeyFormatError, LitAttrError
-from lit_attr.topology.address import EMBED, MATRICES, OUTPUT, ComponentKey, block_address
+from lit_attr.topology.address import EMBED, MATRICES, OUTPUT, ComponentKey, block_address, in_order
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,8 @@ def test_matrices_are_those_of_the_grammar():
         *("attn.q", "attn.k", "attn.v", "attn.o", "attn_fused.qkv", "attn_fused.o"),
         *("glu.up", "glu.down", "glu.gate", "mlp.up", "mlp.down"),
     }
+
+
+def test_layers_in_order():
+    names = ["output", "10.attn.q", "2.mlp.down", "2.attn.o", "embed", "2.attn.q"]
+    assert in_order(names) == ("embed", "2.attn.q", "2.attn.o", "2.mlp.down", "10.attn.q", "output")

@@ -55,7 +55,7 @@ def test_a_component_that_was_no_target(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"k": 2, "depth": 1, "sign": "negative"}, {"threshold": 0.7, "raw": 1}])
 def test_subgraph(page, file, options):
-    found = page.answer("subgraph", key=["output:1", "0.mlp.up:0"], **options)
+    found = page.answer("subgraph", key="output:1", pin=["0.mlp.up:0"], **options)
     expected = Explorer(file).subgraph(
         ["output:1", "0.mlp.up:0"],
         **{"k": 3, **{name: value for name, value in options.items() if name != "raw"}},
@@ -69,14 +69,28 @@ def test_subgraph(page, file, options):
 
 
 def test_a_walk_keeps_its_steps(page, file):
-    walk = ["embed:Mia", "0.attn.q:1", "0.mlp.up:0", "0.mlp.down:3", "output:4"]
+    walk = ["embed:Mia", "h.0.attn.q_proj:1", "0.mlp.up:0", "0.mlp.down:3"]
     found = page.answer("subgraph", key="output:4", walk=walk, sign="positive", threshold=1e30)
     steps = {(e["source"], e["target"]): e["value"] for e in found["edges"] if e["walked"]}
-    keys = ["embed:2", *walk[1:]]
+    keys = ["embed:2", "0.attn.q:1", *walk[2:], "output:4"]
     explorer = Explorer(file)
     assert steps == {pair: explorer.edge(*pair).normalized for pair in pairwise(keys)}
     assert [node["component_key"] for node in found["nodes"]] == keys
     assert len(found["edges"]) == len(steps)
+    assert (found["walk"], found["pins"], found["unknown"]) == (keys[:-1], [], [])
+
+
+def test_steps_and_pins_that_the_result_has_not_are_left_out_and_said(page):
+    found = page.answer(
+        "subgraph", key="output:4", walk=["embed:77", "embed:1"], pin=["9.mlp.up:1", "x", "h.0.mlp.c_fc:1"]
+    )
+    assert (found["walk"], found["pins"]) == (["embed:1"], ["0.mlp.up:1"])
+    whys = {entry["key"]: entry["why"] for entry in found["unknown"]}
+    assert whys["embed:77"] == "embed has 5 token ids (0 to 4)"
+    assert whys["9.mlp.up:1"].startswith("unknown layer '9.mlp.up'; layers are: embed, 0.attn.q, 0.mlp.up")
+    assert whys["x"].startswith("malformed component key 'x'")
+    plain = page.answer("subgraph", key="output:4", walk=["embed:1"], pin=["0.mlp.up:1"])
+    assert found["edges"] == plain["edges"]
 
 
 def test_edges_between_what_was_walked(page, file):
@@ -126,8 +140,6 @@ def test_what_takes_long_is_not_begun_unasked(own_file, monkeypatch):
         assert page.answer("overview", anyway=1)["values"]
         assert page.answer("pair", source="embed", target="output", anyway=1)["positive"]
         build_index(own_file)
-        assert page.answer("overview") == {"slow": True}
-        page.answer("about", renew=1)
         assert page.answer("overview")["slow"] is False
 
 
@@ -149,11 +161,25 @@ def test_partial_results_say_so(tmp_path):
         assert page.answer("about")["partial"] == "4 of 9 batches"
 
 
+@pytest.mark.parametrize("coverage", ["all", {"complete": False}, {"complete": False, "n_batches": 1, "batches": [3]}])
+def test_coverage_that_cannot_be_read(tmp_path, coverage):
+    random_storage(provenance={"coverage": coverage}).save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        assert "the provenance's coverage is damaged: expected complete" in page.error("about")
+
+
+def test_a_provenance_of_another_tool(tmp_path):
+    odd = {"loss": float("nan"), "text": "\udcff", "shape": (1, 2), (3, 4): 5}
+    random_storage(provenance=odd).save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        assert page.answer("about")["provenance"] == {"loss": "NaN", "text": "\udcff", "shape": [1, 2]}
+
+
 @pytest.mark.parametrize(
     ("question", "parameters", "message"),
     [
         ("neighbours", {}, "expected a parameter 'key'"),
-        ("neighbours", {"key": "1.mlp.up:0"}, "unknown layer '1.mlp.up'; layers are: embed, 0.mlp.up"),
+        ("neighbours", {"key": "1.mlp.up:0"}, "unknown layer '1.mlp.up'; layers are: embed, 0.attn.q, 0.mlp.up"),
         ("neighbours", {"key": "0.mlp.up:3"}, "0.mlp.up has 3 components (0 to 2)"),
         ("neighbours", {"key": "0.mlp.up"}, "malformed component key '0.mlp.up'"),
         ("neighbours", {"key": "output:Mja"}, 'no token has the text "Mja"'),
@@ -162,10 +188,15 @@ def test_partial_results_say_so(tmp_path):
         ("subgraph", {"key": "output:1", "threshold": "-1"}, "threshold must be a number of at least 0, found '-1'"),
         ("subgraph", {"key": "output:1", "threshold": "nan"}, "threshold must be a number"),
         ("subgraph", {"key": "output:1", "k": "\u0663"}, "k must be a whole number"),
-        ("subgraph", {"key": "output:1", "walk": ["embed:77"]}, "embed has 5 token ids (0 to 4)"),
+        ("subgraph", {"key": "embed:77", "walk": ["embed:78"]}, "embed has 5 token ids (0 to 4)"),
         ("subgraph", {"key": "output:1", "walk": [f"embed:{n}" for n in range(30)]}, "expected 24 at most, found 30"),
         ("subgraph", {"key": "9.mlp.up:1"}, "no edges of 9.mlp.up:1: unknown layer"),
         ("pair", {"source": "embed", "target": "0.mlp.down"}, "no attr edges from embed to 0.mlp.down"),
+        (
+            "pair",
+            {"source": "embed", "target": "output", "metric": "attr_abs"},
+            "no attr_abs edges from embed to output; attributions to the output have no attr_abs",
+        ),
         ("edge", {"source": "output:1", "target": "embed:1"}, "no attr edge from output:1 to embed:1"),
         ("search", {"text": "x" * 300}, "expected 200 characters at most, found 300"),
         ("riddle", {}, "no question 'riddle'"),

@@ -34,6 +34,8 @@ def keys(found):
         ("0.mlp", ["0.mlp.up:", "0.mlp.down:"]),
         ("mlp", ["0.mlp.up:", "0.mlp.down:"]),
         ("h.0.mlp.c_fc", ["0.mlp.up:"]),
+        ("h.0.mlp", ["0.mlp.up:", "0.mlp.down:"]),
+        ("q_proj", ["0.attn.q:"]),
         ("down", ["0.mlp.down:"]),
         ("  ", []),
     ],

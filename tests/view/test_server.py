@@ -9,6 +9,8 @@ import threading
 import pytest
 
 from lit_attr.errors import ConfigurationError
+from lit_attr.query.index_build import build_index
+from lit_attr.query.index_file import index_path
 from lit_attr.view.guard import is_loopback
 from lit_attr.view.serve import DEFAULT_PORT, listen, serve
 from tests.storage.examples import random_storage
@@ -65,6 +67,14 @@ def test_other_names_are_refused(page, host, is_ours):
     status, _, body = page.request("/api/about", Host=host.format(page.port))
     assert status == (200 if is_ours else 403)
     assert is_ours or "is not this server" in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 200), ("none", 200), ("cross-site", 403), ("same-site", 403)]
+)
+def test_questions_of_other_sites_pages_are_refused(page, site, status):
+    assert page.request("/api/about", **{"Sec-Fetch-Site": site})[0] == status
+    assert page.request("/", **{"Sec-Fetch-Site": site})[0] == 200  # a link to the page
 
 
 def test_where_more_is_listened_on_addresses_are_let_through(file):
@@ -148,6 +158,26 @@ def test_a_result_that_is_changed_in_place_is_not_read(own_page, own_file):
     assert "was changed in place since it was opened" in content["error"]
     os.utime(own_file)
     assert own_page.ask("subgraph", key="output:1")[0] == 409
+
+
+def test_an_index_that_is_damaged_in_place_is_not_read(own_page, own_file, caplog):
+    build_index(own_file)
+    before = own_page.answer("neighbours", key="output:1")
+    assert own_page.answer("about")["indexed"]
+    with index_path(own_file).open("r+b") as opened:
+        opened.truncate(100)  # reading a page of it that is no longer there would kill the process
+    assert own_page.answer("neighbours", key="output:1") == before
+    assert own_page.answer("about")["indexed"] is False
+    assert "does not end as an index does" in caplog.text
+
+
+def test_an_index_that_is_damaged_after_its_result_was_replaced(own_page, own_file):
+    build_index(own_file)
+    own_page.answer("about")
+    random_storage(seed=1).save(own_file)
+    with index_path(own_file).open("r+b") as opened:
+        opened.truncate(100)
+    assert f"{index_path(own_file)} was changed in place" in own_page.error("neighbours", key="output:1")
 
 
 def test_renewing_what_is_the_same_changes_nothing(page):
