@@ -88,5 +88,6 @@ def _with_space(name: str, text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A token's text as keys are written, its spaces visible."""
-    return json.dumps(text, ensure_ascii=False)
+    """A token's text as keys are written: spaces and what is otherwise invisible can be seen."""
+    written = json.dumps(text, ensure_ascii=False)
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in written)

@@ -24,10 +24,10 @@ def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     """
     explorer, threshold = harvest.explorer, asked.magnitude("threshold")
     key, unknown = str(explorer.reader.key(asked.text("key"))), dict[str, str]()
-    steps_before, pins = (_known(harvest, asked.texts(name, _MOST_KEPT), unknown) for name in ("walk", "pin"))
-    walk = [*(step for step in steps_before if step != key), key]
+    steps_before, pins = (_read(harvest, asked.texts(name, _MOST_KEPT), unknown) for name in ("walk", "pin"))
+    walk = [*(step for step in steps_before if step != key and step not in unknown), key]
     found = explorer.subgraph(
-        list(dict.fromkeys([key, *pins])),
+        list(dict.fromkeys([key, *(pin for pin in pins if pin not in unknown)])),
         k=asked.whole("k", 3, 1, _MOST_BRANCHES),
         depth=asked.whole("depth", 2, 1, _DEEPEST),
         threshold=threshold,
@@ -51,7 +51,7 @@ def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     nodes |= dict.fromkeys(end for edge in edges.values() for end in (edge.source, edge.target))
     return {
         **plain(found),
-        "walk": walk[:-1],
+        "walk": [step for step in steps_before if step != key],
         "pins": pins,
         "unknown": [{"key": text, "why": why} for text, why in unknown.items()],
         "nodes": [vars(node) for node in nodes],
@@ -60,20 +60,22 @@ def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _known(harvest: ViewedHarvest, texts: list[str], unknown: dict[str, str]) -> list[str]:
-    """Those keys that the result has, canonical; of the others goes into `unknown` why it has them not."""
-    explorer, known = harvest.explorer, dict[str, None]()
+def _read(harvest: ViewedHarvest, texts: list[str], unknown: dict[str, str]) -> list[str]:
+    """Keys, canonical; those that the result has not as they are, and why it has them not into `unknown`."""
+    explorer, found = harvest.explorer, dict[str, None]()
     for text in texts:
+        name, why = text, None
         try:
             key = explorer.reader.key(text)
+            if not (explorer.query.has_source(key) or explorer.query.has_target(key)):
+                why = why_unknown(explorer.query, key)
+            name = str(key)
         except KeyFormatError as error:
-            unknown[text] = str(error)
-            continue
-        if explorer.query.has_source(key) or explorer.query.has_target(key):
-            known[str(key)] = None
-        else:
-            unknown[text] = why_unknown(explorer.query, key)
-    return list(known)
+            why = str(error)
+        found[name] = None
+        if why is not None:
+            unknown[name] = why
+    return list(found)
 
 
 def _edge(harvest: ViewedHarvest, source: str, target: str, asked: Asked) -> Edge | None:

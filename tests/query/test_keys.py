@@ -6,7 +6,7 @@ from lit_attr.assets import ASSETS
 from lit_attr.errors import ConfigurationError, DataError, EdgeNotFoundError, KeyFormatError
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.keys import KeyReader, tables_of
-from lit_attr.query.tokens import Tokens
+from lit_attr.query.tokens import Tokens, quoted
 from lit_attr.topology.address import ComponentKey
 from tests.storage.examples import random_storage
 
@@ -169,3 +169,9 @@ def test_a_module_path_of_several_layers():
     reader = KeyReader(["embed", "0.mlp.down", "0.glu.down", "output"], tables_of(None), None, [])
     with pytest.raises(KeyFormatError, match=r"may be any of 0\.glu\.down, 0\.mlp\.down: name one of them"):
         reader.key("h.0.mlp.down_proj:1")
+
+
+def test_texts_are_written_so_that_they_can_be_seen_and_read_back():
+    for text, written in ((" é😀", '" é😀"'), ("a\u200b\xa0\uffff", r'"a\u200b\u00a0\uffff"'), ('\n"', r'"\n\""')):
+        assert quoted(text) == written
+        assert json.loads(written) == text

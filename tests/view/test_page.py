@@ -44,6 +44,10 @@ def tab(browser, page):
     assert browser.problems == []
 
 
+def number(text):
+    return float(text.replace("\u2212", "-"))
+
+
 def as_shown(ranking):
     return [(entry.component_key, shown(entry.value)) for entry in ranking.entries]
 
@@ -192,7 +196,6 @@ def test_a_link_reproduces_the_view(tab, page):
         ("#key=1.mlp.up:999", "1.mlp.up has 30 components (0 to 29)"),
         ("#key=nonsense", "malformed component key 'nonsense'"),
         ("#key=output:%22Mja%22", 'no token has the text "Mja"'),
-        ("#key=output:18&walk=embed:777", "embed has 69 token ids"),
         ("#view=overview&pair=embed&pair=0.mlp.down", "no attr edges from embed to 0.mlp.down"),
     ],
 )
@@ -205,11 +208,70 @@ def test_bad_links_are_explained(browser, page, address, message):
     browser.problems  # noqa: B018 - the browser reports refused questions: forget them
 
 
+def test_steps_and_pins_that_are_not_there_are_said_and_the_rest_is_shown(tab, page):
+    tab.open(f'{page.address}#key=output:18&walk=embed:777&walk=embed:"Mia"&pin=h.0.mlp.c_fc:1')
+    assert "embed:777 is left out of the drawing: embed has 69 token ids (0 to 68)" in tab.text(".problem")
+    assert tab.key == "output:18"
+    assert {"embed:2", "0.mlp.up:1"} < set(tab.nodes)
+    assert [one.get_attribute("data-key") for one in tab.all(".node.pinned")] == ["0.mlp.up:1"]
+    assert "walk=embed:777&walk=embed:2&key=output:18&pin=0.mlp.up:1" in tab.driver.current_url
+
+
 def test_a_link_whose_numbers_make_no_sense_shows_the_usual_view(tab, page):
     tab.open(f"{page.address}#key=output:18&k=many&depth=-3&threshold=x&rows=7&metric=x&sign=x&view=x&of=x&pair=x")
     assert tab.key == "output:18"
     assert tab.text("output[for=k]") == "3"
     assert "made with another result" in tab.text("#banners")
+
+
+def test_enter_takes_what_is_typed_and_not_what_was_marked_before(tab):
+    tab.search("Mia", Keys.ARROW_DOWN)
+    tab.one("#search").send_keys(*[Keys.BACKSPACE] * 3, "her", Keys.ENTER)
+    tab.until(lambda: tab.key == "output:18")
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["1280", "400"])
+@pytest.mark.parametrize(
+    "view", ["key=1.attn.q:3&k=10", "key=output:18&k=10&components=1", "walk=embed:2&walk=0.mlp.up:3&key=output:4&k=6"]
+)
+def test_edges_run_through_no_nodes(tab, page, size, view):
+    tab.open(f"{page.address}#{view}", size)
+    assert len(tab.edges) > 5
+    assert tab.script(HIT) == []
+
+
+def test_the_slider_never_leaves_out_the_strongest_edge(tab):
+    tab.search("1.attn.q:3", Keys.ENTER)
+    strongest = max(abs(number(value)) for ends, value in tab.edges.items() if tab.key in ends)
+    tab.script(
+        "const range = document.querySelector('[data-focus=threshold-slider]'); range.value = 100;"
+        "range.dispatchEvent(new Event('input')); range.dispatchEvent(new Event('change'))"
+    )
+    tab.settle()
+    threshold = float(tab.script("return document.getElementById('threshold').value"))
+    assert 0.9 * strongest <= threshold <= 1.0001 * strongest
+    assert strongest in [abs(number(value)) for value in tab.edges.values()]
+    tab.slide("threshold", -5)
+    assert tab.script("return document.getElementById('threshold').value") == "0"
+
+
+def test_an_edge_by_both_metrics(tab, explorer):
+    tab.search("1.attn.q:3", Keys.ENTER)
+    tab.choose("metric", "attr_abs")
+    source, target = next(iter(tab.edges))
+    tab.click(".edges summary")
+    tab.click(".edges button.number")
+    tab.until(lambda: tab.text(".detail"))
+    for metric in ("attr", "attr_abs"):
+        edge = explorer.edge(source, target, metric)
+        assert f"{metric} {shown(edge.normalized)} (raw {shown(edge.raw)})" in tab.text(".detail")
+
+
+def test_the_map_has_no_signs(tab):
+    assert not tab.all("input[name=sign]")
+    tab.click("[data-focus='cell-1.attn.v-1.attn.o']")
+    tab.choose("sign", "negative")
+    assert tab.text(".pair caption") == "negative edges"
 
 
 def test_bad_searches_are_explained(tab):
@@ -243,12 +305,12 @@ def test_by_keyboard_alone(tab):
     tab.press(Keys.ARROW_UP)
     above = tab.script(here)
     assert above.startswith("1.attn.o:")
-    tab.press("p")
+    tab.press("P")
     assert above in [node.get_attribute("data-key") for node in tab.all(".node.pinned")]
     assert tab.script(here) == above
     tab.press(Keys.ENTER)
     assert (tab.key, tab.script(here)) == (above, above)
-    tab.press("u")
+    tab.press("U")
     tab.until(lambda: tab.key == "1.attn.q:3")
 
 
@@ -284,6 +346,24 @@ def test_readable_in_every_light_and_width(tab, page, size, scheme, view):
     assert poor == []
 
 
+# Edges that are nearer to the middle of a node, other than their ends, than its border is.
+HIT = """
+const hit = [];
+const nodes = [...document.querySelectorAll(".drawing .node")].map((one) => {
+  const [x, y] = one.getAttribute("transform").match(/-?[\\d.]+/g).map(Number);
+  return { key: one.dataset.key, x, y, half: Number(one.querySelector("rect").getAttribute("width")) / 2 };
+});
+for (const path of document.querySelectorAll(".drawing .touch")) {
+  const ends = path.textContent.split(": ")[0].split(" \u2192 ").map((end) => end.split(" ")[0]);
+  for (let at = 0; at <= path.getTotalLength(); at += 2) {
+    const point = path.getPointAtLength(at);
+    const isInside = ({ x, y, half }) => Math.abs(point.x - x) < half && Math.abs(point.y - y) < 13;
+    const through = nodes.filter((one) => !ends.includes(one.key) && isInside(one));
+    hit.push(...through.map(({ key }) => `${ends} runs through ${key}`));
+  }
+}
+return hit;
+"""
 # Texts whose contrast with the nearest background behind them is below 4.5.
 CONTRAST = """
 const parse = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);

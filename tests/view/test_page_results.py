@@ -5,10 +5,11 @@ import json
 from xml.etree import ElementTree
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from lit_attr.query.explorer import Explorer
 from tests.storage.examples import random_storage
-from tests.view.browser import Keys, chromium
+from tests.view.browser import NARROW, Keys, chromium
 from tests.view.serving import served
 
 pytestmark = pytest.mark.browser
@@ -27,7 +28,7 @@ def tab(downloads):
 
 
 def test_what_is_saved(tab, page, file, downloads):
-    tab.open(f"{page.address}#walk=embed:2&key=0.mlp.up:1", scheme="dark")
+    tab.open(f"{page.address}#walk=embed:2&key=0.mlp.up:1&pin=output:3", scheme="dark")
 
     def saved(label, name):
         tab.click(".tools .menu summary")
@@ -36,7 +37,7 @@ def test_what_is_saved(tab, page, file, downloads):
         tab.until(lambda: path.exists() and path.stat().st_size)
         return path
 
-    found = Explorer(file).subgraph(["0.mlp.up:1"])
+    found = Explorer(file).subgraph(["0.mlp.up:1", "output:3"])
     edges = {(e.source.component_key, e.target.component_key): e.value for e in found.edges}
     drawn = set(tab.edges)
     assert drawn >= set(edges)
@@ -44,11 +45,21 @@ def test_what_is_saved(tab, page, file, downloads):
         rows = list(csv.DictReader(opened))
     assert {(row["source"], row["target"]) for row in rows} == drawn
     assert all(float(row["value"]) == edges.get((row["source"], row["target"]), float(row["value"])) for row in rows)
+    assert {(row["metric"], row["normalized"]) for row in rows} == {("attr", "true")}
+    assert {(row["source"], row["target"]) for row in rows if row["walked"] == "true"} == {("embed:2", "0.mlp.up:1")}
     assert {row["source_token"] for row in rows if row["source"] == "embed:2"} == {"Mia"}
     saved_json = json.loads(saved("Edges as JSON", "lit-attr_0.mlp.up_1.json").read_text())
-    assert (saved_json["key"], saved_json["metric"], len(saved_json["edges"])) == ("0.mlp.up:1", "attr", len(drawn))
+    assert len(saved_json.pop("edges")) == len(drawn)
+    assert saved_json == {
+        **{"file": str(file), "n_tokens": Explorer(file).storage.n_tokens_processed, "partial": None},
+        **{"key": "0.mlp.up:1", "walk": ["embed:2"], "pins": ["output:3"], "neighbours": "all"},
+        **{"metric": "attr", "sign": "both", "normalized": True, "k": 3, "depth": 2, "threshold": 0},
+    }
     picture = ElementTree.fromstring(saved("Picture as SVG", "lit-attr_0.mlp.up_1.svg").read_text())
     assert picture.tag == f"{SVG}svg"
+    caption = picture.find(f"{SVG}title").text
+    assert caption.startswith("0.mlp.up:1: attr, normalised, both signs, all neighbours; k 3, 2 steps away")
+    assert caption.endswith(f"walked from embed:2; pinned output:3; {file}")
     texts = [element.text for element in picture.iter(f"{SVG}text")]
     assert {'"Mia"', "embed", "0.mlp.up"} <= set(texts)
     lines = [one for one in picture.iter(f"{SVG}path")]
@@ -105,6 +116,9 @@ def test_a_result_that_breaks(tab, own_file, own_page):
     tab.open(f"{own_page.address}#key=output:1")
     with own_file.open("r+b") as opened:
         opened.truncate(100)
+    tab.click(".edges summary")
+    tab.click(".edges button.number")
+    tab.until(lambda: "was changed in place" in tab.text(".detail"))
     tab.choose("metric", "attr_abs")
     assert "was changed in place" in tab.text(".notice.error")
     tab.button("Open what is there now")
@@ -120,6 +134,30 @@ def test_a_server_that_is_gone(tab, own_file):
     tab.choose("metric", "attr_abs")
     assert "The server does not answer" in tab.text("#banners")
     assert tab.key == "output:1"
+
+
+def test_a_server_that_answers_otherwise(tab, page):
+    tab.open(f"{page.address}#key=output:1")
+    tab.script("window.fetch = async () => new Response('Internal Server Error', { status: 500 })")
+    tab.choose("sign", "positive")
+    assert "The server answered with status 500" in tab.text(".notice.error")
+    assert not tab.all("#banner-gone")
+
+
+def test_texts_that_cannot_be_seen(tab, own_file, downloads):
+    words = ["a\u200bb", "\u202eabc", "\uffff", "\xa0", "x" * 3000]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="\xa0"))
+    tokenizer.save(str(own_file.parent / "tokenizer.json"))
+    with served(own_file, own_file.parent / "tokenizer.json") as page:
+        tab.open(f"{page.address}#key=output:2&walk=embed:4&pin=embed:0&pin=embed:1", size=NARROW)
+        assert tab.text(".head h2 .token") == '"\\uffff"'
+        assert {'"a\\u200bb"', '"\\u202eabc"'} <= {one.text.split(" ")[0] for one in tab.all(".pins .crumb")}
+        assert tab.script("return document.documentElement.scrollWidth") <= NARROW[0]
+        tab.click(".tools .menu summary")
+        tab.button("Picture as PNG", ".tools .menu")
+        path = downloads / "lit-attr_output_2.png"
+        tab.until(lambda: path.exists() and path.stat().st_size)
+        assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_an_index_a_large_result_is_not_read_unasked(tab, own_file, monkeypatch):

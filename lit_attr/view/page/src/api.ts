@@ -31,7 +31,10 @@ export class Server {
     this.running.set(purpose, control);
     try {
       const response = await fetch(`api/${question}?${query(parameters)}`, { signal: control.signal });
-      const content = await response.json();
+      const content = await response.json().catch(() => {
+        if (control.signal.aborted) throw control.signal.reason;
+        throw new Refusal(`The server answered with status ${response.status}, and not in the way of lit-attr view.`, false);
+      });
       this.onReachable(true);
       if (content.result) this.onResult(content.result);
       if (!response.ok) throw new Refusal(String(content.error), false);

@@ -65,7 +65,7 @@ export function magnitudeField(
 ): HTMLElement {
   const steps = 100;
   // Small magnitudes are the many: they get most of the slider.
-  const toValue = (place: number): number => Number((largest * (place / steps) ** 2).toPrecision(2));
+  const toValue = (place: number): number => twoDigits(largest * (place / steps) ** 2);
   const toPlace = (one: number): number => (largest ? Math.round(steps * Math.sqrt(Math.min(one / largest, 1))) : 0);
   const field = h("input", {
     id: name,
@@ -74,7 +74,11 @@ export function magnitudeField(
     step: "any",
     value,
     "data-focus": name,
-    onchange: () => pick(Math.max(Number(field.value) || 0, 0)),
+    onchange: () => {
+      const asked = Math.max(Number(field.value) || 0, 0);
+      field.value = String(asked); // what is no magnitude is not left standing there
+      pick(asked);
+    },
   });
   const range = h("input", {
     type: "range",
@@ -88,6 +92,13 @@ export function magnitudeField(
     onchange: () => pick(toValue(Number(range.value))),
   });
   return h("div", { class: "field" }, h("label", { for: name }, label), h("div", { class: "slider" }, range, field));
+}
+
+/** A magnitude's first two digits: never more than it is, so that what is as large as the largest stays. */
+function twoDigits(value: number): number {
+  if (value === 0) return 0;
+  const unit = 10 ** (Math.floor(Math.log10(value)) - 1);
+  return Number((Math.floor(value / unit) * unit).toPrecision(2));
 }
 
 /** A menu that opens on a button. */

@@ -2,7 +2,7 @@
 
 import { scaleSqrt } from "d3-scale";
 import { select, type Selection } from "d3-selection";
-import { linkVertical } from "d3-shape";
+import { curveBumpY, line } from "d3-shape";
 import { chipText, named, signed } from "./format";
 import { arrowTarget } from "./keyboard";
 import { NODE_HEIGHT, place, type Layout, type Link, type Placed } from "./layout";
@@ -62,16 +62,25 @@ export class Drawing {
     this.layer.selectAll("*").remove();
     this.drawRows(this.layout);
     this.drawLinks(this.layout);
+    this.drawNames(this.layout);
     this.drawNodes(this.layout, marks);
     this.light(null);
     if (focused) this.nodeOf(focused)?.focus({ preventScroll: true });
   }
 
-  private drawRows({ rows, width, gutter }: Layout): void {
-    const row = this.layer.append("g").selectAll("g").data(rows).join("g").attr("class", "row");
-    row.append("rect").attr("x", 0).attr("width", width).attr("y", (r) => r.top).attr("height", (r) => r.height).attr("rx", 8);
-    row
-      .append("text")
+  private drawRows({ rows, width }: Layout): void {
+    const row = this.layer.append("g").attr("class", "row").selectAll("rect").data(rows).join("rect");
+    row.attr("x", 0).attr("width", width).attr("y", (r) => r.top).attr("height", (r) => r.height).attr("rx", 8);
+  }
+
+  /** The names of layers, over the links. */
+  private drawNames({ rows, gutter }: Layout): void {
+    this.layer
+      .append("g")
+      .attr("class", "row")
+      .selectAll("text")
+      .data(rows)
+      .join("text")
       .attr("x", 10)
       .attr("y", (r) => (gutter ? r.top + r.height / 2 : r.top + 14))
       .attr("dy", gutter ? "0.35em" : 0)
@@ -81,10 +90,11 @@ export class Drawing {
   private drawLinks({ links }: Layout): void {
     const largest = Math.max(...links.map(({ edge }) => Math.abs(edge.value)), 1e-30);
     const thickness = scaleSqrt([0, largest], [0.8, 5]);
-    const path = linkVertical<Link, [number, number]>()
-      .source(({ from }) => [from.x, from.y - NODE_HEIGHT / 2])
-      .target(({ to }) => [to.x, to.y + NODE_HEIGHT / 2]);
-    const link = this.layer.append("g").selectAll("g").data(links).join("g").attr("class", linkClass);
+    const curve = line().curve(curveBumpY);
+    const path = ({ points }: Link): string | null => curve(points);
+    // The weaker ones are thinner, and over the others.
+    const sorted = [...links].sort((a, b) => Math.abs(b.edge.value) - Math.abs(a.edge.value));
+    const link = this.layer.append("g").selectAll("g").data(sorted).join("g").attr("class", linkClass);
     link.append("path").attr("class", "line").attr("d", path).attr("stroke-width", ({ edge }) => thickness(Math.abs(edge.value)));
     link
       .append("path")
@@ -147,7 +157,7 @@ export class Drawing {
   private onKey(event: KeyboardEvent, { node }: Placed): void {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Enter" || event.key === " ") this.actions.step(node.component_key);
-    else if (event.key === "p") this.actions.pin(node.component_key);
+    else if (event.key.toLowerCase() === "p") this.actions.pin(node.component_key);
     else {
       const next = arrowTarget(event.key, node.component_key, this.layout?.nodes ?? []);
       if (!next) return;

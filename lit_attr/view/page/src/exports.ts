@@ -1,6 +1,8 @@
 /** Saving the picture and the edges that are shown. */
 
-import type { Edge } from "./types";
+import { magnitude } from "./format";
+import type { State } from "./state";
+import type { About, DrawnEdge } from "./types";
 
 /** What a style sheet gives an element of the drawing; in a file of its own it must stand at the element. */
 const STYLES = [
@@ -63,18 +65,40 @@ export async function savePng(svg: SVGSVGElement, caption: string, name: string)
   }
 }
 
-const COLUMNS = ["source", "source_token", "target", "target_token", "value"] as const;
+/** What an exported picture or list shows, in plain types. */
+export function described(state: State, about: About): Record<string, unknown> {
+  const { key, walk, pins, metric, sign, raw, components, k, depth, threshold } = state;
+  const neighbours = components ? "components" : "all";
+  return { file: about.file, n_tokens: about.n_tokens, partial: about.partial, key, walk, pins, metric, sign, normalized: !raw, neighbours, k, depth, threshold };
+}
 
-export function saveCsv(edges: Edge[], name: string): void {
-  const cell = (value: string | number | null): string => {
+/** The same in words. */
+export function captioned(state: State, about: About): string {
+  const { key, walk, pins, metric, sign, raw, components, k, depth, threshold } = state;
+  const parts = [
+    `${key}: ${metric}, ${raw ? "raw sums" : "normalised"}, ${sign === "both" ? "both signs" : sign}, ${components ? "components only" : "all neighbours"}`,
+    `k ${k}, ${depth} ${depth === 1 ? "step" : "steps"} away, from magnitude ${magnitude(threshold)}`,
+    walk.length && `walked from ${walk.join(", ")}`,
+    pins.length && `pinned ${pins.join(", ")}`,
+    about.partial && `partial: ${about.partial}`,
+    about.file,
+  ];
+  return parts.filter(Boolean).join("; ");
+}
+
+const COLUMNS = ["source", "source_token", "target", "target_token", "value", "walked"] as const;
+
+export function saveCsv({ metric, raw }: State, edges: DrawnEdge[], name: string): void {
+  const cell = (value: string | number | boolean | null): string => {
     const text = value === null ? "" : String(value);
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const lines = [COLUMNS.join(","), ...edges.map((edge) => COLUMNS.map((column) => cell(edge[column])).join(","))];
+  const head = [...COLUMNS, "metric", "normalized"].join(",");
+  const lines = [head, ...edges.map((edge) => [...COLUMNS.map((column) => cell(edge[column])), metric, !raw].join(","))];
   save(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }), `${name}.csv`);
 }
 
-export function saveJson(head: Record<string, unknown>, edges: Edge[], name: string): void {
+export function saveJson(head: Record<string, unknown>, edges: DrawnEdge[], name: string): void {
   const plain = edges.map((edge) => Object.fromEntries(COLUMNS.map((column) => [column, edge[column]])));
   save(new Blob([`${JSON.stringify({ ...head, edges: plain }, null, 1)}\n`], { type: "application/json" }), `${name}.json`);
 }

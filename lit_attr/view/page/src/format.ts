@@ -31,9 +31,16 @@ export function bytes(value: number): string {
   return `${Number((value / 1000 ** power).toPrecision(3))} ${units[power]}`;
 }
 
-/** A token's text, its spaces visible. */
+/** A token's text as keys are written: spaces and what is otherwise invisible can be seen. */
 export function quoted(token: string): string {
-  return JSON.stringify(token);
+  const escape = (one: string): string => [...Array(one.length).keys()].map((at) => `\\u${one.charCodeAt(at).toString(16).padStart(4, "0")}`).join("");
+  return JSON.stringify(token).replace(/[\p{C}\p{Z}]/gu, (one) => (one === " " ? one : escape(one)));
+}
+
+/** A token's text for a line of its own; what is cut off is in a title, or said elsewhere. */
+export function brief(token: string, most = 40): string {
+  const characters = [...quoted(token)];
+  return characters.length > most ? `${characters.slice(0, most - 1).join("")}\u2026` : characters.join("");
 }
 
 export function layerOf(key: string): string {
@@ -50,8 +57,6 @@ export function named(key: string, token: string | null): string {
 }
 
 /** What stands on a node of the drawing, where the layer is written beside it. */
-export function chipText(node: GraphNode, most = 16): string {
-  if (node.token === null) return String(node.component_idx);
-  const text = quoted(node.token);
-  return text.length > most ? `${text.slice(0, most - 1)}\u2026` : text;
+export function chipText(node: GraphNode): string {
+  return node.token === null ? String(node.component_idx) : brief(node.token, 16);
 }

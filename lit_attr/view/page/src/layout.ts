@@ -1,5 +1,6 @@
 /** Where nodes and edges of the drawing are: layer above layer, the embedding at the bottom. */
 
+import { route, type Point } from "./routing";
 import type { DrawnEdge, GraphNode } from "./types";
 
 export interface Placed {
@@ -19,6 +20,7 @@ export interface Link {
   edge: DrawnEdge;
   from: Placed;
   to: Placed;
+  points: Point[];
 }
 
 export interface Layout {
@@ -34,9 +36,9 @@ export const NODE_HEIGHT = 26;
 const LINE = 48;
 /** Between rows: as much as brings a drawing of few rows to a good height. */
 const [LEAST_GAP, MOST_GAP, GOOD_HEIGHT] = [34, 84, 560];
-const NODE_GAP = 12;
+const NODE_GAP = 16;
 const MARGIN = 10;
-const LABEL_ABOVE = 18;
+const LABEL_ABOVE = 24;
 const GUTTER = 92;
 /** Narrower drawings have the names of layers above their nodes, not beside them. */
 const NARROW = 560;
@@ -65,9 +67,9 @@ export function place(
   for (const node of nodes) {
     placed.set(node.component_key, { node, x: 0, y: 0, width: Math.min(measure(node), room) });
   }
-  const links = edges.flatMap((edge) => {
+  const links = edges.flatMap((edge): Link[] => {
     const [from, to] = [placed.get(edge.source), placed.get(edge.target)];
-    return from && to ? [{ edge, from, to }] : [];
+    return from && to ? [{ edge, from, to, points: [] }] : [];
   });
 
   const layers = [...order].reverse().filter((layer) => nodes.some((node) => node.layer === layer));
@@ -98,6 +100,12 @@ export function place(
     y += gap;
     return { layer, top, height: y - gap - top };
   });
+  const all = lines.flat().reverse();
+  const edge = MARGIN - 2;
+  for (const link of links) {
+    const crossed = all.filter(([one]) => one!.y < link.from.y && one!.y > link.to.y);
+    link.points = route(link.from, link.to, crossed, NODE_HEIGHT, [left - edge, left + room + edge]);
+  }
   return { width, height: Math.max(y - gap + MARGIN, LINE), gutter, rows: found, nodes: [...placed.values()], links };
 }
 

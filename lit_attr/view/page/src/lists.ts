@@ -1,7 +1,7 @@
 /** Lists of neighbours and of edges. */
 
 import { h } from "./dom";
-import { indexOf, layerOf, named, quoted, signed } from "./format";
+import { brief, indexOf, layerOf, named, signed } from "./format";
 import type { Direction, Edge, Neighbour, Neighbours, OneWay, Sign } from "./types";
 
 const TITLES: Record<Direction, [string, string]> = {
@@ -49,8 +49,8 @@ function neighbourTable(caption: string, entries: Neighbour[], largest: number, 
   return table(caption, ["component or token", "layer", "value"], rows);
 }
 
-/** A table of edges, strongest first. */
-export function edgeTable(caption: string, edges: Edge[], step: (key: string) => void): HTMLElement {
+/** A table of edges, strongest first; with `inspect` a value is a button that tells more of its edge. */
+export function edgeTable<One extends Edge>(caption: string, edges: One[], step: (key: string) => void, inspect?: (edge: One) => void): HTMLElement {
   const largest = Math.max(...edges.map(({ value }) => Math.abs(value)), 0);
   const rows = edges.map((edge) =>
     h(
@@ -58,7 +58,7 @@ export function edgeTable(caption: string, edges: Edge[], step: (key: string) =>
       {},
       h("td", {}, keyButton(edge.source, edge.source_token, step, true)),
       h("td", {}, keyButton(edge.target, edge.target_token, step, true)),
-      valueCell(edge.value, largest),
+      valueCell(edge.value, largest, inspect && (() => inspect(edge))),
     ),
   );
   return table(caption, ["source", "target", "value"], rows);
@@ -80,16 +80,19 @@ function keyButton(key: string, token: string | null, step: (key: string) => voi
   return h(
     "button",
     { type: "button", class: "step", title: `Step to ${named(key, token)}`, "data-key": key, onclick: () => step(key) },
-    token === null ? null : h("span", { class: "token" }, quoted(token)),
+    token === null ? null : h("span", { class: "token" }, brief(token)),
     h("span", { class: "key" }, token === null && !withLayer ? key : shown),
   );
 }
 
-function valueCell(value: number, largest: number): HTMLElement {
+function valueCell(value: number, largest: number, inspect?: () => void): HTMLElement {
   const bar = h("span", { class: "bar", "aria-hidden": "true" });
   bar.style.width = `${largest ? Math.max((Math.abs(value) / largest) * 100, 1) : 0}%`;
   const sign = value < 0 ? "negative" : "positive";
-  return h("td", { class: `value ${sign}` }, h("span", { class: "number" }, signed(value)), h("span", { class: "track" }, bar));
+  const number = inspect
+    ? h("button", { type: "button", class: "number", title: "By both metrics, raw and normalised", onclick: inspect }, signed(value))
+    : h("span", { class: "number" }, signed(value));
+  return h("td", { class: `value ${sign}` }, number, h("span", { class: "track" }, bar));
 }
 
 function capital(text: string): string {

@@ -49,6 +49,7 @@ class Page {
 
   /** Ask for the result; `renew` opens what is now under its name. */
   async open(renew = false): Promise<void> {
+    this.main.setAttribute("aria-busy", "true");
     try {
       this.id = "";
       const about = await this.server.ask<About>("about", { renew });
@@ -60,13 +61,15 @@ class Page {
       this.banners.set("partial", partial ? { text: partial } : null);
       const { of } = this.store.state;
       const other = of && of !== this.id ? "This link was made with another result: the same keys are shown in the one that is open." : null;
-      this.banners.set("other", other && !renew ? { text: other, action: { label: "I see", run: () => this.banners.set("other", null) } } : null);
+      this.note("other", renew ? null : other);
       this.store.amend({ ...this.store.state, of: this.id });
       await this.show();
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       const again = h("button", { type: "button", onclick: () => void this.open(true) }, "Try again");
       fill(this.main, notice(error.message, true, again));
+    } finally {
+      this.main.removeAttribute("aria-busy");
     }
   }
 
@@ -105,10 +108,12 @@ class Page {
     );
     fill(nav, ...views);
     const isAsked = state.view !== "about";
+    // The map is of magnitudes: only the lists of a pair have signs.
+    const hasSigns = state.view === "walk" || (isAsked && state.pair.length === 2);
     fill(
       switches,
       isAsked && choice("metric", "metric", [{ value: "attr", label: "attr" }, { value: "attr_abs", label: "attr_abs", title: "effect on the activation's magnitude" }], state.metric, (metric) => go({ metric })),
-      isAsked && choice("sign", "sign", [{ value: "both", label: "both" }, { value: "positive", label: "+", title: "positive" }, { value: "negative", label: "\u2212", title: "negative" }], state.sign, (sign) => go({ sign })),
+      hasSigns && choice("sign", "sign", [{ value: "both", label: "both" }, { value: "positive", label: "+", title: "positive" }, { value: "negative", label: "\u2212", title: "negative" }], state.sign, (sign) => go({ sign })),
       isAsked && choice("scale", "values", [{ value: "normalised", label: "normalised" }, { value: "raw", label: "raw", title: "sums as they are stored" }], state.raw ? "raw" : "normalised", (scale) => go({ raw: scale === "raw" })),
       state.view === "walk" && choice("neighbours", "neighbours", [{ value: "all", label: "all" }, { value: "components", label: "components", title: "no tokens of the embedding and the output" }], state.components ? "components" : "all", (kind) => go({ components: kind === "components" })),
       h(
@@ -139,7 +144,7 @@ class Page {
     const isTyping = (event.target as Element).closest("input:not([type=radio]):not([type=range]), select, textarea");
     if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "/") this.search.focus();
-    else if (event.key === "u") this.store.undo();
+    else if (event.key.toLowerCase() === "u") this.store.undo();
     else return;
     event.preventDefault();
   }
@@ -147,7 +152,13 @@ class Page {
   private fail(error: unknown): void {
     const text = error instanceof Error ? error.message : String(error);
     if (text.startsWith("ResizeObserver")) return; // the browser's own word that a picture was drawn a frame later
-    this.banners.set("failed", { text: `A mistake in this page: ${text}`, isError: true });
+    this.note("failed", `A mistake in this page: ${text}`, true);
+  }
+
+  /** A banner that goes away when it was read. */
+  private note(name: string, text: string | null, isError = false): void {
+    const action = { label: "I see", run: () => this.banners.set(name, null) };
+    this.banners.set(name, text ? { text, isError, action } : null);
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { Refusal, type Server } from "./api";
 import { fill, h } from "./dom";
-import { quoted, whole } from "./format";
+import { brief, quoted, whole } from "./format";
 import type { Hit, Hits } from "./types";
 
 const PAUSE = 120;
@@ -48,6 +48,7 @@ export class SearchField {
 
   private later(): void {
     this.element.setAttribute("aria-busy", "true");
+    this.mark(-1); // what is still listed was found for another text
     window.clearTimeout(this.timer);
     this.timer = window.setTimeout(() => void this.look(), PAUSE);
   }
@@ -66,12 +67,11 @@ export class SearchField {
   private show({ hits, why }: Hits): void {
     this.element.removeAttribute("aria-busy");
     this.hits = hits;
-    this.at = -1;
     fill(this.list, ...hits.map((hit, index) => this.option(hit, index)));
+    this.mark(-1);
     fill(this.message, why);
     this.list.hidden = !hits.length;
     this.input.setAttribute("aria-expanded", String(hits.length > 0));
-    this.input.removeAttribute("aria-activedescendant");
   }
 
   private option(hit: Hit, index: number): HTMLElement {
@@ -80,7 +80,7 @@ export class SearchField {
       "li",
       { id: `hit-${index}`, role: "option", "aria-selected": "false", onmousedown: (event: Event) => event.preventDefault() },
       h("span", { class: "key" }, hit.key),
-      hit.token === null ? null : h("span", { class: "token" }, quoted(hit.token)),
+      hit.token === null ? null : h("span", { class: "token", title: quoted(hit.token) }, brief(hit.token)),
       h("span", { class: "kind" }, KINDS[hit.kind], size),
     );
     option.addEventListener("click", () => this.take(hit));
@@ -129,7 +129,8 @@ export class SearchField {
     this.at = index;
     [...this.list.children].forEach((option, place) => option.setAttribute("aria-selected", String(place === index)));
     this.list.children[index]?.scrollIntoView({ block: "nearest" });
-    this.input.setAttribute("aria-activedescendant", `hit-${index}`);
+    if (index < 0) this.input.removeAttribute("aria-activedescendant");
+    else this.input.setAttribute("aria-activedescendant", `hit-${index}`);
   }
 
   private close(): void {

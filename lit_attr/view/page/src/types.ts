@@ -57,6 +57,10 @@ export interface Subgraph {
   keys: GraphNode[];
   nodes: GraphNode[];
   edges: DrawnEdge[];
+  /** As they were asked for, but canonical; with those that the result has not. */
+  walk: string[];
+  pins: string[];
+  unknown: { key: string; why: string }[];
   n_left_out: number;
 }
 

@@ -4,10 +4,10 @@ import { Refusal, type Server } from "./api";
 import { magnitudeField, menu, slider } from "./controls";
 import { fill, h, notice } from "./dom";
 import { Drawing } from "./drawing";
-import { saveCsv, saveJson, savePng, saveSvg } from "./exports";
-import { magnitude, named, quoted, signed } from "./format";
+import { captioned, described, saveCsv, saveJson, savePng, saveSvg } from "./exports";
+import { brief, named, quoted, signed } from "./format";
 import { edgeTable, neighbourLists } from "./lists";
-import { DEEPEST, MOST_BRANCHES, ROWS, stepTo, togglePin, type State } from "./state";
+import { DEEPEST, format, MOST_BRANCHES, ROWS, stepTo, togglePin, type State } from "./state";
 import type { Store } from "./store";
 import type { About, DrawnEdge, EdgeByMetric, GraphNode, Neighbours, Subgraph } from "./types";
 
@@ -48,14 +48,19 @@ export class WalkPanel {
       const common = { metric, raw, components };
       const [found, graph] = await Promise.all([
         this.server.ask<Neighbours>("neighbours", { ...common, key, rows: ROWS.at(-1)! }),
-        this.server.ask<Subgraph>("subgraph", { ...common, key: [key, ...pins], walk: [...walk, key], sign, k, depth, threshold }),
+        this.server.ask<Subgraph>("subgraph", { ...common, key, walk, pin: pins, sign, k, depth, threshold }),
       ]);
       for (const node of [found.node, ...graph.nodes]) this.tokens.set(node.component_key, node.token);
       this.element.removeAttribute("aria-busy");
       // The server spells keys its way: a token's text becomes its id.
-      if (found.node.component_key !== key) return this.store.amend({ ...state, key: found.node.component_key });
+      const spelt = { ...state, key: found.node.component_key, walk: graph.walk, pins: graph.pins };
+      if (format(spelt) !== format(state)) return this.store.amend(spelt);
       this.element.classList.remove("failed");
-      fill(this.problem, found.was_harvested === false && notice(`${key} was no target of the harvest: what feeds it was not measured.`));
+      fill(
+        this.problem,
+        found.was_harvested === false && notice(`${key} was no target of the harvest: what feeds it was not measured.`),
+        ...graph.unknown.map((one) => notice(`${one.key} is left out of the drawing: ${one.why}`)),
+      );
       this.drawHead(state, found.node);
       this.drawSettings(state, graph);
       this.drawGraph(state, graph);
@@ -81,7 +86,7 @@ export class WalkPanel {
     const isPinned = pins.includes(key);
     const token = (one: string): string | null => this.tokens.get(one) ?? null;
     const crumb = (one: string): HTMLElement =>
-      h("li", {}, h("button", { type: "button", class: "crumb", "data-focus": `crumb-${one}`, onclick: () => this.step(one) }, label(one, token(one))));
+      h("li", {}, h("button", { type: "button", class: "crumb", title: named(one, token(one)), "data-focus": `crumb-${one}`, onclick: () => this.step(one) }, label(one, token(one))));
     const trail = walk.length
       ? h(
           "nav",
@@ -94,7 +99,7 @@ export class WalkPanel {
       h(
         "li",
         {},
-        h("button", { type: "button", class: "crumb", onclick: () => this.step(one) }, label(one, token(one))),
+        h("button", { type: "button", class: "crumb", title: named(one, token(one)), onclick: () => this.step(one) }, label(one, token(one))),
         h("button", { type: "button", class: "unpin", "aria-label": `Unpin ${one}`, onclick: () => this.pin(one) }, "\u00d7"),
       ),
     );
@@ -103,7 +108,7 @@ export class WalkPanel {
       h(
         "div",
         { class: "title" },
-        h("h2", {}, node?.token != null ? h("span", { class: "token" }, quoted(node.token)) : null, h("span", { class: "key" }, key)),
+        h("h2", {}, node?.token != null ? h("span", { class: "token", title: quoted(node.token) }, brief(node.token, 120)) : null, h("span", { class: "key" }, key)),
         // What is not in the result cannot be pinned.
         this.tokens.has(key) && h("button", { type: "button", "aria-pressed": String(isPinned), "data-focus": "pin", onclick: () => this.pin(key) }, isPinned ? "Pinned" : "Pin"),
       ),
@@ -114,7 +119,10 @@ export class WalkPanel {
 
   private drawSettings(state: State, graph: Subgraph): void {
     const go = (change: Partial<State>): void => this.store.go({ ...this.store.state, ...change });
-    const largest = Math.max(...graph.edges.map(({ value }) => Math.abs(value)), state.threshold);
+    // Of what the drawing begins with: where that is left out, so is what is further away, however strong.
+    const begins = [state.key, ...state.pins];
+    const first = graph.edges.filter(({ source, target }) => begins.includes(source) || begins.includes(target));
+    const largest = Math.max(...first.map(({ value }) => Math.abs(value)), state.threshold);
     const { controls } = this.drawing;
     const zoom = (text: string, title: string, run: () => void): HTMLElement =>
       h("button", { type: "button", class: "square", title, "aria-label": title, onclick: run }, text);
@@ -142,7 +150,9 @@ export class WalkPanel {
     fill(this.detail, graph.edges.length ? more : few);
     const step = (key: string): void => this.step(key);
     const sorted = [...graph.edges].sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
-    fill(this.edges, h("summary", {}, `The ${graph.edges.length} edges of the drawing as a table`), edgeTable("edges of the drawing", sorted, step));
+    this.edges.hidden = !sorted.length;
+    const inspect = (edge: DrawnEdge): void => void this.inspect(edge);
+    fill(this.edges, h("summary", {}, `The ${sorted.length} edges of the drawing as a table`), edgeTable("edges of the drawing", sorted, step, inspect));
   }
 
   private rowsField({ rows }: State): HTMLElement {
@@ -155,32 +165,32 @@ export class WalkPanel {
   }
 
   private async inspect(edge: DrawnEdge): Promise<void> {
-    const { by_metric } = await this.server.ask<EdgeByMetric>("edge", { source: edge.source, target: edge.target });
     const ends = `${named(edge.source, edge.source_token)} \u2192 ${named(edge.target, edge.target_token)}`;
-    const values = Object.entries(by_metric).map(([metric, one]) => `${metric} ${signed(one.normalized)} (raw ${signed(one.raw)})`);
-    fill(this.detail, `${ends}: ${values.join(", ")}`);
+    try {
+      const { by_metric } = await this.server.ask<EdgeByMetric>("edge", { source: edge.source, target: edge.target });
+      const values = Object.entries(by_metric).map(([metric, one]) => `${metric} ${signed(one.normalized)} (raw ${signed(one.raw)})`);
+      fill(this.detail, `${ends}: ${values.join(", ")}`);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      fill(this.detail, `${ends}: ${error.message}`);
+    }
   }
 
   private exports(): { label: string; run: () => void }[] {
     const { state } = this.store;
     const name = `lit-attr_${state.key}`;
-    const caption = (): string => {
-      const scale = state.raw ? "raw sums" : "normalised";
-      return `${state.key}: ${state.metric}, ${scale}, ${state.sign} signs, k ${state.k}, from magnitude ${magnitude(state.threshold)}; ${this.about.file}`;
-    };
-    const { metric, sign, raw, k, depth, threshold } = state;
-    const head = { file: this.about.file, n_tokens: this.about.n_tokens, key: state.key, metric, sign, normalized: !raw, k, depth, threshold };
+    const caption = captioned(state, this.about);
     return [
-      { label: "Picture as SVG", run: () => saveSvg(this.drawing.svg, caption(), name) },
-      { label: "Picture as PNG", run: () => void savePng(this.drawing.svg, caption(), name) },
-      { label: "Edges as CSV", run: () => saveCsv(this.graph?.edges ?? [], name) },
-      { label: "Edges as JSON", run: () => saveJson(head, this.graph?.edges ?? [], name) },
+      { label: "Picture as SVG", run: () => saveSvg(this.drawing.svg, caption, name) },
+      { label: "Picture as PNG", run: () => void savePng(this.drawing.svg, caption, name) },
+      { label: "Edges as CSV", run: () => saveCsv(state, this.graph?.edges ?? [], name) },
+      { label: "Edges as JSON", run: () => saveJson(described(state, this.about), this.graph?.edges ?? [], name) },
     ];
   }
 }
 
 function label(key: string, token: string | null): string {
-  return token === null ? key : `${quoted(token)} ${key}`;
+  return token === null ? key : `${brief(token)} ${key}`;
 }
 
 function legend(): HTMLElement {
