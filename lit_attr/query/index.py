@@ -45,6 +45,7 @@ class Index:
 
     def __init__(self, file: IndexFile) -> None:
         self._file = file
+        self._is_known_damaged = False
         self._pairs = {(s, t, metric): n for n, (s, t, metric, *_) in enumerate(file.contents["pairs"])}
 
     @classmethod
@@ -105,7 +106,9 @@ class Index:
         try:
             record = self._file.record(name, number)
         except StorageError as error:
-            _warn(error, "this question")
+            if not self._is_known_damaged:
+                _warn(error, "this question, and any other that meets damage")
+            self._is_known_damaged = True
             return None
         positions = record["position"][place]
         n_valid = int((positions >= 0).sum())

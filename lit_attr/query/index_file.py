@@ -6,6 +6,7 @@ checking the whole file would take longer than any question.
 
 import json
 import os
+import weakref
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -108,8 +109,11 @@ class IndexFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._bytes: np.ndarray = np.memmap(path, np.uint8, "r")
-        except (OSError, ValueError) as error:  # ValueError: an empty file
+            # Not mapped: whoever writes over a file that is mapped kills those that read it.
+            self._file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+            self._size = os.fstat(self._file).st_size
+        except OSError as error:
             raise StorageError(f"cannot read {path}: {error}") from error
         self.contents = self._read_contents()
         if self.contents.get("version") != VERSION:
@@ -120,14 +124,21 @@ class IndexFile:
         self.sections = {entry["name"]: Section(**entry) for entry in self.contents["sections"]}
 
     def _read_contents(self) -> dict[str, Any]:
-        end = len(self._bytes)
-        if end >= _END and self._bytes[end - len(_MARK) :].tobytes() == _MARK:
-            numbers = self._bytes[end - _END : end - len(_MARK)].tobytes()
-            length, check_sum = (int(number) for number in np.frombuffer(numbers, _NUMBERS)[0])
-            table = self._bytes[max(end - _END - length, 0) : end - _END].tobytes()
+        end = self._read(max(self._size - _END, 0), _END)
+        if len(end) == _END and end.endswith(_MARK):
+            length, check_sum = (int(number) for number in np.frombuffer(end[: -len(_MARK)], _NUMBERS)[0])
+            start = self._size - _END - length
+            table = self._read(start, length) if start >= 0 else b""
             if len(table) == length and zlib.crc32(table) == check_sum:
                 return json.loads(table)
         raise StorageError(f"{self.path} is damaged: it does not end as an index does")
+
+    def _read(self, start: int, length: int) -> bytes:
+        """Bytes of the file; fewer where it ends."""
+        try:
+            return os.pread(self._file, length, start)
+        except OSError as error:
+            raise StorageError(f"cannot read {self.path}: {error}") from error
 
     def record(self, name: str, number: int) -> np.void:
         """A record: `position` and `raw`, each of lists and entries.
@@ -140,8 +151,8 @@ class IndexFile:
             StorageError: If it is damaged.
         """
         section = self.sections[name]
-        start = section.offset + number * section.dtype.itemsize
-        record = self._bytes[start : start + section.dtype.itemsize].view(section.dtype)[0]
-        if _check_sum(record) != record["crc"]:
+        data = self._read(section.offset + number * section.dtype.itemsize, section.dtype.itemsize)
+        record = np.frombuffer(data, section.dtype)[0] if len(data) == section.dtype.itemsize else None
+        if record is None or _check_sum(record) != record["crc"]:
             raise StorageError(f"{self.path} is damaged: record {number} of {name} is not what was written")
         return record

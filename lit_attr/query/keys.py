@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
-from lit_attr.errors import ConfigurationError, KeyFormatError, UnsupportedModelError
+from lit_attr.errors import ConfigurationError, KeyFormatError, StorageError, UnsupportedModelError
 from lit_attr.query.tokens import Tokens, quoted
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.paths import PATH_TABLES, PathTable
@@ -59,9 +60,10 @@ class KeyReader:
         return found[0] if found else name
 
     def paths(self, layer: str) -> list[str]:
-        """The module paths that a layer of components may have."""
-        matrix = layer.partition(".")[2]
-        return [table.path(layer) for table in self._tables if matrix in table.blocks]
+        """The module paths that a layer of components has in the models that have all layers."""
+        matrices = {name.partition(".")[2] for name in self.layers if name not in (EMBED, OUTPUT)}
+        tables = [table for table in self._tables if matrices <= set(table.blocks)]
+        return [] if layer in (EMBED, OUTPUT) else [table.path(layer) for table in tables]
 
     def matching(self, patterns: Sequence[str]) -> set[str] | None:
         """The layers that some names or patterns stand for, such as `0.*` or `*.attn.o`; None for no patterns.
@@ -96,15 +98,23 @@ class KeyReader:
         raise KeyFormatError(f"no token has the text {quoted(text)} in {self._tokens.file}{meant}")
 
 
-def tables_of(given: dict | None) -> list[PathTable]:
+def tables_of(given: Any) -> list[PathTable]:  # noqa: ANN401 - whatever someone wrote into a provenance
     """The tables by which a stored harvest's module paths are read.
 
     Which of the known tables is meant needs not be known: a path's address must be a layer of the harvest.
 
     Args:
         given: The table in the harvest's provenance, if it was made with one of its own.
+
+    Raises:
+        StorageError: If it is none.
     """
-    return [PathTable(**given)] if given else list(PATH_TABLES.values())
+    if not given:
+        return list(PATH_TABLES.values())
+    try:
+        return [PathTable(**given)]
+    except (TypeError, AttributeError, UnsupportedModelError) as error:
+        raise StorageError(f"the provenance's path_table is damaged: {error}; found {given!r}") from error
 
 
 def _address(table: PathTable, path: str) -> str | None:

@@ -10,6 +10,7 @@ from lit_attr.query.keys import KeyReader, tables_of
 from lit_attr.query.tokenizer_file import tokenizer_places
 from lit_attr.query.tokens import Tokens
 from lit_attr.storage.blocks import AttrMetric
+from lit_attr.storage.provenance import entry
 from lit_attr.storage.query import Query
 from lit_attr.storage.storage import DatasetAttributionStorage
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
@@ -38,9 +39,12 @@ class Opened:
 
     @cached_property
     def reader(self) -> KeyReader:
-        """Reads keys."""
-        configuration = (self.storage.provenance or {}).get("configuration", {})
-        tables = tables_of(configuration.get("model", {}).get("path_table"))
+        """Reads keys.
+
+        Raises:
+            StorageError: If the provenance has a table of paths that is none.
+        """
+        tables = tables_of(entry(self.storage.provenance, "configuration", "model", "path_table"))
         return KeyReader([EMBED, *self.storage.ci_sum, OUTPUT], tables, self.tokens, self._places)
 
     def node(self, key: ComponentKey) -> Node:

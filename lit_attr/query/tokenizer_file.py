@@ -7,6 +7,7 @@ from typing import Any
 from lit_attr.assets import ASSETS, DEMO
 from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
 from lit_attr.decomposition.reference import RunReference
+from lit_attr.storage.provenance import entry
 from lit_attr.storage.roots import output_root
 
 _TARGETS = "pretrain_cache"
@@ -18,10 +19,9 @@ def tokenizer_places(provenance: Mapping[str, Any]) -> Iterator[Path]:
     Args:
         provenance: Of a stored harvest.
     """
-    dataset = provenance.get("configuration", {}).get("data", {}).get("dataset") or {}
-    yield from _named(dataset.get("tokenizer"))
-    run = provenance.get("run_reference")
-    if not run:
+    yield from _named(entry(provenance, "configuration", "data", "dataset", "tokenizer"))
+    run = entry(provenance, "run_reference")
+    if not (run and isinstance(run, str)):
         return
     if run == DEMO or Path(run).is_relative_to(ASSETS):
         yield ASSETS / TOKENIZER
@@ -31,9 +31,9 @@ def tokenizer_places(provenance: Mapping[str, Any]) -> Iterator[Path]:
         yield from _of_run(run)
 
 
-def _named(name: str | None) -> Iterator[Path]:
+def _named(name: Any) -> Iterator[Path]:  # noqa: ANN401 - of a provenance
     """Places of a tokenizer, or of a model with one, that is named by a path or its name on the Hugging Face hub."""
-    if not name:
+    if not (name and isinstance(name, str)):
         return
     yield from (Path(name), Path(name) / TOKENIZER)
     if not Path(name).is_absolute():

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 _N_NEAR = 5
 # What a tokenizer without byte-level tokens writes for a space.
 _SPACE = "\u2581"
+# Printable by Unicode's classes, and yet unseen: fillers, variation selectors, the empty Braille pattern.
+_UNSEEN_RANGES = (
+    *((0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800)),
+    *((0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xE0100, 0xE01EF)),
+)
+_UNSEEN = frozenset(chr(code) for first, last in _UNSEEN_RANGES for code in range(first, last + 1))
 
 
 class Tokens:
@@ -90,4 +96,4 @@ def _with_space(name: str, text: str) -> str:
 def quoted(text: str) -> str:
     """A token's text as keys are written: spaces and what is otherwise invisible can be seen."""
     written = json.dumps(text, ensure_ascii=False)
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in written)
+    return "".join(one if one.isprintable() and one not in _UNSEEN else json.dumps(one)[1:-1] for one in written)

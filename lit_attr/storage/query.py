@@ -1,11 +1,12 @@
 """Questions to a stored harvest: sources, targets and edges of keys, as vectors and numbers."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Literal
 
 from lit_attr.errors import EdgeNotFoundError, StorageError
 from lit_attr.storage.blocks import AttrMetric, Blocks
 from lit_attr.storage.content import Content
+from lit_attr.storage.provenance import entry
 from lit_attr.storage.ranking import NOT_FINITE, Segments
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 
@@ -114,9 +115,17 @@ class Query:
         return f"layers that feed {target_layer}: {', '.join(layers) or 'none'}"
 
     def was_harvested(self, target: ComponentKey) -> bool:
-        """Whether the component was a target of the harvest; its row is zero if not."""
-        not_targets = (self.content.provenance or {}).get("not_targets", {})
-        return target.index not in not_targets.get(target.layer, ())
+        """Whether the component was a target of the harvest; its row is zero if not.
+
+        Raises:
+            StorageError: If the provenance lists them otherwise than `lit_attr` does.
+        """
+        not_targets = entry(self.content.provenance, "not_targets", target.layer) or ()
+        if not isinstance(not_targets, Sequence):
+            raise StorageError(
+                f"the provenance's not_targets of {target.layer} is damaged: expected indices, found {not_targets!r}"
+            )
+        return target.index not in not_targets
 
     def why_unknown(self, key: ComponentKey, role: Literal["source", "target"]) -> str:
         """Why a key is not a source, or not a target, in words."""

@@ -32,10 +32,8 @@ class Desk:
         Raises:
             StorageError: If its file was written over.
         """
-        with self._lock:
-            if self.harvest.state == "same" and not self.harvest.has_its_index:
-                self.harvest = self._open()
-            harvest = self.harvest
+        harvest = self.harvest
+        harvest.follow_index()
         harvest.check()
         return harvest
 

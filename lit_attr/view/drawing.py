@@ -25,7 +25,8 @@ def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     explorer, threshold = harvest.explorer, asked.magnitude("threshold")
     key, unknown = str(explorer.reader.key(asked.text("key"))), dict[str, str]()
     steps_before, pins = (_read(harvest, asked.texts(name, _MOST_KEPT), unknown) for name in ("walk", "pin"))
-    walk = [*(step for step in steps_before if step != key and step not in unknown), key]
+    steps_before = [step for step in steps_before if step != key]
+    walk = [*(step for step in steps_before if step not in unknown), key]
     found = explorer.subgraph(
         list(dict.fromkeys([key, *(pin for pin in pins if pin not in unknown)])),
         k=asked.whole("k", 3, 1, _MOST_BRANCHES),
@@ -38,7 +39,8 @@ def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     )
     edges = {(e.source.component_key, e.target.component_key): e for e in found.edges[:_MOST_EDGES]}
     kept = dict.fromkeys([*walk, *(node.component_key for node in found.keys)])
-    steps = {step for one in pairwise(walk) for step in (one, one[::-1])}
+    # Where a step is unknown, the one before it did not lead to the one behind it.
+    steps = {step for one in pairwise([*steps_before, key]) for step in (one, one[::-1])}
     for ends in permutations(kept, 2):
         edge = edges.get(ends) or _edge(harvest, *ends, asked)
         if edge is None or not edge.value:
@@ -51,7 +53,7 @@ def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     nodes |= dict.fromkeys(end for edge in edges.values() for end in (edge.source, edge.target))
     return {
         **plain(found),
-        "walk": [step for step in steps_before if step != key],
+        "walk": steps_before,
         "pins": pins,
         "unknown": [{"key": text, "why": why} for text, why in unknown.items()],
         "nodes": [vars(node) for node in nodes],

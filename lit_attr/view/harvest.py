@@ -12,9 +12,12 @@ from typing import Literal
 from lit_attr.errors import StorageError
 from lit_attr.query.answers import Edge, Node, StrongestEdges
 from lit_attr.query.explorer import Explorer
+from lit_attr.query.index import Index
 from lit_attr.query.index_file import identity, index_path
+from lit_attr.query.key_questions import KeyQuestions
 from lit_attr.query.keys import KeyReader
 from lit_attr.query.layer_answers import LayerMatrix
+from lit_attr.query.layer_questions import LayerQuestions
 from lit_attr.query.lists import layer_pairs
 from lit_attr.query.ranking import AnySign
 from lit_attr.query.summaries import Pairs
@@ -61,6 +64,19 @@ class ViewedExplorer(Explorer):
     def is_indexed(self) -> bool:
         """Whether there is an index that can be used."""
         return self._opened.index is not None
+
+    def open_index(self) -> None:
+        """Use the index that is there now, if it can be used."""
+        self._use(Index.open(self.path))
+
+    def drop_index(self) -> None:
+        """Use no index."""
+        self._use(None)
+
+    def _use(self, index: Index | None) -> None:
+        self._opened.index = index
+        KeyQuestions.__init__(self, self._opened)
+        LayerQuestions.__init__(self, self._opened)
 
     def node(self, key: ComponentKey) -> Node:
         """A key with the text of its token."""
@@ -110,7 +126,7 @@ class ViewedHarvest:
     """
 
     def __init__(self, path: Path, tokenizer: Path | None = None) -> None:
-        self._files = {file: _Status.of(file) for file in (path, index_path(path))}
+        self._status, self._index_status = _Status.of(path), _Status.of(index_path(path))
         self.path = path
         self.explorer = ViewedExplorer(path, tokenizer)
         # Of two tabs, one asks at a time; what may take long is computed beside, one at a time too.
@@ -145,33 +161,34 @@ class ViewedHarvest:
     @property
     def state(self) -> FileState:
         """What became of the file since it was opened."""
-        return self._state_of(self.path)
-
-    @property
-    def has_its_index(self) -> bool:
-        """Whether the index, or that there is none, is as when it was opened."""
-        return self._state_of(index_path(self.path)) == "same"
-
-    def _state_of(self, file: Path) -> FileState:
-        before, now = self._files[file], _Status.of(file)
-        if now == before:
+        now = _Status.of(self.path)
+        if now == self._status:
             return "same"
-        if now is None:
+        if now is None or self._status is None:
             return "removed"
-        same_file = before is not None and (now.device, now.inode) == (before.device, before.inode)
+        same_file = (now.device, now.inode) == (self._status.device, self._status.inode)
         return "changed" if same_file else "replaced"
 
     def check(self) -> None:
-        """Check that the opened files can still be read.
+        """Check that the opened file can still be read.
 
         Raises:
-            StorageError: If one was written over, so that reading it may even kill the process.
+            StorageError: If it was written over, so that reading it may even kill the process.
         """
-        for file in self._files:
-            if self._state_of(file) == "changed":
-                raise StorageError(
-                    f"{file} was changed in place since it was opened: open the result that is there now"
-                )
+        if self.state == "changed":
+            raise StorageError(
+                f"{self.path} was changed in place since it was opened: open the result that is there now"
+            )
+
+    def follow_index(self) -> None:
+        """Use the index that is there now, or none."""
+        with self.lock:
+            now = _Status.of(index_path(self.path))
+            if now != self._index_status and self.state == "same":
+                self._index_status = now
+                self.explorer.open_index()
+                if self.state != "same":  # it may be of the file that has come meanwhile
+                    self.explorer.drop_index()
 
     def is_quick(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> bool:
         """Whether sums over all edges, or over those between two layers, are known or soon computed."""

@@ -1,10 +1,10 @@
 """The page's questions, each answered in plain types."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from lit_attr.errors import ConfigurationError, EdgeNotFoundError
+from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query.answer_json import plain
 from lit_attr.query.lists import Direction
 from lit_attr.storage.blocks import METRICS
@@ -29,7 +29,7 @@ def about(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
         "n_tokens": storage.n_tokens_processed,
         "ci_threshold": storage.ci_threshold,
         "layers": [{"layer": layer, "size": size} for layer, size in harvest.layers],
-        "partial": missing_batches(storage.provenance),
+        "partial": _partial(storage.provenance),
         "provenance": _plain_json(storage.provenance),
         "indexed": explorer.is_indexed,
         "tokenizer": None if tokens is None else str(tokens.file),
@@ -103,6 +103,13 @@ def search(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     if len(text) > _LONGEST_TEXT:
         raise ConfigurationError(f"text: expected {_LONGEST_TEXT} characters at most, found {len(text)}")
     return harvest.search.answer(text)
+
+
+def _partial(provenance: Mapping[str, Any] | None) -> str | None:
+    try:
+        return missing_batches(provenance)
+    except StorageError as error:  # what is in the result can be looked at all the same
+        return f"unknown share of batches ({error})"
 
 
 def _plain_json(provenance: object) -> Any:  # noqa: ANN401 - whatever someone wrote

@@ -13,7 +13,7 @@ from lit_attr.query.tokens import Tokens, quoted
 from lit_attr.storage.query import Query
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 
-_N_HITS = 30
+_N_HITS, _N_LAYERS = 30, 12
 _SHORTEST_NEAR = 3
 
 
@@ -72,19 +72,20 @@ class Search:
             if colon and (layer := self._reader.layer(name)) in self._sizes:
                 found = self._of_layer(layer, rest)
             else:
-                found = chain(self._layers(text.strip()), self._tokens(text, (OUTPUT, EMBED)))
+                # Layers whose names have a short text are many: they must not hide a token.
+                found = chain(islice(self._layers(text.strip()), _N_LAYERS), self._tokens(text, (OUTPUT, EMBED)))
             hits = [asdict(hit) for hit in islice(found, _N_HITS)]
         except LitAttrError as error:
             return {"hits": [], "why": str(error)}
         return {"hits": hits, "why": None if hits else self._why_nothing(text)}
 
     def _layers(self, text: str) -> Iterator[Hit]:
-        """Layers whose name or module path, or a word of it, begins so."""
+        """Layers whose name, or a word of it, or whose module path begins so."""
         meant = self._reader.layer(text)
         for name, size in self._sizes.items():
-            if name == meant or any(
-                its.startswith(text) or f".{text}" in its for its in (name, *self._reader.paths(name))
-            ):
+            # Without a dot it is as likely a token: all paths begin alike.
+            has_path = "." in text and any(path.startswith(text) for path in self._reader.paths(name))
+            if name == meant or name.startswith(text) or f".{text}" in name or has_path:
                 yield Hit(f"{name}:", None, "layer", size)
 
     def _of_layer(self, layer: str, rest: str) -> Iterator[Hit]:

@@ -172,6 +172,10 @@ def test_a_module_path_of_several_layers():
 
 
 def test_texts_are_written_so_that_they_can_be_seen_and_read_back():
-    for text, written in ((" é😀", '" é😀"'), ("a\u200b\xa0\uffff", r'"a\u200b\u00a0\uffff"'), ('\n"', r'"\n\""')):
+    for text, written in (
+        (" é😀", '" é😀"'),
+        ("a\u200b\xa0\uffff\u3164", r'"a\u200b\u00a0\uffff\u3164"'),
+        ('\n"', r'"\n\""'),
+    ):
         assert quoted(text) == written
         assert json.loads(written) == text

@@ -240,6 +240,15 @@ def test_edges_run_through_no_nodes(tab, page, size, view):
     assert tab.script(HIT) == []
 
 
+@pytest.mark.parametrize(
+    "view", ["key=1.attn.q:3", "key=0.attn.o:2&k=5", "walk=embed:2&walk=0.mlp.up:3&key=output:4&k=6"]
+)
+def test_edges_can_be_told_apart(tab, page, view):
+    tab.open(f"{page.address}#{view}")
+    assert len(tab.edges) > 5
+    assert tab.script(SHARED) == []
+
+
 def test_the_slider_never_leaves_out_the_strongest_edge(tab):
     tab.search("1.attn.q:3", Keys.ENTER)
     strongest = max(abs(number(value)) for ends, value in tab.edges.items() if tab.key in ends)
@@ -265,6 +274,14 @@ def test_an_edge_by_both_metrics(tab, explorer):
     for metric in ("attr", "attr_abs"):
         edge = explorer.edge(source, target, metric)
         assert f"{metric} {shown(edge.normalized)} (raw {shown(edge.raw)})" in tab.text(".detail")
+
+
+def test_another_size_of_the_window(tab, page):
+    tab.open(f"{page.address}#key=1.attn.q:3")
+    for size in (NARROW, (320, 800), WIDE):
+        tab.look(size)
+        tab.until(lambda: tab.script("return document.querySelector('.drawing').clientWidth <= innerWidth"))
+        assert not tab.all(".banner")
 
 
 def test_the_map_has_no_signs(tab):
@@ -342,6 +359,7 @@ def test_readable_in_every_light_and_width(tab, page, size, scheme, view):
     width = tab.script("return [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert width[0] <= width[1] == size[0]
     tab.script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert tab.script("return [...document.querySelectorAll('.step .key')].every((one) => one.offsetHeight < 30)")
     poor = tab.script(CONTRAST)
     assert poor == []
 
@@ -363,6 +381,23 @@ for (const path of document.querySelectorAll(".drawing .touch")) {
   }
 }
 return hit;
+"""
+# Pairs of edges that cannot be told apart over more than 40 pixels.
+SHARED = """
+const ways = [...document.querySelectorAll(".drawing .line")].map((path) => {
+  const points = new Map();
+  for (let at = 0; at <= path.getTotalLength(); at += 1) {
+    const { x, y } = path.getPointAtLength(at);
+    points.set(Math.round(y), x);
+  }
+  return points;
+});
+const shared = [];
+ways.forEach((one, place) => ways.slice(place + 1).forEach((other, further) => {
+  const both = [...one].filter(([y, x]) => Math.abs((other.get(y) ?? Infinity) - x) < 1);
+  if (both.length > 40) shared.push([place, place + 1 + further, both.length]);
+}));
+return shared;
 """
 # Texts whose contrast with the nearest background behind them is below 4.5.
 CONTRAST = """

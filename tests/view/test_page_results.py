@@ -2,12 +2,14 @@
 
 import csv
 import json
+import time
 from xml.etree import ElementTree
 
 import pytest
 from tokenizers import Tokenizer, models
 
 from lit_attr.query.explorer import Explorer
+from lit_attr.view import drawing, questions
 from tests.storage.examples import random_storage
 from tests.view.browser import NARROW, Keys, chromium
 from tests.view.serving import served
@@ -134,6 +136,24 @@ def test_a_server_that_is_gone(tab, own_file):
     tab.choose("metric", "attr_abs")
     assert "The server does not answer" in tab.text("#banners")
     assert tab.key == "output:1"
+
+
+def test_whoever_is_elsewhere_when_an_answer_comes_stays_there(tab, page, monkeypatch):
+    def later(*asked):
+        time.sleep(0.7)
+        return drawing.subgraph(*asked)
+
+    monkeypatch.setitem(questions.QUESTIONS, "subgraph", later)
+    address = f"{page.address}#walk=embed:Mia&key=output:1"
+    for name, key in (("about", "view"), ("negative", "sign")):
+        tab.driver.get("about:blank")
+        tab.driver.get(address)
+        tab.one(".walk[aria-busy=true]")
+        tab.script("document.querySelector(arguments[0]).click()", f"[data-focus={name}], input[value={name}]")
+        tab.until(lambda: not tab.all("[aria-busy=true]"))
+        time.sleep(1)
+        assert f"{key}={name}" in tab.driver.current_url
+        assert not tab.all("[aria-busy=true]")
 
 
 def test_a_server_that_answers_otherwise(tab, page):

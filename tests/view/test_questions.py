@@ -93,6 +93,13 @@ def test_steps_and_pins_that_the_result_has_not_are_left_out_and_said(page):
     assert found["edges"] == plain["edges"]
 
 
+def test_an_unknown_step_is_a_gap_in_the_walk(page):
+    found = page.answer("subgraph", key="output:4", walk=["0.mlp.up:1", "9.mlp.up:1", "embed:1"], threshold=1e30)
+    assert [(edge["source"], edge["target"]) for edge in found["edges"]] == [("embed:1", "output:4")]
+    found = page.answer("subgraph", key="output:4", walk=["embed:1", "9.mlp.up:1"], threshold=1e30)
+    assert found["edges"] == []
+
+
 def test_edges_between_what_was_walked(page, file):
     found = page.answer("subgraph", key="0.mlp.up:1", walk=["embed:0", "output:1", "0.mlp.up:1"], k=1, depth=1)
     edges = {(e["source"], e["target"]): e for e in found["edges"]}
@@ -161,11 +168,20 @@ def test_partial_results_say_so(tmp_path):
         assert page.answer("about")["partial"] == "4 of 9 batches"
 
 
+def test_a_provenance_that_lists_targets_otherwise(tmp_path):
+    random_storage(provenance={"not_targets": {"0.mlp.up": 3}, "configuration": None}).save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        assert "not_targets of 0.mlp.up is damaged: expected indices, found 3" in page.error(
+            "neighbours", key="0.mlp.up:1"
+        )
+        assert page.answer("neighbours", key="0.mlp.down:1")["was_harvested"]
+
+
 @pytest.mark.parametrize("coverage", ["all", {"complete": False}, {"complete": False, "n_batches": 1, "batches": [3]}])
 def test_coverage_that_cannot_be_read(tmp_path, coverage):
     random_storage(provenance={"coverage": coverage}).save(tmp_path / "x.pt")
     with served(tmp_path / "x.pt") as page:
-        assert "the provenance's coverage is damaged: expected complete" in page.error("about")
+        assert page.answer("about")["partial"].startswith("unknown share of batches (the provenance's coverage is")
 
 
 def test_a_provenance_of_another_tool(tmp_path):

@@ -72,7 +72,8 @@ export function aboutPanel(about: About): HTMLElement {
 
 function alive(provenance: Record<string, unknown>, layer: string): string {
   const counts = provenance.n_alive as Record<string, number> | undefined;
-  return counts?.[layer] === undefined ? "" : whole(counts[layer]);
+  const count = counts?.[layer];
+  return typeof count === "number" ? whole(count) : "";
 }
 
 function text(value: unknown): string | null {

@@ -31,8 +31,8 @@ export class Server {
     this.running.set(purpose, control);
     try {
       const response = await fetch(`api/${question}?${query(parameters)}`, { signal: control.signal });
-      const content = await response.json().catch(() => {
-        if (control.signal.aborted) throw control.signal.reason;
+      const content = await response.json().catch((error) => {
+        if (!(error instanceof SyntaxError)) throw error;
         throw new Refusal(`The server answered with status ${response.status}, and not in the way of lit-attr view.`, false);
       });
       this.onReachable(true);

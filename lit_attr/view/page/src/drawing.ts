@@ -50,7 +50,7 @@ export class Drawing {
   /** Draw a graph, or the one before anew where the width has changed. */
   draw(width: number, graph = this.shown?.graph, marks = this.shown?.marks): void {
     if (!graph || !marks || width <= 0) return;
-    const isNew = graph !== this.shown?.graph;
+    const isNew = graph !== this.shown?.graph || width !== this.layout?.width;
     this.shown = { graph, marks };
     const focused = document.activeElement?.getAttribute("data-key");
     this.layout = place(graph.nodes, graph.edges, this.order, width, measure);

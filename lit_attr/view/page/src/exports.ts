@@ -65,16 +65,18 @@ export async function savePng(svg: SVGSVGElement, caption: string, name: string)
   }
 }
 
-/** What an exported picture or list shows, in plain types. */
-export function described(state: State, about: About): Record<string, unknown> {
-  const { key, walk, pins, metric, sign, raw, components, k, depth, threshold } = state;
+/** What an exported picture or list shows, in plain types; steps and pins without those that the result has not. */
+export function described(state: State, about: About, missing: string[]): Record<string, unknown> {
+  const [walk, pins] = [state.walk, state.pins].map((keys) => keys.filter((one) => !missing.includes(one)));
+  const { key, metric, sign, raw, components, k, depth, threshold } = state;
   const neighbours = components ? "components" : "all";
   return { file: about.file, n_tokens: about.n_tokens, partial: about.partial, key, walk, pins, metric, sign, normalized: !raw, neighbours, k, depth, threshold };
 }
 
 /** The same in words. */
-export function captioned(state: State, about: About): string {
-  const { key, walk, pins, metric, sign, raw, components, k, depth, threshold } = state;
+export function captioned(state: State, about: About, missing: string[]): string {
+  const { key, metric, sign, raw, components, k, depth, threshold } = state;
+  const { walk, pins } = described(state, about, missing) as { walk: string[]; pins: string[] };
   const parts = [
     `${key}: ${metric}, ${raw ? "raw sums" : "normalised"}, ${sign === "both" ? "both signs" : sign}, ${components ? "components only" : "all neighbours"}`,
     `k ${k}, ${depth} ${depth === 1 ? "step" : "steps"} away, from magnitude ${magnitude(threshold)}`,

@@ -34,7 +34,7 @@ export function bytes(value: number): string {
 /** A token's text as keys are written: spaces and what is otherwise invisible can be seen. */
 export function quoted(token: string): string {
   const escape = (one: string): string => [...Array(one.length).keys()].map((at) => `\\u${one.charCodeAt(at).toString(16).padStart(4, "0")}`).join("");
-  return JSON.stringify(token).replace(/[\p{C}\p{Z}]/gu, (one) => (one === " " ? one : escape(one)));
+  return JSON.stringify(token).replace(/[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/gu, (one) => (one === " " ? one : escape(one)));
 }
 
 /** A token's text for a line of its own; what is cut off is in a title, or said elsewhere. */

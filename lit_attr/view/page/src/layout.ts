@@ -1,6 +1,6 @@
 /** Where nodes and edges of the drawing are: layer above layer, the embedding at the bottom. */
 
-import { route, type Point } from "./routing";
+import { Router, type Point } from "./routing";
 import type { DrawnEdge, GraphNode } from "./types";
 
 export interface Placed {
@@ -36,7 +36,7 @@ export const NODE_HEIGHT = 26;
 const LINE = 48;
 /** Between rows: as much as brings a drawing of few rows to a good height. */
 const [LEAST_GAP, MOST_GAP, GOOD_HEIGHT] = [34, 84, 560];
-const NODE_GAP = 16;
+const NODE_GAP = 20;
 const MARGIN = 10;
 const LABEL_ABOVE = 24;
 const GUTTER = 92;
@@ -102,9 +102,11 @@ export function place(
   });
   const all = lines.flat().reverse();
   const edge = MARGIN - 2;
-  for (const link of links) {
+  const router = new Router(NODE_HEIGHT, [left - edge, left + room + edge]);
+  // The strongest first: they run straightest.
+  for (const link of [...links].sort((a, b) => Math.abs(b.edge.value) - Math.abs(a.edge.value))) {
     const crossed = all.filter(([one]) => one!.y < link.from.y && one!.y > link.to.y);
-    link.points = route(link.from, link.to, crossed, NODE_HEIGHT, [left - edge, left + room + edge]);
+    link.points = router.route(link.from, link.to, crossed);
   }
   return { width, height: Math.max(y - gap + MARGIN, LINE), gutter, rows: found, nodes: [...placed.values()], links };
 }

@@ -44,7 +44,7 @@ class Page {
     // Another tab, or the harvest itself, may have changed the result meanwhile.
     window.addEventListener("focus", () => void this.server.ask("about", {}, "look").catch(() => undefined));
     window.addEventListener("unhandledrejection", (event) => this.fail(event.reason));
-    window.addEventListener("error", (event) => this.fail(event.error));
+    window.addEventListener("error", (event) => this.fail(event.error ?? event.message));
   }
 
   /** Ask for the result; `renew` opens what is now under its name. */
@@ -57,19 +57,20 @@ class Page {
       this.walk = new WalkPanel(this.server, this.store, about);
       this.overview = new OverviewPanel(this.server, this.store, about.file, () => void this.open(true));
       document.title = `${nameOf(about)} \u2013 lit-attr view`;
-      const partial = about.partial && `Partial result: ${about.partial} were harvested. Values are of these alone.`;
+      const partial = about.partial && `Partial result: ${about.partial} harvested. Values are of these alone.`;
       this.banners.set("partial", partial ? { text: partial } : null);
       const { of } = this.store.state;
       const other = of && of !== this.id ? "This link was made with another result: the same keys are shown in the one that is open." : null;
       this.note("other", renew ? null : other);
       this.store.amend({ ...this.store.state, of: this.id });
+      // Before what may be overtaken by a step: then nothing comes back here.
+      this.main.removeAttribute("aria-busy");
       await this.show();
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       const again = h("button", { type: "button", onclick: () => void this.open(true) }, "Try again");
-      fill(this.main, notice(error.message, true, again));
-    } finally {
       this.main.removeAttribute("aria-busy");
+      fill(this.main, notice(error.message, true, again));
     }
   }
 

@@ -14,6 +14,8 @@ export class SearchField {
   private readonly list: HTMLUListElement;
   private readonly message: HTMLElement;
   private hits: Hit[] = [];
+  /** The text that they were found for. */
+  private found = "";
   private at = -1;
   private timer = 0;
 
@@ -55,16 +57,17 @@ export class SearchField {
 
   private async look(): Promise<void> {
     const text = this.input.value;
-    if (!text.trim()) return this.show({ hits: [], why: null });
+    if (!text.trim()) return this.show(text, { hits: [], why: null });
     try {
-      this.show(await this.server.ask<Hits>("search", { text }));
+      this.show(text, await this.server.ask<Hits>("search", { text }));
     } catch (error) {
-      if (error instanceof Refusal) this.show({ hits: [], why: error.message });
+      if (error instanceof Refusal) this.show(text, { hits: [], why: error.message });
       else throw error;
     }
   }
 
-  private show({ hits, why }: Hits): void {
+  private show(text: string, { hits, why }: Hits): void {
+    this.found = text;
     this.element.removeAttribute("aria-busy");
     this.hits = hits;
     fill(this.list, ...hits.map((hit, index) => this.option(hit, index)));
@@ -103,7 +106,7 @@ export class SearchField {
   private async enter(): Promise<void> {
     window.clearTimeout(this.timer);
     const text = this.input.value.trim();
-    if (this.at >= 0) return this.take(this.hits[this.at]!);
+    if (this.at >= 0 && this.found === this.input.value) return this.take(this.hits[this.at]!);
     if (!text) return;
     this.element.setAttribute("aria-busy", "true");
     await this.look();
@@ -120,7 +123,7 @@ export class SearchField {
       return;
     }
     this.input.value = "";
-    this.show({ hits: [], why: null });
+    this.show("", { hits: [], why: null });
     this.input.blur();
     this.choose(hit.key);
   }

@@ -52,6 +52,7 @@ export class WalkPanel {
       ]);
       for (const node of [found.node, ...graph.nodes]) this.tokens.set(node.component_key, node.token);
       this.element.removeAttribute("aria-busy");
+      if (this.store.state !== state) return; // whoever asked is elsewhere by now
       // The server spells keys its way: a token's text becomes its id.
       const spelt = { ...state, key: found.node.component_key, walk: graph.walk, pins: graph.pins };
       if (format(spelt) !== format(state)) return this.store.amend(spelt);
@@ -62,8 +63,8 @@ export class WalkPanel {
         ...graph.unknown.map((one) => notice(`${one.key} is left out of the drawing: ${one.why}`)),
       );
       this.drawHead(state, found.node);
-      this.drawSettings(state, graph);
       this.drawGraph(state, graph);
+      this.drawSettings(state, graph);
       fill(this.lists, ...neighbourLists(found, { sign, rows: state.rows, step: (one) => this.step(one) }), this.rowsField(state));
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
@@ -179,12 +180,13 @@ export class WalkPanel {
   private exports(): { label: string; run: () => void }[] {
     const { state } = this.store;
     const name = `lit-attr_${state.key}`;
-    const caption = captioned(state, this.about);
+    const missing = this.graph?.unknown.map(({ key }) => key) ?? [];
+    const caption = captioned(state, this.about, missing);
     return [
       { label: "Picture as SVG", run: () => saveSvg(this.drawing.svg, caption, name) },
       { label: "Picture as PNG", run: () => void savePng(this.drawing.svg, caption, name) },
       { label: "Edges as CSV", run: () => saveCsv(state, this.graph?.edges ?? [], name) },
-      { label: "Edges as JSON", run: () => saveJson(described(state, this.about), this.graph?.edges ?? [], name) },
+      { label: "Edges as JSON", run: () => saveJson(described(state, this.about, missing), this.graph?.edges ?? [], name) },
     ];
   }
 }
