@@ -7,7 +7,7 @@ from lit_attr.errors import EdgeNotFoundError
 from lit_attr.query.answers import Edge, EdgeAnswer, Neighbour, Ranking, Subgraph
 from lit_attr.query.lists import Direction
 from lit_attr.query.opened import Opened
-from lit_attr.query.ranking import AnySign, Ranker
+from lit_attr.query.ranking import AnySign
 from lit_attr.query.subgraph import Ways, collect
 from lit_attr.storage.blocks import AttrMetric
 from lit_attr.storage.ranking import DatasetAttributionEntry
@@ -24,7 +24,6 @@ class KeyQuestions:
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
         self._query = opened.query
-        self._ranker = Ranker(opened.query, opened.index)
 
     def sources(
         self,
@@ -120,7 +119,7 @@ class KeyQuestions:
                 raise EdgeNotFoundError(f"no edges of {key}: {self._query.why_unknown(key, role)}")
 
         def follow(way: Direction, key: ComponentKey) -> list[DatasetAttributionEntry]:
-            return self._ranker.neighbours(way, key, k, sign, metric, normalized, wanted)
+            return self._opened.ranker.neighbours(way, key, k, sign, metric, normalized, wanted)
 
         found = collect(begin, follow, depth, threshold, direction)
         edges = tuple(Edge(node(source), node(target), value) for (source, target), value in found.items())
@@ -145,7 +144,7 @@ class KeyQuestions:
         if asks_sources and key.layer == OUTPUT and metric == "attr_abs":
             raise EdgeNotFoundError(f"no sources of {text}: {query.why_no_edges(OUTPUT, metric)}")
         wanted = self._opened.reader.matching(layers)
-        found = self._ranker.neighbours(question, key, k, sign, metric, normalized, wanted)
+        found = self._opened.ranker.neighbours(question, key, k, sign, metric, normalized, wanted)
         nodes = [self._opened.node(ComponentKey(entry.layer, entry.component_idx)) for entry in found]
         entries = [Neighbour(**vars(node), value=entry.value) for node, entry in zip(nodes, found, strict=True)]
         was_harvested = not asks_sources or query.was_harvested(key)

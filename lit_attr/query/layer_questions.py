@@ -11,7 +11,6 @@ from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
 from lit_attr.query.lists import layer_pairs
 from lit_attr.query.opened import Opened
 from lit_attr.query.ranking import AnySign
-from lit_attr.query.summaries import Pairs
 from lit_attr.storage.blocks import AttrMetric
 from lit_attr.storage.ranking import NOT_FINITE
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
@@ -30,7 +29,6 @@ class LayerQuestions:
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
         self._blocks = opened.query.blocks
-        self._pairs = Pairs(opened.query.blocks, opened.index)
 
     def matrix(
         self,
@@ -55,7 +53,7 @@ class LayerQuestions:
             raise ConfigurationError(f"statistic must be one of {list(get_args(Statistic))}, found {statistic!r}")
         blocks, values = self._blocks, {}
         for source, target in (pairs := self._layer_pairs(metric, layers)):
-            mass = self._pairs.mass((source, target), metric, normalized)
+            mass = self._opened.pairs.mass((source, target), metric, normalized)
             n_edges = blocks.size(source) * blocks.size(target)
             values[source, target] = mass if statistic == "mass" else mass / max(n_edges, 1)
         sources, targets = (in_order({pair[end] for pair in pairs}) for end in (0, 1))
@@ -121,7 +119,7 @@ class LayerQuestions:
         edges = [
             Edge(node(source), node(target), value)
             for pair in self._layer_pairs(metric, layers)
-            for source, target, value in self._pairs.edges(pair, k, sign, metric, normalized)
+            for source, target, value in self._opened.pairs.edges(pair, k, sign, metric, normalized)
         ]
         return StrongestEdges(metric, sign, normalized, tuple(edges))
 

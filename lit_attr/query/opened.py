@@ -7,6 +7,8 @@ from lit_attr.errors import ConfigurationError, EdgeNotFoundError
 from lit_attr.query.answers import Node
 from lit_attr.query.index import Index
 from lit_attr.query.keys import KeyReader, tables_of
+from lit_attr.query.ranking import Ranker
+from lit_attr.query.summaries import Pairs
 from lit_attr.query.tokenizer_file import tokenizer_places
 from lit_attr.query.tokens import Tokens
 from lit_attr.storage.blocks import AttrMetric
@@ -32,10 +34,16 @@ class Opened:
         self.path = path
         self.storage = DatasetAttributionStorage.load(path)
         self.query = Query(self.storage)
-        self.index = Index.open(path)
+        self.use(Index.open(path))
         if tokenizer is not None and not tokenizer.is_file():
             raise ConfigurationError(f"no tokenizer at {tokenizer}: expected a tokenizer.json")
         self._tokenizer = tokenizer
+
+    def use(self, index: Index | None) -> None:
+        """Answer from now on with an index, or without one."""
+        self.index = index
+        self.ranker = Ranker(self.query, index)
+        self.pairs = Pairs(self.query.blocks, index)
 
     @cached_property
     def reader(self) -> KeyReader:

@@ -14,13 +14,10 @@ from lit_attr.query.answers import Edge, Node, StrongestEdges
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index import Index
 from lit_attr.query.index_file import identity, index_path
-from lit_attr.query.key_questions import KeyQuestions
 from lit_attr.query.keys import KeyReader
 from lit_attr.query.layer_answers import LayerMatrix
-from lit_attr.query.layer_questions import LayerQuestions
 from lit_attr.query.lists import layer_pairs
 from lit_attr.query.ranking import AnySign
-from lit_attr.query.summaries import Pairs
 from lit_attr.query.tokens import Tokens
 from lit_attr.storage.blocks import AttrMetric, Blocks
 from lit_attr.storage.query import Query
@@ -65,18 +62,9 @@ class ViewedExplorer(Explorer):
         """Whether there is an index that can be used."""
         return self._opened.index is not None
 
-    def open_index(self) -> None:
-        """Use the index that is there now, if it can be used."""
-        self._use(Index.open(self.path))
-
-    def drop_index(self) -> None:
-        """Use no index."""
-        self._use(None)
-
-    def _use(self, index: Index | None) -> None:
-        self._opened.index = index
-        KeyQuestions.__init__(self, self._opened)
-        LayerQuestions.__init__(self, self._opened)
+    def use(self, index: Index | None) -> None:
+        """Answer from now on with an index, or without one."""
+        self._opened.use(index)
 
     def node(self, key: ComponentKey) -> Node:
         """A key with the text of its token."""
@@ -90,7 +78,7 @@ class ViewedExplorer(Explorer):
         self, source: str, target: str, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
     ) -> StrongestEdges:
         """The strongest edges between two layers, between which there are edges."""
-        found = Pairs(self.blocks, self._opened.index).edges((source, target), k, sign, metric, normalized)
+        found = self._opened.pairs.edges((source, target), k, sign, metric, normalized)
         edges = tuple(Edge(self.node(source), self.node(target), value) for source, target, value in found)
         return StrongestEdges(metric, sign, normalized, edges)
 
@@ -186,9 +174,9 @@ class ViewedHarvest:
             now = _Status.of(index_path(self.path))
             if now != self._index_status and self.state == "same":
                 self._index_status = now
-                self.explorer.open_index()
-                if self.state != "same":  # it may be of the file that has come meanwhile
-                    self.explorer.drop_index()
+                index = Index.open(self.path)
+                # Else it may be of a file that has come meanwhile.
+                self.explorer.use(index if self.state == "same" else None)
 
     def is_quick(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> bool:
         """Whether sums over all edges, or over those between two layers, are known or soon computed."""
