@@ -109,7 +109,7 @@ class ViewedHarvest:
         tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
 
     Raises:
-        StorageError: If the file is missing or damaged.
+        StorageError: If the file is missing or damaged, or is replaced meanwhile.
         ConfigurationError: If there is no such tokenizer.
     """
 
@@ -122,6 +122,8 @@ class ViewedHarvest:
         self._matrices: dict[tuple[AttrMetric, bool], LayerMatrix] = {}
         self.id = hashlib.sha256(json.dumps(identity(path)).encode()).hexdigest()[:_ID_CHARACTERS]
         self.size = path.stat().st_size
+        if self.state != "same":  # what was read by its name may be of two files
+            raise StorageError(f"{path} was replaced while it was opened: open it again")
 
     @cached_property
     def search(self) -> Search:

@@ -12,6 +12,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.query.index_build import build_index
 from lit_attr.query.index_file import index_path
 from lit_attr.view.guard import is_loopback
+from lit_attr.view.harvest import ViewedExplorer
 from lit_attr.view.serve import DEFAULT_PORT, listen, serve
 from tests.storage.examples import random_storage
 from tests.view.serving import served
@@ -202,6 +203,23 @@ def test_an_index_that_is_written_over_while_it_is_read(own_page, own_file):
         asker.join()
     assert not wrong
     assert own_page.answer("about")["indexed"]
+
+
+def test_a_result_that_is_replaced_while_it_is_opened(own_page, own_file, monkeypatch):
+    before = own_page.answer("neighbours", key="output:1")
+
+    class Replacing(ViewedExplorer):
+        def __init__(self, path, tokenizer):
+            super().__init__(path, tokenizer)
+            random_storage(seed=2).save(path)
+
+    random_storage(seed=1).save(own_file)
+    with monkeypatch.context() as patch:
+        patch.setattr("lit_attr.view.harvest.ViewedExplorer", Replacing)
+        assert f"{own_file} was replaced while it was opened" in own_page.error("about", renew=1)
+    assert own_page.answer("neighbours", key="output:1") == before
+    own_page.answer("about", renew=1)
+    assert own_page.answer("neighbours", key="output:1") != before
 
 
 def test_renewing_what_is_the_same_changes_nothing(page):
