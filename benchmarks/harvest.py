@@ -26,15 +26,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.shapes import DECOMPOSED, SHAPES, model_and_tokens, random_ci
 from lit_attr.attribution.autograd import AutogradEngine
-from lit_attr.attribution.closed_form.edges import Edge
+from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engines import AttributionEngine, Choice, build_engine, choose_engines
 from lit_attr.decomposition.anatomy import Attention, Mlp
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.harvest.memory import PeakMemory, keep_freed_memory
-from lit_attr.storage.sums import Sums
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.sums import Sums
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
@@ -54,7 +54,7 @@ def matmul_rate(device: torch.device, size: int) -> float:
     return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(5))
 
 
-def flops(edge: Edge, topology: Topology, n_pairs: int, n_positions: int, seq_len: int) -> float:
+def flops(edge: EdgeBlock, topology: Topology, n_pairs: int, n_positions: int, seq_len: int) -> float:
     """FLOPs that one edge block needs for both metrics."""
     n_targets = topology.d_model if edge.target == OUTPUT else topology.n_components[edge.target]
     if isinstance(edge.through, Mlp):

@@ -23,9 +23,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.workers import Work, start
 from lit_attr.errors import StorageError
-from lit_attr.storage.merge import merge_harvest
-from lit_attr.storage.status import status
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.status import status
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.toys import BLOCK, write_run
 
 _N_BATCHES = 40

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lit_attr.storage.archive import lay_out, layout, offset_of
-from lit_attr.storage.files import publish
-from lit_attr.storage.seal import digest_of, trailer
+from lit_attr.files.archive import lay_out, layout, offset_of
+from lit_attr.files.publish import publish
+from lit_attr.files.seal import digest_of, trailer
 
 _CHUNK = 1 << 22
 _N_TOKENS_OF_ONE = 20

@@ -28,12 +28,12 @@ def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
     """A complete harvest of so many parts of about so many megabytes, one batch each."""
     import torch
 
-    from lit_attr.storage.frame import Frame
-    from lit_attr.storage.generations import current_generation
-    from lit_attr.storage.parts import Ledger, write_part
-    from lit_attr.storage.plan import Plan
-    from lit_attr.storage.sums import Sums
+    from lit_attr.parts.generations import current_generation
+    from lit_attr.parts.header import Header
+    from lit_attr.parts.part import Ledger, write_part
+    from lit_attr.parts.plan import Plan
     from lit_attr.topology.graph import Topology
+    from lit_attr.topology.sums import Sums
 
     # Proportions of a real decomposition: 8 token ids for each component, most of it sums by token.
     count = max(round((megabytes * 1e6 / 8 / 20.25) ** 0.5), 4)
@@ -47,7 +47,7 @@ def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
     plan.publish(folder)
     generation = current_generation(folder, plan, n_parts, n_parts)
     alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
-    Frame(topology, alive, torch.randn(topology.d_model, topology.vocab_size), 0.0, {}).publish(folder)
+    Header(topology, alive, torch.randn(topology.d_model, topology.vocab_size), 0.0, {}).publish(folder)
     sums = Sums.zeros(topology, torch.float64)
     for _, tensor in sums.named():
         if tensor.is_floating_point():
@@ -62,7 +62,7 @@ def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
 
 def merge_and_measure(folder: Path) -> None:
     """Merge, and print seconds and peak anonymous memory beyond what was there before; runs in its own process."""
-    from lit_attr.storage.merge import merge_harvest
+    from lit_attr.parts.merge import merge_harvest
 
     with peak_anonymous_bytes() as peak:
         start = time.perf_counter()

@@ -21,11 +21,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.harvest import seconds
 from benchmarks.shapes import SHAPES, build, random_ci
-from lit_attr.attribution.closed_form.edges import closed_edges
+from lit_attr.attribution.closed_form.edge_blocks import closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.harvest.memory import keep_freed_memory
-from lit_attr.storage.sums import Sums
+from lit_attr.topology.sums import Sums
 
 SWEEPS: dict[str, list[float]] = {
     "tokens": [128, 256, 512, 1024, 2048, 4096, 8192],

@@ -8,13 +8,13 @@ from lit_attr._version import __version__
 if TYPE_CHECKING:
     from lit_attr.decomposition.load import load_run
     from lit_attr.decomposition.untrained import Decomposition, Neurons, Svd
+    from lit_attr.harvest.accumulator import AttributionSums
     from lit_attr.harvest.datamodule import TokenDataModule
     from lit_attr.harvest.harvester import AttributionHarvester
-    from lit_attr.harvest.sums import AttributionSums
     from lit_attr.harvest.writer import StorageWriter
     from lit_attr.query.explorer import Explorer
     from lit_attr.query.repo import AttributionRepo
-    from lit_attr.storage.storage import DatasetAttributionStorage
+    from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 
 __all__ = [
     "AttributionHarvester",
@@ -35,8 +35,8 @@ __all__ = [
 _HOMES = {
     "AttributionHarvester": "lit_attr.harvest.harvester",
     "AttributionRepo": "lit_attr.query.repo",
-    "AttributionSums": "lit_attr.harvest.sums",
-    "DatasetAttributionStorage": "lit_attr.storage.storage",
+    "AttributionSums": "lit_attr.harvest.accumulator",
+    "DatasetAttributionStorage": "lit_attr.storage.dataset_attributions",
     "Decomposition": "lit_attr.decomposition.untrained",
     "Explorer": "lit_attr.query.explorer",
     "Neurons": "lit_attr.decomposition.untrained",

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lit_attr.decomposition.model import Capture
-from lit_attr.storage.sums import Sums
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.sums import Sums
 
 
 class AutogradEngine:

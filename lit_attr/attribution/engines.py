@@ -8,13 +8,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lit_attr.attribution.autograd import AutogradEngine
-from lit_attr.attribution.closed_form.edges import Edge, closed_edges
+from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock, closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
-from lit_attr.attribution.forward_mode import ForwardModeEngine
+from lit_attr.attribution.forward_mode.engine import ForwardModeEngine
 from lit_attr.decomposition.model import Capture, DecomposedModel
 from lit_attr.errors import ConfigurationError
-from lit_attr.storage.sums import Sums
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.sums import Sums
 
 EngineName = Literal["auto", "closed_form", "autograd"]
 _SHOWN = 6
@@ -30,7 +30,7 @@ class Choice:
         autograd: Target layer to the sources of edge blocks that are computed by their definition.
     """
 
-    closed_form: list[Edge]
+    closed_form: list[EdgeBlock]
     forward_mode: Mapping[str, tuple[str, ...]]
     autograd: Mapping[str, tuple[str, ...]]
 

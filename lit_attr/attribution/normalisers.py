@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.decomposition.model import Capture
-from lit_attr.storage.sums import Sums
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.sums import Sums
 
 
 def add_normalisers_(

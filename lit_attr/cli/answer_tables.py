@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from lit_attr.query.answers import Edge, EdgeAnswer, Node, Ranking, StrongestEdges, Subgraph
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
-from lit_attr.query.tokens import quoted
+from lit_attr.query.token_texts import quoted
 
 _SIGNIFICANT, _SIGNIFICANT_IN_MATRIX = 5, 3
 # Characters of a column of a matrix, borders included.

@@ -38,8 +38,8 @@ def harvest_folder(options: argparse.Namespace) -> Path:
     Raises:
         RunNotFoundError: If there is none.
     """
-    from lit_attr.storage.plan import PLAN_FILE
-    from lit_attr.storage.repo import run_folder, subrun_folder, subruns
+    from lit_attr.storage.places import run_folder, subrun_folder, subruns
+    from lit_attr.topology.words import PLAN_FILE
 
     if os.path.isfile(Path(options.run) / PLAN_FILE):
         return Path(options.run)
@@ -72,8 +72,8 @@ def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> 
     Raises:
         RunNotFoundError: If there is none.
     """
-    from lit_attr.storage.plan import PLAN_FILE
-    from lit_attr.storage.repo import MERGED_FILE, run_folder, subrun_folder, subruns
+    from lit_attr.storage.places import run_folder, subrun_folder, subruns
+    from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
 
     if os.path.isfile(run):  # unlike Path's, it takes any text
         return Path(run)
@@ -96,8 +96,7 @@ def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> 
 
 def _what_is_there(folder: Path) -> str:
     """Why a folder has no result, and what can be done."""
-    from lit_attr.storage.plan import PLAN_FILE
-    from lit_attr.storage.repo import PARTIAL_FILE
+    from lit_attr.topology.words import PARTIAL_FILE, PLAN_FILE
 
     if os.path.isfile(folder / PARTIAL_FILE):
         return f"only a partial result: {folder / PARTIAL_FILE}"

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     # torch is imported only now: help and mistakes answer at once.
     folder = harvest_folder(options)
-    from lit_attr.storage.merge import merge_harvest
+    from lit_attr.parts.merge import merge_harvest
 
     path = merge_harvest(folder, options.allow_partial)
     print(f"merged into {path}\nask it with: lit-attr query {path} sources KEY")

@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     folder = harvest_folder(options)
-    from lit_attr.storage.status import status
+    from lit_attr.parts.status import status
 
     found = status(folder)
     merged = "not merged yet"

@@ -4,12 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lit_attr.files.roots import output_root
 from lit_attr.launch.code import Code
 from lit_attr.launch.jobs import Jobs
 from lit_attr.launch.report import code_report, dry_run_report, submission_report
 from lit_attr.launch.request import Request
 from lit_attr.launch.submit import require_sbatch, submit
-from lit_attr.storage.roots import output_root
 
 
 def run(arguments: Sequence[str]) -> None:

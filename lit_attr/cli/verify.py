@@ -21,8 +21,8 @@ def run(arguments: Sequence[str]) -> None:
         "verify", "Check the digest, shapes, finiteness and coverage of a stored result: of a harvest, or of any file."
     )
     options = parser.parse_args(arguments)
-    from lit_attr.storage.repo import MERGED_FILE
     from lit_attr.storage.verify import verify
+    from lit_attr.topology.words import MERGED_FILE
 
     path = Path(options.run) if os.path.isfile(options.run) else harvest_folder(options) / MERGED_FILE
     print(path)

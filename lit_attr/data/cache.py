@@ -14,7 +14,8 @@ from jaxtyping import Int
 from lit_attr.data.rows import loader_order, read_rows
 from lit_attr.data.spec import DatasetSpec
 from lit_attr.errors import DataError, StorageError
-from lit_attr.storage.files import locked, make_folder, publish
+from lit_attr.files.lock import locked
+from lit_attr.files.publish import make_folder, publish
 
 _log = logging.getLogger(__name__)
 _DTYPE = np.dtype("<i4")

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, TOKENIZER, newest_checkpoint
 from lit_attr.decomposition.reference import RunReference
 from lit_attr.errors import RunFormatError, RunNotFoundError
-from lit_attr.storage.files import locked, make_folder
+from lit_attr.files.lock import locked
+from lit_attr.files.publish import make_folder
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from lit_attr.decomposition.download import download_run, download_target
 from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, newest_checkpoint
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.errors import RunFormatError, RunNotFoundError
-from lit_attr.storage.roots import output_root
+from lit_attr.files.roots import output_root
 
 _TARGETS = "pretrain_cache"
 

@@ -23,7 +23,7 @@ The edge from an embedding holds what all embeddings have in common beside what 
 occurrences of tokens is taken from it, so that a score says how a token differs from an average one.
 
 How to read a score: its sign means something only if each component's activation is positive where it matters, see
-`lit_attr.demo.orient`. Sums over a data set mix all the roles that a component plays, so that a score of one token is
+`tools.demo.orient`. Sums over a data set mix all the roles that a component plays, so that a score of one token is
 not a measurement of one mechanism; the difference between groups of tokens that differ in one respect is far steadier.
 """
 

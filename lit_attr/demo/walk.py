@@ -9,8 +9,9 @@ from rich.table import Column, Table
 from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.mechanism import chain_scores, chains
 from lit_attr.errors import RunNotFoundError
+from lit_attr.query.repo import AttributionRepo
 from lit_attr.storage.content import Content
-from lit_attr.storage.repo import AttributionRepo, run_folder
+from lit_attr.storage.places import run_folder
 
 _RUN_ID = "s-litdemo0"
 _WORD, _OTHER = "her", "him"

@@ -8,11 +8,12 @@ import numpy as np
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
-from lit_attr.export.edges import Edges, strongest_of_pairs, strongest_of_targets
-from lit_attr.export.place import write_file
+from lit_attr.files.place import write_file
 from lit_attr.optional import require
 from lit_attr.query.explorer import Explorer
-from lit_attr.storage.blocks import AttrMetric, Blocks
+from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
+from lit_attr.storage.blocks import Blocks
+from lit_attr.topology.words import AttrMetric
 
 # The text of a token, by layer and index.
 _TokenText = Callable[[str, int], str | None]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
-from lit_attr.export.place import new_folder
+from lit_attr.files.place import new_folder
+from lit_attr.files.publish import publish
 from lit_attr.storage.content import Content
-from lit_attr.storage.files import publish
 
 INDEX_FILE = "dataset_attributions.safetensors.index.json"
 _SHARD = "dataset_attributions-{number:05}-of-{count:05}.safetensors"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lit_attr.data.batch_ids import Ids, to_ranges, union, without
 from lit_attr.errors import StorageError
-from lit_attr.harvest.sums import AttributionSums
-from lit_attr.storage.generations import Generation, newest_generation
-from lit_attr.storage.ids import Ids, to_ranges, union, without
-from lit_attr.storage.parts import FileIdentity, Ledger, read_ledger, read_part, write_part
+from lit_attr.files.identity import FileIdentity
+from lit_attr.harvest.accumulator import AttributionSums
+from lit_attr.parts.generations import Generation, newest_generation
+from lit_attr.parts.part import Ledger, read_ledger, read_part, write_part
 from lit_attr.topology.graph import Topology
 
 # A commit is due only after so many times the seconds that the last one took: at most 2 % of the time.

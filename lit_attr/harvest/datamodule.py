@@ -13,15 +13,13 @@ from jaxtyping import Int, Integer
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from lit_attr.data.batch_ids import Ids, all_ids
 from lit_attr.data.cache import TokenCache
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
-from lit_attr.decomposition.config import read_yaml
-from lit_attr.decomposition.load import find_run
-from lit_attr.decomposition.names import TOKENIZER
+from lit_attr.data.token_file import TokenBatch, open_tokens
 from lit_attr.errors import ConfigurationError, DataError
-from lit_attr.harvest.tokens import TokenBatch, open_tokens
-from lit_attr.storage.ids import Ids, all_ids
-from lit_attr.storage.roots import output_root
+from lit_attr.files.roots import output_root
+from lit_attr.harvest.run_dataset import dataset_of_run
 
 WHOLE_DATASET: Literal["whole_dataset"] = "whole_dataset"
 # Rows that go into a fingerprint, evenly spaced.
@@ -245,21 +243,3 @@ class BatchStream:
                 yield TokenBatch(batch_id, self.data.batch(batch_id))
             else:
                 yield TokenBatch(-1, torch.empty(0, self.data.seq_len, dtype=torch.int64))
-
-
-def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:
-    """The dataset that a run was trained on.
-
-    Args:
-        run: As for `load_run`.
-        changes: What is not None replaces the run's own.
-
-    Raises:
-        RunNotFoundError: If the run is nowhere.
-        RunFormatError: If its configuration is not understood.
-        DataError: If the dataset has texts and no tokenizer is named.
-    """
-    files, _, model_config = find_run(run)
-    folders = [file.parent for file in (files.config, model_config) if file is not None]
-    tokenizer = next((folder / TOKENIZER for folder in folders if (folder / TOKENIZER).is_file()), None)
-    return DatasetSpec.resolve(read_yaml(files.config), changes, tokenizer)

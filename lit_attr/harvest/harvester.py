@@ -13,19 +13,19 @@ from torch import Tensor
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engines import AttributionEngine, EngineName, build_engine, choose_engines
 from lit_attr.attribution.normalisers import add_normalisers_
+from lit_attr.data.token_file import TokenBatch, check_batch
 from lit_attr.decomposition.harvest_db import alive_in_harvest, file_digest
 from lit_attr.decomposition.load import Run
 from lit_attr.decomposition.untrained import Decomposition
 from lit_attr.errors import ConfigurationError
+from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import check_sums_fit, keep_freed_memory, memory_limit, rows_that_fit
+from lit_attr.harvest.model_source import ModelSource
 from lit_attr.harvest.processes import on_first_process
-from lit_attr.harvest.settings import prepare_trainer
-from lit_attr.harvest.source import Source
-from lit_attr.harvest.sums import AttributionSums
-from lit_attr.harvest.tokens import TokenBatch, check_batch
-from lit_attr.storage.sums import Sums
+from lit_attr.harvest.trainer_settings import prepare_trainer
 from lit_attr.topology.paths import PathTable
+from lit_attr.topology.sums import Sums
 
 Alive = dict[str, Bool[Tensor, " component"]]
 
@@ -87,7 +87,7 @@ class AttributionHarvester(LightningModule):
             raise ConfigurationError("model.harvest_db is of a trained run: drop it, or model.decomposition")
         self.save_hyperparameters()
         # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
-        self.source = Source(run, decomposition, path_table)
+        self.source = ModelSource(run, decomposition, path_table)
         self.sums = AttributionSums()
         self.alive: Alive | None = None
         self.run: Run | None = None

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.storage.sums import Sums
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.sums import Sums
 
 _GB = 1e9
 # Of free memory, what is used without being told: allocators fragment, and kernels have workspaces of their own.

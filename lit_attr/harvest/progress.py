@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from lit_attr.harvest.tokens import TokenBatch
+from lit_attr.data.token_file import TokenBatch
 
 # Seconds between two lines, and between two entries in the logger.
 _HEARTBEAT = 30.0

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.files.publish import make_folder
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.storage.files import make_folder
-from lit_attr.storage.generations import Generation, current_generation, newest_generation
-from lit_attr.storage.plan import PLAN_FILE, Plan
-from lit_attr.storage.repo import MERGED_FILE, create_subrun, subrun_folder, subruns
+from lit_attr.parts.generations import Generation, current_generation, newest_generation
+from lit_attr.parts.plan import Plan
+from lit_attr.storage.places import create_subrun, subrun_folder, subruns
+from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
 
 _log = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import distributed
 
+from lit_attr.data.batch_ids import Ids, all_ids, show, union, without
+from lit_attr.data.token_file import TokenBatch
 from lit_attr.errors import ConfigurationError, InterruptedHarvestError, StorageError
 from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
@@ -18,14 +20,12 @@ from lit_attr.harvest.preemption import StopSignals, agree, message_group, reque
 from lit_attr.harvest.processes import on_each_process, on_first_process, others_alive
 from lit_attr.harvest.provenance import provenance
 from lit_attr.harvest.session import Settings, open_harvest
-from lit_attr.harvest.tokens import TokenBatch
-from lit_attr.storage.frame import FRAME_FILE, Frame
-from lit_attr.storage.gather import coverage
-from lit_attr.storage.generations import PARTS_FOLDER, Generation
-from lit_attr.storage.ids import Ids, all_ids, show, union, without
-from lit_attr.storage.merge import write_merged
-from lit_attr.storage.parts import read_part
-from lit_attr.storage.repo import MERGED_FILE
+from lit_attr.parts.gather import coverage
+from lit_attr.parts.generations import Generation
+from lit_attr.parts.header import Header
+from lit_attr.parts.merge import write_merged
+from lit_attr.parts.part import read_part
+from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PARTS_FOLDER
 
 # What a process may wish for at the end of a step; the greatest wish of all counts.
 _GO_ON, _COMMIT, _STOP, _END = range(4)
@@ -99,7 +99,7 @@ class StorageWriter(Callback):
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""
         harvester = _harvester(pl_module)
         on_first_process(trainer, partial(self._begin, trainer, harvester))
-        self._frame = on_each_process(self._group, partial(Frame.load, self._generation.folder))
+        self._frame = on_each_process(self._group, partial(Header.load, self._generation.folder))
         harvester.alive = dict(self._frame.alive)
         on_each_process(self._group, partial(self._commits.restore, harvester.sums, harvester.topology))
         if n_done := len(self._all_done(trainer)):
@@ -108,11 +108,11 @@ class StorageWriter(Callback):
     def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
         """Write down what all parts share, where no worker has."""
         folder = self._generation.folder
-        if not (folder / FRAME_FILE).exists():
+        if not (folder / HEADER_FILE).exists():
             alive = harvester.find_alive()
             known = provenance(trainer, harvester, _data(trainer), alive, {"out_dir": self.out_dir})
             threshold = harvester.hparams["ci_threshold"]
-            Frame(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
+            Header(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
 
     def on_predict_batch_end(
         self,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from lit_attr.files.roots import output_root
 from lit_attr.launch.code import Code
 from lit_attr.launch.render import render, template
 from lit_attr.launch.request import Request
-from lit_attr.storage.roots import output_root
 
 CONFIGURATION = "config.yaml"
 _CODE = "code"

@@ -13,15 +13,14 @@ from lit_attr.errors import EdgeNotFoundError
 from lit_attr.plots.component import plot_component
 from lit_attr.plots.labels import full_label, short_label
 from lit_attr.plots.mass import plot_mass
-from lit_attr.plots.overlap import stability
-from lit_attr.plots.settling import plot_stability
+from lit_attr.plots.stability import stability
+from lit_attr.plots.stability_curves import plot_stability
 from lit_attr.plots.subgraph import plot_subgraph
 from lit_attr.query.answers import Node, Ranking
 from lit_attr.query.explorer import Explorer
-from lit_attr.storage.blocks import AttrMetric
 from lit_attr.storage.coverage import missing_batches
-from lit_attr.storage.ranking import SIGNS
 from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.words import SIGNS, AttrMetric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

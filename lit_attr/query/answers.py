@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lit_attr.query.frames import to_frame
-from lit_attr.query.lists import Direction
-from lit_attr.query.ranking import AnySign
-from lit_attr.storage.blocks import AttrMetric
+from lit_attr.topology.words import AnySign, AttrMetric, Direction
 
 if TYPE_CHECKING:
     import polars

@@ -6,7 +6,7 @@ from pathlib import Path
 from lit_attr.query.key_questions import KeyQuestions
 from lit_attr.query.layer_questions import LayerQuestions
 from lit_attr.query.opened import Opened
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.address import ComponentKey
 
 

@@ -13,14 +13,13 @@ import numpy as np
 from lit_attr.errors import StorageError
 from lit_attr.query.index_file import IndexFile, identity, index_path
 from lit_attr.query.lists import PAIRS, Family, place_of
-from lit_attr.storage.blocks import AttrMetric
-from lit_attr.storage.ranking import Sign
+from lit_attr.topology.words import AttrMetric, Sign
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Kept:
+class IndexedNeighbours:
     """The strongest neighbours of a key, best first.
 
     Attributes:
@@ -64,7 +63,9 @@ class Index:
             return None
         return cls(file)
 
-    def neighbours(self, family: Family, key: int, metric: AttrMetric, normalized: bool, sign: Sign) -> Kept | None:
+    def neighbours(
+        self, family: Family, key: int, metric: AttrMetric, normalized: bool, sign: Sign
+    ) -> IndexedNeighbours | None:
         """The strongest neighbours of a key, of one kind; None if they are not known.
 
         Args:
@@ -82,7 +83,7 @@ class Index:
         places = np.searchsorted(starts, positions, side="right") - 1
         layers = [family.neighbours[place][0] for place in places]
         complete = not is_full or len(positions) == family.n_neighbours
-        return Kept(layers, (positions - starts[places]).tolist(), raw, complete)
+        return IndexedNeighbours(layers, (positions - starts[places]).tolist(), raw, complete)
 
     def mass(self, source: str, target: str, metric: AttrMetric, normalized: bool) -> float | None:
         """Sum of the absolute values of all edges between two layers; None if it is not known."""

@@ -12,12 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.errors import StorageError
+from lit_attr.files.publish import publish
 from lit_attr.query.index_file import Section, identity, index_path, write_contents
 from lit_attr.query.lists import PAIRS, Family, families, layer_pairs
 from lit_attr.query.tops import PairSummary, RunningTops
-from lit_attr.storage.blocks import METRICS, AttrMetric, Blocks
-from lit_attr.storage.files import publish
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.blocks import Blocks
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.topology.words import METRICS, AttrMetric
 
 _log = logging.getLogger(__name__)
 

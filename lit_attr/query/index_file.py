@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.files import reading
-from lit_attr.storage.seal import sealed_digest
+from lit_attr.files.publish import reading
+from lit_attr.files.seal import sealed_digest
 
 VERSION = 1
 _MARK = b"\nlit_attr index\n"

@@ -5,13 +5,11 @@ from typing import Literal
 
 from lit_attr.errors import EdgeNotFoundError
 from lit_attr.query.answers import Edge, EdgeAnswer, Neighbour, Ranking, Subgraph
-from lit_attr.query.lists import Direction
 from lit_attr.query.opened import Opened
-from lit_attr.query.ranking import AnySign
 from lit_attr.query.subgraph import Ways, collect
-from lit_attr.storage.blocks import AttrMetric
-from lit_attr.storage.ranking import DatasetAttributionEntry
+from lit_attr.storage.strongest import DatasetAttributionEntry
 from lit_attr.topology.address import OUTPUT, ComponentKey
+from lit_attr.topology.words import AnySign, AttrMetric, Direction
 
 
 class KeyQuestions:

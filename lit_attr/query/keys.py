@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lit_attr.errors import ConfigurationError, KeyFormatError, StorageError, UnsupportedModelError
-from lit_attr.query.tokens import Tokens, quoted
+from lit_attr.query.token_texts import TokenTexts, quoted
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.paths import PATH_TABLES, PathTable
 
@@ -24,7 +24,7 @@ class KeyReader:
     """
 
     def __init__(
-        self, layers: Iterable[str], tables: Iterable[PathTable], tokens: Tokens | None, looked_in: Sequence[object]
+        self, layers: Iterable[str], tables: Iterable[PathTable], tokens: TokenTexts | None, looked_in: Sequence[object]
     ) -> None:
         self.layers = in_order(layers)
         self._tables = list(tables)

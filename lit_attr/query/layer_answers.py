@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from lit_attr.query.answers import Edge, Node, edge_frame
 from lit_attr.query.frames import to_frame
-from lit_attr.storage.blocks import AttrMetric
+from lit_attr.topology.words import AttrMetric
 
 if TYPE_CHECKING:
     import polars

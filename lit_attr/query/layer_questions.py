@@ -10,10 +10,9 @@ from lit_attr.query.answers import Edge, StrongestEdges
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
 from lit_attr.query.lists import layer_pairs
 from lit_attr.query.opened import Opened
-from lit_attr.query.ranking import AnySign
-from lit_attr.storage.blocks import AttrMetric
-from lit_attr.storage.ranking import NOT_FINITE
+from lit_attr.storage.strongest import NOT_FINITE
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
+from lit_attr.topology.words import AnySign, AttrMetric
 
 # Edges of a block that is computed: 400 MB.
 _LARGEST_BLOCK = 10**8

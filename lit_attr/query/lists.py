@@ -7,13 +7,11 @@ Each is kept for every metric that it has, raw and normalised (which rank differ
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
-from lit_attr.storage.blocks import METRICS, AttrMetric, Blocks
-from lit_attr.storage.ranking import SIGNS, Sign
+from lit_attr.storage.blocks import Blocks
 from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.words import METRICS, SIGNS, AttrMetric, Direction, Sign
 
-Direction = Literal["sources", "targets"]
 COMPONENTS = "components"
 # The section of an index with the strongest edges of pairs of layers.
 PAIRS = "pairs"

@@ -9,13 +9,13 @@ from lit_attr.query.index import Index
 from lit_attr.query.keys import KeyReader, tables_of
 from lit_attr.query.ranking import Ranker
 from lit_attr.query.summaries import Pairs
+from lit_attr.query.token_texts import TokenTexts
 from lit_attr.query.tokenizer_file import tokenizer_places
-from lit_attr.query.tokens import Tokens
-from lit_attr.storage.blocks import AttrMetric
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.provenance import entry
-from lit_attr.storage.query import Query
-from lit_attr.storage.storage import DatasetAttributionStorage
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
+from lit_attr.topology.words import AttrMetric
 
 
 class Opened:
@@ -33,7 +33,7 @@ class Opened:
     def __init__(self, path: Path, tokenizer: Path | None) -> None:
         self.path = path
         self.storage = DatasetAttributionStorage.load(path)
-        self.query = Query(self.storage)
+        self.query = KeyEdges(self.storage)
         self.use(Index.open(path))
         if tokenizer is not None and not tokenizer.is_file():
             raise ConfigurationError(f"no tokenizer at {tokenizer}: expected a tokenizer.json")
@@ -87,7 +87,7 @@ class Opened:
         return list(tokenizer_places(self.storage.provenance or {}))
 
     @cached_property
-    def tokens(self) -> Tokens | None:
+    def tokens(self) -> TokenTexts | None:
         """The texts of tokens; None where no tokenizer was found."""
         file = next((place for place in self._places if place.is_file()), None)
-        return None if file is None else Tokens(file, self.query.blocks.size(OUTPUT))
+        return None if file is None else TokenTexts(file, self.query.blocks.size(OUTPUT))

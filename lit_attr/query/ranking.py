@@ -11,13 +11,11 @@ import torch
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.query.index import Index
-from lit_attr.query.lists import Direction, Family, families, kind_of
-from lit_attr.storage.blocks import AttrMetric
-from lit_attr.storage.query import Query
-from lit_attr.storage.ranking import SIGNS, DatasetAttributionEntry, Sign, strongest
+from lit_attr.query.lists import Family, families, kind_of
+from lit_attr.storage.key_edges import KeyEdges
+from lit_attr.storage.strongest import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import ComponentKey
-
-AnySign = Literal["positive", "negative", "both"]
+from lit_attr.topology.words import SIGNS, AnySign, AttrMetric, Direction, Sign
 
 
 class Ranker:
@@ -28,7 +26,7 @@ class Ranker:
         index: Its index, where there is one.
     """
 
-    def __init__(self, query: Query, index: Index | None) -> None:
+    def __init__(self, query: KeyEdges, index: Index | None) -> None:
         self._query = query
         self._blocks = query.blocks
         self._index = index

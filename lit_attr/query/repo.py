@@ -2,22 +2,52 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from lit_attr.query.explorer import Explorer
-from lit_attr.storage import repo
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.places import subruns
+from lit_attr.topology.words import MERGED_FILE
 
 
 @dataclass(frozen=True)
-class AttributionRepo(repo.AttributionRepo):
-    """One finished harvest of a run; attributes as there.
+class AttributionRepo:
+    """One finished harvest of a run.
 
-    Example:
-        >>> repo = AttributionRepo.open("s-litdemo0")  # doctest: +SKIP
-        >>> repo.explore().sources('output:"her"', k=3).frame()  # doctest: +SKIP
+    Attributes:
+        run_id: Of the decomposition run.
+        subrun_id: Name of the harvest's folder, `da-YYYYMMDD_HHMMSS`.
+        path: The merged file.
     """
 
+    run_id: str
+    subrun_id: str
+    path: Path
+
+    @classmethod
+    def open(cls, run_id: str, out_dir: str | os.PathLike[str] | None = None) -> "Self | None":
+        """The newest harvest of a run that has a merged file; None if there is none.
+
+        Args:
+            run_id: Of the decomposition run.
+            out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
+        """
+        for subrun in subruns(run_id, out_dir):
+            if (subrun / MERGED_FILE).is_file():
+                return cls(run_id, subrun.name, subrun / MERGED_FILE)
+        return None
+
+    def get_attributions(self) -> DatasetAttributionStorage:
+        """The stored harvest, memory-mapped.
+
+        Raises:
+            StorageError: If the file is damaged.
+        """
+        return DatasetAttributionStorage.load(self.path)
+
     def explore(self, tokenizer: str | os.PathLike[str] | None = None) -> Explorer:
-        """Open the stored harvest for questions.
+        """Open the result for questions.
 
         Args:
             tokenizer: A `tokenizer.json`; without it, the one that the harvest's provenance leads to.

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.query.lists import Direction
-from lit_attr.storage.ranking import DatasetAttributionEntry
+from lit_attr.storage.strongest import DatasetAttributionEntry
 from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.words import Direction
 
 Ways = Literal["upstream", "downstream", "both"]
 _WAYS: dict[Ways, tuple[Direction, ...]] = {

@@ -6,11 +6,11 @@ from jaxtyping import Float, Int
 
 from lit_attr.query.index import Index
 from lit_attr.query.lists import place_of
-from lit_attr.query.ranking import AnySign, rank
+from lit_attr.query.ranking import rank
 from lit_attr.query.tops import PairSummary
-from lit_attr.storage.blocks import AttrMetric, Blocks
-from lit_attr.storage.ranking import Sign
+from lit_attr.storage.blocks import Blocks
 from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.words import AnySign, AttrMetric, Sign
 
 # Sources and targets of a tile: it has 64 MB.
 _SIDE = 4096

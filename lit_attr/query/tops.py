@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.ranking import NOT_FINITE
+from lit_attr.storage.strongest import NOT_FINITE
 
 # Entries that are ranked at once, in one row: each takes some 50 bytes meanwhile.
 _RANKED = 1 << 20

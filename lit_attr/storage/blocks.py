@@ -5,8 +5,6 @@ and the target's root mean square (component activation or logit), as in goodfir
 token is the product of its unembedding column with the attributions to the residual stream, which is exact.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,9 +12,7 @@ from torch import Tensor
 from lit_attr.errors import ConfigurationError
 from lit_attr.storage.content import Content
 from lit_attr.topology.address import EMBED, OUTPUT
-
-AttrMetric = Literal["attr", "attr_abs"]
-METRICS: tuple[AttrMetric, ...] = ("attr", "attr_abs")
+from lit_attr.topology.words import METRICS, AttrMetric
 
 # Smaller denominators are raised to this.
 _EPS = 1e-10

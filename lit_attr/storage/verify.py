@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
+from lit_attr.data.batch_ids import all_ids, from_ranges, show, union, without
 from lit_attr.errors import StorageError
-from lit_attr.storage.files import reading
-from lit_attr.storage.ids import all_ids, from_ranges, show, union, without
-from lit_attr.storage.seal import check_open_seal, is_sealed
-from lit_attr.storage.storage import DatasetAttributionStorage
-from lit_attr.storage.sums import CHUNK
+from lit_attr.files.publish import reading
+from lit_attr.files.seal import check_open_seal, is_sealed
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.topology.sums import CHUNK
 
 # How an archive ends: a record of this length, without a comment.
 _ARCHIVE_END, _ARCHIVE_END_LENGTH = b"PK\x05\x06", 22

@@ -14,9 +14,9 @@ from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
 
 from lit_attr.errors import EdgeNotFoundError, LitAttrError, StorageError
-from lit_attr.view.asked import Asked
-from lit_attr.view.desk import Desk
+from lit_attr.view.current_result import CurrentResult
 from lit_attr.view.guard import Guard
+from lit_attr.view.parameters import Parameters
 from lit_attr.view.questions import QUESTIONS, UNLOCKED
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _FILES = (_PAGE, "app.js", "style.css", "icon.svg")
 _MISTAKE, _UNKNOWN, _UNREADABLE, _OUR_MISTAKE = 400, 404, 409, 500
 
 
-def create_app(desk: Desk, host: str) -> Guard:
+def create_app(desk: CurrentResult, host: str) -> Guard:
     """The application.
 
     Args:
@@ -53,9 +53,9 @@ class _Json(JSONResponse):
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
-def _answer(desk: Desk, request: Request) -> _Json:
+def _answer(desk: CurrentResult, request: Request) -> _Json:
     """An answer, or an error in words, and what became of the file; runs in a thread of its own."""
-    name, asked = request.path_params["question"], Asked(request.query_params)
+    name, asked = request.path_params["question"], Parameters(request.query_params)
     if name not in QUESTIONS:
         return _Json({"error": f"no question {name!r}; there are {', '.join(QUESTIONS)}"}, _UNKNOWN)
 

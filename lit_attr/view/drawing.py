@@ -7,16 +7,17 @@ from typing import Any
 from lit_attr.errors import EdgeNotFoundError, KeyFormatError, StorageError
 from lit_attr.query.answer_json import plain
 from lit_attr.query.answers import Edge
-from lit_attr.storage.ranking import NOT_FINITE, SIGNS
-from lit_attr.view.asked import Asked
-from lit_attr.view.harvest import ViewedHarvest
+from lit_attr.storage.strongest import NOT_FINITE
+from lit_attr.topology.words import SIGNS
+from lit_attr.view.parameters import Parameters
 from lit_attr.view.search import why_unknown
+from lit_attr.view.viewed_result import ViewedResult
 
 # More is neither answered at once nor looked at.
 _MOST_KEPT, _MOST_BRANCHES, _DEEPEST, _MOST_EDGES = 24, 10, 2, 400
 
 
-def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+def subgraph(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     """The strongest edges around some keys, and all edges between them and the steps of a walk.
 
     Parameters: `key`; `walk`, once or more, the keys before it, in their order; `pin`, once or more, keys whose edges
@@ -62,7 +63,7 @@ def subgraph(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _read(harvest: ViewedHarvest, texts: list[str], unknown: dict[str, str]) -> list[str]:
+def _read(harvest: ViewedResult, texts: list[str], unknown: dict[str, str]) -> list[str]:
     """Keys, canonical; those that the result has not as they are, and why it has them not into `unknown`."""
     explorer, found = harvest.explorer, dict[str, None]()
     for text in texts:
@@ -80,7 +81,7 @@ def _read(harvest: ViewedHarvest, texts: list[str], unknown: dict[str, str]) -> 
     return list(found)
 
 
-def _edge(harvest: ViewedHarvest, source: str, target: str, asked: Asked) -> Edge | None:
+def _edge(harvest: ViewedResult, source: str, target: str, asked: Parameters) -> Edge | None:
     try:
         found = harvest.explorer.edge(source, target, asked.metric)
     except EdgeNotFoundError:

@@ -6,20 +6,18 @@ from typing import Any
 
 from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query.answer_json import plain
-from lit_attr.query.lists import Direction
-from lit_attr.storage.blocks import METRICS
 from lit_attr.storage.coverage import missing_batches
-from lit_attr.storage.ranking import SIGNS
-from lit_attr.view.asked import Asked
+from lit_attr.topology.words import METRICS, SIGNS, Direction
 from lit_attr.view.drawing import check_finite, subgraph
-from lit_attr.view.harvest import ViewedHarvest
+from lit_attr.view.parameters import Parameters
+from lit_attr.view.viewed_result import ViewedResult
 
 # As many as an index keeps of each list.
 _MOST_ROWS = 64
 _LONGEST_TEXT = 200
 
 
-def about(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+def about(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     """The result itself: where it is, what it is of, how much it covers."""
     explorer = harvest.explorer
     storage, tokens = explorer.storage, explorer.tokens
@@ -36,7 +34,7 @@ def about(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     }
 
 
-def neighbours(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+def neighbours(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     """The strongest positive and negative sources and targets of a key; where there are none, why."""
     key, k = asked.text("key"), asked.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
     explorer = harvest.explorer
@@ -61,7 +59,7 @@ def neighbours(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     return {"node": vars(explorer.node(known)), **answer}
 
 
-def edge(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+def edge(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     """One edge, by every metric that it has."""
     answers = {}
     for metric in METRICS:
@@ -76,14 +74,14 @@ def edge(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     return {"by_metric": answers}
 
 
-def overview(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+def overview(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     """The edge mass between layers, unless summing it takes long and was not asked for."""
     if not (harvest.is_quick(asked.metric) or asked.flag("anyway")):
         return {"slow": True}
     return {"slow": False, **plain(harvest.matrix(asked.metric, asked.normalized))}
 
 
-def pair(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+def pair(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     """The strongest edges between two layers, unless finding them takes long and was not asked for."""
     explorer = harvest.explorer
     source, target = explorer.pair(asked.text("source"), asked.text("target"), asked.metric)
@@ -97,7 +95,7 @@ def pair(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
     return {"slow": False, "source": source, "target": target, **found}
 
 
-def search(harvest: ViewedHarvest, asked: Asked) -> dict[str, Any]:
+def search(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     """Components and tokens by what someone types."""
     text = asked.text("text")
     if len(text) > _LONGEST_TEXT:
@@ -119,7 +117,7 @@ def _plain_json(provenance: object) -> Any:  # noqa: ANN401 - whatever someone w
 
 # What is answered without waiting for other questions: it takes its own locks.
 UNLOCKED = ("overview", "pair")
-QUESTIONS: dict[str, Callable[[ViewedHarvest, Asked], dict[str, Any]]] = {
+QUESTIONS: dict[str, Callable[[ViewedResult, Parameters], dict[str, Any]]] = {
     "about": about,
     "search": search,
     "neighbours": neighbours,

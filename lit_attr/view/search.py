@@ -9,8 +9,8 @@ from typing import Any
 
 from lit_attr.errors import EdgeNotFoundError, LitAttrError
 from lit_attr.query.keys import KeyReader
-from lit_attr.query.tokens import Tokens, quoted
-from lit_attr.storage.query import Query
+from lit_attr.query.token_texts import TokenTexts, quoted
+from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 
 _N_HITS, _N_LAYERS = 30, 12
@@ -45,7 +45,7 @@ class Search:
     """
 
     def __init__(
-        self, reader: KeyReader, query: Query, layers: Sequence[tuple[str, int]], tokens: Tokens | None
+        self, reader: KeyReader, query: KeyEdges, layers: Sequence[tuple[str, int]], tokens: TokenTexts | None
     ) -> None:
         self._reader = reader
         self._query = query
@@ -158,7 +158,7 @@ def _unquoted(text: str) -> str:
         return text[1:].removesuffix('"')
 
 
-def why_unknown(query: Query, key: ComponentKey) -> str:
+def why_unknown(query: KeyEdges, key: ComponentKey) -> str:
     """Why a key is neither a source nor a target, in words."""
     return query.why_unknown(key, "target" if key.layer == OUTPUT else "source")
 

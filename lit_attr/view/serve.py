@@ -66,7 +66,7 @@ def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: 
     uvicorn = require("uvicorn", "view")
     require("starlette", "view")
     from lit_attr.view.app import create_app
-    from lit_attr.view.desk import Desk
+    from lit_attr.view.current_result import CurrentResult
 
     if not is_loopback(host):
         _log.warning(
@@ -75,7 +75,7 @@ def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: 
     # Answers are few numbers each: with more threads, those that wait for work take the time of those that do it.
     torch.set_num_threads(1)
     with listen(host, port) as listening:
-        desk = Desk(path, tokenizer)
+        desk = CurrentResult(path, tokenizer)
         config = uvicorn.Config(
             create_app(desk, host),
             log_level="critical",  # says otherwise that answers were under way when it was stopped

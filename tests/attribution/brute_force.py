@@ -4,8 +4,8 @@ import torch
 
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.storage.sums import Sums
 from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.sums import Sums
 
 
 def jacobian(value: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import torch
 from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.normalisers import add_normalisers_
-from lit_attr.storage.sums import Sums
+from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
 from tests.toys import ARCHITECTURES, VOCAB, random_tokens, toy_model
 

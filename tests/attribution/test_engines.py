@@ -4,7 +4,7 @@ import torch
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engines import build_engine, choose_engines
 from lit_attr.errors import ConfigurationError
-from lit_attr.storage.sums import Sums
+from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import MB, assert_close, random_ci
 from tests.attribution.test_autograd import all_alive
 from tests.toys import ARCHITECTURES, random_tokens, toy_model

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from lit_attr.cli.main import main
-from tests.storage.harvests import begin, commit, complete_harvest
+from tests.parts.harvests import begin, commit, complete_harvest
 
 RUN = "s-1234abcd"
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from lit_attr.cli.main import main
+from tests.parts.harvests import begin, complete_harvest
 from tests.storage.examples import random_storage
-from tests.storage.harvests import begin, complete_harvest
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from lit_attr.cli.main import main
 from lit_attr.query.explorer import Explorer
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.storage.examples import random_storage
 
 RUN = "s-1234abcd"

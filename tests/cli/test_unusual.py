@@ -10,9 +10,10 @@ import torch
 
 from lit_attr.cli.main import main
 from lit_attr.query.explorer import Explorer
-from lit_attr.storage.repo import PARTIAL_FILE, subrun_folder
+from lit_attr.storage.places import subrun_folder
+from lit_attr.topology.words import PARTIAL_FILE
+from tests.parts.harvests import begin
 from tests.storage.examples import random_storage
-from tests.storage.harvests import begin
 
 RUN = "s-1234abcd"
 

@@ -276,7 +276,7 @@ def test_who_waits_is_told_so_and_tokenizes_nothing_twice(stories, tmp_path, mon
     monkeypatch.setattr(datasets, "load_dataset", lambda **where: opened.append(where) or load(**where))
     tokenizer = HeldTokenizer()
     monkeypatch.setattr("lit_attr.data.rows.load_tokenizer", tokenizer)
-    monkeypatch.setattr("lit_attr.storage.files._PATIENCE", 0.05)
+    monkeypatch.setattr("lit_attr.files.lock._PATIENCE", 0.05)
     caplog.set_level("INFO", logger="lit_attr")
     spec = make_spec(stories)
     first, second = (threading.Thread(target=prepared, args=(spec, tmp_path / "c")) for _ in range(2))

@@ -10,13 +10,13 @@ from tokenizers import Tokenizer
 
 from lit_attr.assets import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
 from lit_attr.decomposition.load import load_run
-from lit_attr.demo.attributions import harvest_chains
-from lit_attr.demo.figures import measure
 from lit_attr.demo.grammar import NAMES, vocabulary
-from lit_attr.demo.intervention import exchange_names
 from lit_attr.demo.mechanism import chain_scores
-from lit_attr.demo.report import BATCH_SIZE, CONTRASTS, N_HARVESTED, N_MEASURED, describe
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from tools.demo.attributions import harvest_chains
+from tools.demo.figures import measure
+from tools.demo.intervention import exchange_names
+from tools.demo.report import BATCH_SIZE, CONTRASTS, N_HARVESTED, N_MEASURED, describe
 
 RECORDED = json.loads((ASSETS / FIGURES).read_text())
 IDS = {word: index for index, word in enumerate(vocabulary())}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lit_attr.query.explorer import Explorer
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.storage.examples import random_storage
 
 PARTIAL = {"run_id": "s-1234abcd", "coverage": {"n_batches": 10, "batches": [[0, 4, 2]], "complete": False}}

@@ -12,7 +12,7 @@ from lit_attr.errors import InterruptedHarvestError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.writer import StorageWriter
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.toys import write_run
 
 QUIET = {

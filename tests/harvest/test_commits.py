@@ -11,16 +11,17 @@ import torch
 from benchmarks.workers import Work, start
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.harvest import commits as module
+from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.commits import Commits
-from lit_attr.harvest.sums import AttributionSums
 from lit_attr.harvest.writer import StorageWriter
-from lit_attr.storage.generations import current_generation
-from lit_attr.storage.merge import merge_harvest
-from lit_attr.storage.parts import read_part
-from lit_attr.storage.plan import PLAN_FILE, Plan
-from lit_attr.storage.status import status
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.parts.generations import current_generation
+from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.part import read_part
+from lit_attr.parts.plan import Plan
+from lit_attr.parts.status import status
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.words import PLAN_FILE
 from tests.harvest.runs import Signal, small_run, stop, work
 from tests.toys import write_tokens
 

@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Callback
 
 from lit_attr.errors import ConfigurationError, StorageError
-from lit_attr.storage.generations import newest_generation
-from lit_attr.storage.merge import merge_harvest
-from lit_attr.storage.plan import Plan
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.parts.generations import newest_generation
+from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.plan import Plan
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.harvest.runs import assert_same, small_run, stop, work
 from tests.toys import write_tokens
 

@@ -14,8 +14,8 @@ from lit_attr.cli.main import main
 from lit_attr.data.spec import DatasetOptions
 from lit_attr.errors import ConfigurationError, RunFormatError
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.storage.repo import AttributionRepo
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.query.repo import AttributionRepo
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.data import (
     CountingTokenizer,
     description,

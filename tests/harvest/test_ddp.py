@@ -7,9 +7,9 @@ import pytest
 from benchmarks.workers import Work, free_port, start
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.storage.merge import merge_harvest
-from lit_attr.storage.status import status
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.status import status
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.harvest.runs import assert_same, small_run, stop, work
 from tests.toys import write_tokens
 

@@ -1,7 +1,7 @@
 import pytest
 
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.harvest.runs import assert_same, harvest
 
 

@@ -101,7 +101,7 @@ def test_default_trainer_needs_no_settings(run, tokens, tmp_path, expected):
         enable_checkpointing=False,
     )
     assert trainer.predict(AttributionHarvester(run), datamodule=TokenDataModule(tokens, 2)) is None
-    from lit_attr.storage.storage import DatasetAttributionStorage
+    from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 
     assert_same(DatasetAttributionStorage.load(writer.path), expected)
 

@@ -9,8 +9,8 @@ import pytest
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.session import Settings, open_harvest
-from lit_attr.storage.plan import Plan
-from lit_attr.storage.repo import MERGED_FILE
+from lit_attr.parts.plan import Plan
+from lit_attr.topology.words import MERGED_FILE
 from tests.harvest.runs import small_run, stop, work
 from tests.toys import write_run, write_tokens
 

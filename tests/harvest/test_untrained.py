@@ -9,7 +9,7 @@ from lit_attr.decomposition.untrained import Neurons, Svd
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.paths import PathTable
 from tests.harvest.runs import assert_same, harvest, stop, work
 from tests.huggingface_toys import huggingface_target

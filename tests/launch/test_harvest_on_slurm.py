@@ -16,7 +16,7 @@ import yaml
 
 from lit_attr.cli.main import main
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.harvest.runs import assert_same, harvest
 from tests.launch.standin import git
 from tests.toys import write_run, write_tokens

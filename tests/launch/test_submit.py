@@ -8,7 +8,7 @@ from lit_attr.errors import LaunchError
 from lit_attr.launch.report import code_report, submission_report
 from lit_attr.launch.request import Request
 from lit_attr.launch.submit import submit
-from lit_attr.storage.repo import MERGED_FILE
+from lit_attr.topology.words import MERGED_FILE
 from tests.launch.standin import fake_slurm, git, make_repository, plan
 
 

@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from lit_attr.errors import ConfigurationError, StorageError
-from lit_attr.plots.overlap import stability
-from lit_attr.plots.settling import plot_stability
-from lit_attr.storage.parts import Ledger, write_part
-from lit_attr.storage.storage import DatasetAttributionStorage
-from lit_attr.storage.sums import Sums
+from lit_attr.parts.part import Ledger, write_part
+from lit_attr.plots.stability import stability
+from lit_attr.plots.stability_curves import plot_stability
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.topology.sums import Sums
+from tests.parts.harvests import begin, commit
 from tests.storage.examples import TOPOLOGY, random_sums, unembedding
-from tests.storage.harvests import begin, commit
 
 
 def random_parts(folder, world_size, sizes=None):

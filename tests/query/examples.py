@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 
 LAYERS = ("0.attn.q", "0.attn.o", "0.mlp.up", "0.mlp.down", "1.mlp.up")
 EPS = 1e-10

@@ -6,7 +6,7 @@ import pytest
 from lit_attr import AttributionRepo, Explorer
 from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query import layer_questions
-from lit_attr.storage.repo import run_folder
+from lit_attr.storage.places import run_folder
 from tests.storage.examples import random_storage
 
 

@@ -11,7 +11,7 @@ from lit_attr.query import index_build
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.query.index_file import IndexFile, identity, index_path
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.storage.examples import TOPOLOGY, random_storage, random_sums, unembedding
 
 
@@ -50,10 +50,10 @@ def test_a_good_index_is_used_and_says_nothing(path, caplog, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("the storage was asked")
 
-    from lit_attr.storage.query import Query
+    from lit_attr.storage.key_edges import KeyEdges
 
-    monkeypatch.setattr(Query, "targets", refuse)
-    monkeypatch.setattr(Query, "sources", refuse)
+    monkeypatch.setattr(KeyEdges, "targets", refuse)
+    monkeypatch.setattr(KeyEdges, "sources", refuse)
     monkeypatch.setattr("lit_attr.query.summaries.summarise", refuse)
     answers(path)
     assert Explorer(path).matrix().values
@@ -68,7 +68,7 @@ def test_no_index(path, caplog):
 
 @pytest.mark.parametrize("sealed", [True, False])
 def test_an_index_of_another_result(tmp_path, caplog, sealed):
-    from lit_attr.storage.merge import write_result
+    from lit_attr.storage.write import write_result
 
     path = tmp_path / "x.pt"
 
@@ -93,7 +93,7 @@ def test_an_index_of_another_result(tmp_path, caplog, sealed):
 
 
 def test_a_sealed_result_may_be_copied(tmp_path, caplog):
-    from lit_attr.storage.merge import write_result
+    from lit_attr.storage.write import write_result
 
     path = tmp_path / "x.pt"
     write_result(path, [random_sums()], unembedding(), 0.0, {})

@@ -6,7 +6,7 @@ from lit_attr.assets import ASSETS
 from lit_attr.errors import ConfigurationError, DataError, EdgeNotFoundError, KeyFormatError
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.keys import KeyReader, tables_of
-from lit_attr.query.tokens import Tokens, quoted
+from lit_attr.query.token_texts import TokenTexts, quoted
 from lit_attr.topology.address import ComponentKey
 from tests.storage.examples import random_storage
 
@@ -24,7 +24,7 @@ def word_tokenizer(path, words):
 
 @pytest.fixture
 def reader(tmp_path):
-    tokens = Tokens(word_tokenizer(tmp_path / "tokenizer.json", WORDS[:-1]), 8)
+    tokens = TokenTexts(word_tokenizer(tmp_path / "tokenizer.json", WORDS[:-1]), 8)
     return KeyReader(LAYERS, tables_of(None), tokens, [])
 
 
@@ -82,7 +82,7 @@ def test_a_text_of_several_tokens(tmp_path):
     tokenizer = Tokenizer(WordLevel({"<0x41>": 0, "A": 1, "\u2581the": 2, "the": 3}, unk_token="A"))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    tokens = Tokens(tmp_path / "tokenizer.json", 4)
+    tokens = TokenTexts(tmp_path / "tokenizer.json", 4)
     assert [tokens.text(i) for i in range(5)] == ["A", "A", " the", "the", None]
     reader = KeyReader(LAYERS, [], tokens, [])
     with pytest.raises(KeyFormatError, match='2 tokens have the text "A": give one of the ids 0, 1'):
@@ -91,7 +91,7 @@ def test_a_text_of_several_tokens(tmp_path):
 
 
 def test_token_ids_that_the_model_does_not_have(tmp_path):
-    tokens = Tokens(word_tokenizer(tmp_path / "tokenizer.json", WORDS[:-1]), 2)
+    tokens = TokenTexts(word_tokenizer(tmp_path / "tokenizer.json", WORDS[:-1]), 2)
     assert tokens.ids("5") == []
 
 

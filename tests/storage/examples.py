@@ -2,9 +2,9 @@
 
 import torch
 
-from lit_attr.storage.storage import DatasetAttributionStorage
-from lit_attr.storage.sums import Sums
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.sums import Sums
 
 TOPOLOGY = Topology(
     n_components={"0.mlp.up": 3, "0.mlp.down": 4, "0.attn.q": 2},

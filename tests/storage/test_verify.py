@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.merge import merge_harvest, write_result
-from lit_attr.storage.seal import check_seal
+from lit_attr.files.seal import check_seal
+from lit_attr.parts.merge import merge_harvest
 from lit_attr.storage.verify import verify
+from lit_attr.storage.write import write_result
+from tests.parts.harvests import commit, complete_harvest, sums_of
 from tests.storage.examples import random_storage, unembedding
-from tests.storage.harvests import commit, complete_harvest, sums_of
 
 
 @pytest.fixture

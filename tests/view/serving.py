@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import uvicorn
 
 from lit_attr.view.app import create_app
-from lit_attr.view.desk import Desk
+from lit_attr.view.current_result import CurrentResult
 from lit_attr.view.serve import listen
 
 
@@ -50,7 +50,7 @@ class Page:
 @contextmanager
 def served(path, tokenizer=None, host="127.0.0.1"):
     """The page of a stored harvest, served until the end of the block."""
-    desk = Desk(path, tokenizer)
+    desk = CurrentResult(path, tokenizer)
     with listen(host, 0) as listening:
         config = uvicorn.Config(create_app(desk, host), log_level="warning", lifespan="off")
         server = uvicorn.Server(config)

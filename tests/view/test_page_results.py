@@ -181,7 +181,7 @@ def test_texts_that_cannot_be_seen(tab, own_file, downloads):
 
 
 def test_without_an_index_a_large_result_is_not_read_unasked(tab, own_file, monkeypatch):
-    monkeypatch.setattr("lit_attr.view.harvest._FEW_EDGES", 3)
+    monkeypatch.setattr("lit_attr.view.viewed_result._FEW_EDGES", 3)
     with served(own_file) as page:
         tab.open(page.address)
         assert f"lit-attr index {own_file}" in tab.text(".map .notice")

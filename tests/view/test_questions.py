@@ -7,7 +7,7 @@ import pytest
 
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
-from lit_attr.storage.storage import DatasetAttributionStorage
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.storage.examples import random_storage
 from tests.view.serving import served
 
@@ -140,7 +140,7 @@ def test_overview_and_pairs(own_file, indexed, metric):
 
 
 def test_what_takes_long_is_not_begun_unasked(own_file, monkeypatch):
-    monkeypatch.setattr("lit_attr.view.harvest._FEW_EDGES", 3)
+    monkeypatch.setattr("lit_attr.view.viewed_result._FEW_EDGES", 3)
     with served(own_file) as page:
         assert page.answer("overview") == {"slow": True}
         assert page.answer("pair", source="embed", target="output") == {"slow": True}

@@ -1,13 +1,13 @@
 import pytest
 
 from lit_attr.assets import ASSETS
-from lit_attr.view.harvest import ViewedHarvest
+from lit_attr.view.viewed_result import ViewedResult
 from tests.storage.examples import random_storage
 
 
 @pytest.fixture
 def search(file):
-    return ViewedHarvest(file).search  # of the demo's tokens the first five: <s> . Mia Lily Anna
+    return ViewedResult(file).search  # of the demo's tokens the first five: <s> . Mia Lily Anna
 
 
 def keys(found):
@@ -76,7 +76,7 @@ def test_exact_texts_come_first(tmp_path):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="the"))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     random_storage().save(tmp_path / "x.pt")
-    search = ViewedHarvest(tmp_path / "x.pt", tmp_path / "tokenizer.json").search
+    search = ViewedResult(tmp_path / "x.pt", tmp_path / "tokenizer.json").search
     assert keys(search.answer("output:the")) == [f"output:{n}" for n in (2, 1, 0, 3, 4)]
 
 
@@ -90,8 +90,8 @@ def test_digits_that_more_numbers_begin_with(tmp_path):
 
 def test_without_a_tokenizer(tmp_path):
     random_storage().save(tmp_path / "x.pt")
-    search = ViewedHarvest(tmp_path / "x.pt").search
+    search = ViewedResult(tmp_path / "x.pt").search
     assert "no tokenizer was found: give one with --tokenizer" in search.answer("Mia")["why"]
     assert search.answer("output:2")["hits"][0] == {"key": "output:2", "token": None, "kind": "token", "size": None}
-    with_one = ViewedHarvest(tmp_path / "x.pt", ASSETS / "tokenizer.json").search
+    with_one = ViewedResult(tmp_path / "x.pt", ASSETS / "tokenizer.json").search
     assert keys(with_one.answer("Mia")) == ["output:2", "embed:2"]

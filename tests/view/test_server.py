@@ -12,8 +12,8 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.query.index_build import build_index
 from lit_attr.query.index_file import index_path
 from lit_attr.view.guard import is_loopback
-from lit_attr.view.harvest import ViewedExplorer
 from lit_attr.view.serve import DEFAULT_PORT, listen, serve
+from lit_attr.view.viewed_result import ViewedExplorer
 from tests.storage.examples import random_storage
 from tests.view.serving import served
 
@@ -215,7 +215,7 @@ def test_a_result_that_is_replaced_while_it_is_opened(own_page, own_file, monkey
 
     random_storage(seed=1).save(own_file)
     with monkeypatch.context() as patch:
-        patch.setattr("lit_attr.view.harvest.ViewedExplorer", Replacing)
+        patch.setattr("lit_attr.view.viewed_result.ViewedExplorer", Replacing)
         assert f"{own_file} was replaced while it was opened" in own_page.error("about", renew=1)
     assert own_page.answer("neighbours", key="output:1") == before
     own_page.answer("about", renew=1)

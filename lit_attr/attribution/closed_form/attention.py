@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 import torch
 
-from lit_attr.attribution.closed_form.blocks import PushedSums, Source, Target
+from lit_attr.attribution.closed_form.ends import PushedSums, SourceEnd, TargetEnd
 from lit_attr.attribution.closed_form.heads import Heads, PairBlock
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 
-def add_values_(source: Source, target: Target, heads: Heads) -> None:
+def add_values_(source: SourceEnd, target: TargetEnd, heads: Heads) -> None:
     """Add an edge block from values: the pattern mixes the signs of targets, or ones, over positions."""
     batch, n_heads, seq_len, width = heads.sizes
     n_targets = target.read.shape[1]
@@ -45,7 +45,7 @@ def add_values_(source: Source, target: Target, heads: Heads) -> None:
 
 
 def add_queries_(
-    source: Source, target: Target, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
+    source: SourceEnd, target: TargetEnd, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
 ) -> None:
     """Add an edge block from queries, which act at their own position: pair by pair, as in an MLP."""
     sums = PushedSums(target, source.pairs)
@@ -71,7 +71,9 @@ def add_queries_(
     sums.close()
 
 
-def add_keys_(source: Source, target: Target, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace) -> None:
+def add_keys_(
+    source: SourceEnd, target: TargetEnd, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
+) -> None:
     """Add an edge block from keys, which act at all later positions.
 
     The effect on a target, A[p, q] l[p, q] (V . v[q] - V . z[p]), is a product of small factors: it is never formed for

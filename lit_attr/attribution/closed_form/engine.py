@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lit_attr.attribution.closed_form.edges import Edge
+from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
 from lit_attr.attribution.closed_form.rows import Rows
 from lit_attr.attribution.closed_form.sizes import Widths, rows_and_targets
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly
 from lit_attr.decomposition.anatomy import Attention
 from lit_attr.decomposition.model import Capture, DecomposedModel
-from lit_attr.storage.sums import Sums
 from lit_attr.topology.address import EMBED
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.sums import Sums
 
 
 class ClosedFormEngine:
@@ -33,12 +33,12 @@ class ClosedFormEngine:
         model: DecomposedModel,
         topology: Topology,
         alive: Mapping[str, Bool[Tensor, " component"]],
-        edges: Sequence[Edge],
+        edges: Sequence[EdgeBlock],
         workspace_bytes: int,
     ) -> None:
         self.model = model
         self.topology = topology
-        self.edges: dict[str, list[Edge]] = {}
+        self.edges: dict[str, list[EdgeBlock]] = {}
         for edge in edges:
             self.edges.setdefault(edge.source, []).append(edge)
         device = model.unembedding.device

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.attribution.closed_form.blocks import PushedSums, Source, Target
+from lit_attr.attribution.closed_form.ends import PushedSums, SourceEnd, TargetEnd
 from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.decomposition.anatomy import Mlp
 
@@ -31,7 +31,9 @@ def slope(
     return derivative if gate is None else derivative.mul_(up)
 
 
-def add_mlp_(source: Source, target: Target, slope: Float[Tensor, "position hidden"], workspace: Workspace) -> None:
+def add_mlp_(
+    source: SourceEnd, target: TargetEnd, slope: Float[Tensor, "position hidden"], workspace: Workspace
+) -> None:
     """Add an edge block through a hidden layer: each pair moves it by its write vector times the slope.
 
     `attr_abs` has no cheaper form: the sign of each target at each position stands between two products.

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.attention import add_keys_, add_queries_, add_values_
-from lit_attr.attribution.closed_form.blocks import Destination, Source, Target
-from lit_attr.attribution.closed_form.edges import Edge
+from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
+from lit_attr.attribution.closed_form.ends import Destination, SourceEnd, TargetEnd
 from lit_attr.attribution.closed_form.heads import Heads, pair_blocks
 from lit_attr.attribution.closed_form.mlp import add_mlp_, slope
 from lit_attr.attribution.closed_form.norm import Normalised
@@ -18,8 +18,8 @@ from lit_attr.attribution.closed_form.weights import SparseWeights, cheaper, pai
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly
 from lit_attr.decomposition.anatomy import Attention, Mlp, Norm
 from lit_attr.decomposition.model import Capture, DecomposedModel
-from lit_attr.storage.sums import Sums
 from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.sums import Sums
 
 
 class Rows:
@@ -55,7 +55,7 @@ class Rows:
         self,
         sums: Sums,
         source_layer: str,
-        edges: Sequence[Edge],
+        edges: Sequence[EdgeBlock],
         chosen: Mapping[str, Int[Tensor, " target"] | None],
         n_targets: int,
     ) -> None:
@@ -73,7 +73,7 @@ class Rows:
             for target in self._targets(sums, edge, token_ids, chosen.get(edge.target), n_targets):
                 self._add_edge_(edge, source, target)
 
-    def _add_edge_(self, edge: Edge, source: Source, target: Target) -> None:
+    def _add_edge_(self, edge: EdgeBlock, source: SourceEnd, target: TargetEnd) -> None:
         through = edge.through
         if isinstance(through, Norm):
             stream = Normalised.of(through, self._flat(self.capture.stream[through.path]))
@@ -100,7 +100,7 @@ class Rows:
     def _flat(self, values: Float[Tensor, "batch seq width"]) -> Float[Tensor, "position width"]:
         return values.detach()[self.rows].flatten(0, 1).to(self.dtype)
 
-    def _source(self, layer: str) -> tuple[Source, Int[Tensor, " token"] | None]:
+    def _source(self, layer: str) -> tuple[SourceEnd, Int[Tensor, " token"] | None]:
         """A source layer; for the embedding, one source for each token that occurs, and which these are."""
         if layer == EMBED:
             tokens = self.capture.tokens[self.rows].flatten()
@@ -109,20 +109,20 @@ class Rows:
             write = rows.new_zeros(len(token_ids), rows.shape[1]).index_copy_(0, which, rows)
             position = which.argsort(stable=True)
             pairs = SparseWeights.of(position, which[position], rows.new_ones(len(tokens)), len(token_ids))
-            return Source(write, pairs, pairs), token_ids
+            return SourceEnd(write, pairs, pairs), token_ids
         weights = self._flat(self.capture.post[layer]) * self._flat(self.ci[layer])
         pairs = pairs_of(weights)
         write = self.model.components(layer).U.to(self.dtype)
-        return Source(write, cheaper(weights, pairs), pairs), None
+        return SourceEnd(write, cheaper(weights, pairs), pairs), None
 
     def _targets(
         self,
         sums: Sums,
-        edge: Edge,
+        edge: EdgeBlock,
         token_ids: Int[Tensor, " token"] | None,
         chosen: Int[Tensor, " target"] | None,
         n_targets: int,
-    ) -> Iterator[Target]:
+    ) -> Iterator[TargetEnd]:
         """The targets of an edge block, some at a time."""
         if edge.target == OUTPUT:
             y = self._flat(self.capture.residual)
@@ -139,7 +139,7 @@ class Rows:
             columns = piece if chosen is None else chosen[piece]
             attr, *attr_abs = (Destination(table, token_ids, columns) for table in tables)
             here = y[:, columns].contiguous()
-            yield Target(
+            yield TargetEnd(
                 read[:, columns], here, here.sign() if attr_abs else None, attr, attr_abs[0] if attr_abs else None
             )
 

@@ -3,13 +3,15 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.attribution.closed_form.blocks import Source, Target
+from lit_attr.attribution.closed_form.ends import SourceEnd, TargetEnd
 from lit_attr.attribution.closed_form.norm import Normalised
 from lit_attr.attribution.closed_form.weights import Weights
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 
-def add_tokens_(rows: Float[Tensor, "position d_model"], weights: Weights, target: Target, stream: Normalised) -> None:
+def add_tokens_(
+    rows: Float[Tensor, "position d_model"], weights: Weights, target: TargetEnd, stream: Normalised
+) -> None:
     """Add an edge block from the embedding, position by position.
 
     Where a stream is little more than the embedding, both terms of the derivative are large and nearly equal: here they
@@ -27,7 +29,7 @@ def add_tokens_(rows: Float[Tensor, "position d_model"], weights: Weights, targe
         target.attr_abs.add_(weights.total(effect.mul_(target.sign)))
 
 
-def add_stream_(source: Source, target: Target, stream: Normalised, workspace: Workspace) -> None:
+def add_stream_(source: SourceEnd, target: TargetEnd, stream: Normalised, workspace: Workspace) -> None:
     """Add an edge block through the residual stream.
 
     Of the norm's derivative (`Normalised.push`) the first term is the same at all positions but for the scale; the

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_attr.attribution.autograd import AutogradEngine
-from lit_attr.attribution.closed_form.edges import closed_edges
+from lit_attr.attribution.closed_form.edge_blocks import closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
 from lit_attr.attribution.closed_form.sizes import rows_and_targets
 from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.errors import ConfigurationError
-from lit_attr.storage.sums import Sums
+from lit_attr.topology.sums import Sums
 from tests.attribution.test_autograd import all_alive
 from tests.toys import ARCHITECTURES, ATTENTION, MATRICES, random_tokens
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_attr.attribution.closed_form.edges import closed_edges
+from lit_attr.attribution.closed_form.edge_blocks import closed_edges
 from lit_attr.attribution.connectivity import trace_topology
 from tests.attribution.brute_force import brute_force
 from tests.attribution.closed_form.examples import (

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_attr.attribution.closed_form import engine, heads, rows, weights, workspace
-from lit_attr.storage.sums import Sums
+from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import (
     MB,
     assert_close,

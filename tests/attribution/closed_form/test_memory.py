@@ -7,7 +7,7 @@ import torch
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.memory import PeakMemory
-from lit_attr.storage.sums import Sums
+from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import MB, closed_form_engine, random_ci, smallest_workspace
 from tests.toys import ARCHITECTURES, ATTENTION, MATRICES, random_tokens, toy_model
 

@@ -16,8 +16,8 @@ from lit_attr.decomposition.huggingface import build_from_config, load_pretraine
 from lit_attr.decomposition.untrained import Svd
 from lit_attr.decomposition.untrained.load import load_untrained
 from lit_attr.errors import DataError, RunFormatError, RunNotFoundError, UnsupportedModelError
-from lit_attr.storage.sums import Sums
 from lit_attr.topology.paths import PathTable, path_table
+from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import assert_close
 from tests.huggingface_toys import CONTEXT, VARIANTS, VOCAB, huggingface_config, randomise
 from tests.toys import random_tokens

@@ -1,0 +1,116 @@
+"""Where an export goes: what is there already stays unless it may be replaced, and nothing appears half-written."""
+
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from lit_attr.errors import StorageError
+from lit_attr.files.publish import make_folder, publish, sync_folder
+
+
+def write_file(path: Path, write: Callable[[BinaryIO], object], overwrite: bool) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: Of the file.
+        write: Writes the content into an open binary file.
+        overwrite: Whether another file may be there already.
+
+    Raises:
+        StorageError: If one is and may not, or it cannot be written.
+    """
+    _refuse_existing(path, overwrite)
+    if os.path.isdir(path):  # unlike Path's, it takes any text
+        raise StorageError(f"cannot write {path}: a folder is there, expected a file's name")
+    try:
+        publish(path, write, replace=overwrite)
+    except FileExistsError:  # it appeared meanwhile
+        _refuse_existing(path, overwrite)
+
+
+@contextmanager
+def new_folder(path: Path, overwrite: bool, mark: str) -> Iterator[Path]:
+    """A folder to write files into, which is put into place when all are written.
+
+    Args:
+        path: Of the folder.
+        overwrite: Whether an earlier export may be there already.
+        mark: A file that every such export has: nothing else is replaced.
+
+    Yields:
+        A temporary folder beside it.
+
+    Raises:
+        StorageError: If something is there that may not be replaced, or the folder cannot be written.
+    """
+    path = path.absolute()
+    _refuse_existing(path, overwrite)
+    if os.path.lexists(path) and not (path / mark).is_file():
+        raise StorageError(f"{path} is not replaced: it is no earlier export, which would hold {mark}")
+    make_folder(path.parent)
+    _remove_leftovers(path)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        descriptor = os.open(temporary, os.O_RDONLY)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error}") from error
+    try:
+        with suppress(OSError):  # some file systems know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp makes folders private
+        sync_folder(temporary)
+        _put_into_place(temporary, path)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"cannot write {path}: {error}") from error
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    if os.path.lexists(path) and not overwrite:
+        raise StorageError(f"{path} exists already; --overwrite replaces it")
+
+
+def _put_into_place(temporary: Path, path: Path) -> None:
+    """A folder cannot replace another in one step: the old one is moved aside for the moment."""
+    old = None
+    if os.path.lexists(path):
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        os.rename(path, old)  # an empty folder may be replaced
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        if old is not None:
+            os.rename(old, path)
+        raise
+    sync_folder(path.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary folders of writers that were killed; a living one holds a lock."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):
+            descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover)
+            finally:
+                os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

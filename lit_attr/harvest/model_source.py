@@ -1,0 +1,55 @@
+"""Which decomposed model a harvest is of: a run that was trained, or a language model and a rule to decompose it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_attr.decomposition.huggingface import find_pretrained
+from lit_attr.decomposition.load import Run, find_run, load_run
+from lit_attr.decomposition.untrained import Decomposition
+from lit_attr.decomposition.untrained.load import load_untrained, untrained_run_id
+from lit_attr.topology.paths import PathTable, path_table
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a decomposed model comes from.
+
+    Attributes:
+        reference: Of a run, or, with a decomposition, of a language model.
+        decomposition: Of a language model; None for a run.
+        table: Where the model keeps its matrices; None for the package's own table of its class.
+    """
+
+    reference: str | Path
+    decomposition: Decomposition | None
+    table: PathTable | None
+
+    def load(self) -> Run:
+        """Load the model; arguments and errors as for `load_run` and `load_untrained`."""
+        if self.decomposition is None:
+            return load_run(self.reference, self.table)
+        return load_untrained(self.reference, self.decomposition, self.table)
+
+    def find_run_id(self) -> str:
+        """The id under which results are stored, without loading weights; a run that no cache holds is downloaded.
+
+        Raises:
+            RunNotFoundError: If the run, or the model, is nowhere.
+            RunFormatError: If its configuration is damaged.
+            UnsupportedModelError: If the model's class is not known.
+        """
+        if self.decomposition is not None:
+            find_pretrained(str(self.reference), self.table)
+            return untrained_run_id(self.reference, self.decomposition)
+        files, config, _ = find_run(self.reference)
+        if self.table is None:
+            path_table(config.architecture)
+        return files.run_id
+
+    def table_entries(self) -> dict[str, Any] | None:
+        """The path table that was given, in plain types; None if none was."""
+        if self.table is None:
+            return None
+        names = ("architecture", "embed", "output")
+        return {**{name: getattr(self.table, name) for name in names}, "blocks": dict(self.table.blocks)}

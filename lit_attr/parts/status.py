@@ -1,0 +1,119 @@
+"""How far a running harvest is, read from what its workers have committed."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_attr.errors import StorageError
+from lit_attr.files.archive import layout
+from lit_attr.files.publish import reading
+from lit_attr.parts.generations import Generation, newest_generation
+from lit_attr.parts.part import Ledger, read_ledger
+from lit_attr.parts.plan import Plan
+from lit_attr.topology.words import MERGED_FILE
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker of the newest generation.
+
+    Attributes:
+        rank: Of the worker.
+        n_batches: Batches that it is to do.
+        ledger: Of its part; None if it has not committed anything.
+        began: When the generation did, in seconds since the epoch.
+    """
+
+    rank: int
+    n_batches: int
+    ledger: Ledger | None
+    began: float
+
+    @property
+    def n_done(self) -> int:
+        """Batches that it has committed."""
+        return 0 if self.ledger is None else len(self.ledger.ids)
+
+    @property
+    def batches_per_second(self) -> float:
+        """Since it began, up to its last commit."""
+        if self.ledger is None:
+            return 0.0
+        return (self.n_done - self.ledger.n_before) / max(self.ledger.committed - self.ledger.started, 1e-9)
+
+    def silent_for(self, now: float) -> float:
+        """Seconds since its last commit, without one since its generation began; 0 where it is done."""
+        if self.n_done == self.n_batches:
+            return 0.0
+        return now - (self.began if self.ledger is None else self.ledger.committed)
+
+
+@dataclass(frozen=True)
+class HarvestStatus:
+    """A harvest as its files show it.
+
+    Attributes:
+        folder: Of the harvest.
+        n_batches: Batches of the harvest.
+        n_frozen: Batches in parts of earlier generations.
+        workers: Of the newest generation.
+        tokens_per_batch: On average; 0 before the first commit.
+        n_merged: Batches that the harvest had when it was merged; None if it was not.
+    """
+
+    folder: Path
+    n_batches: int
+    n_frozen: int
+    workers: list[WorkerStatus]
+    tokens_per_batch: float
+    n_merged: int | None
+
+    @property
+    def n_done(self) -> int:
+        """Batches that are committed."""
+        return self.n_frozen + sum(worker.n_done for worker in self.workers)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all workers that are not done."""
+        working = (w for w in self.workers if w.n_done < w.n_batches)
+        return self.tokens_per_batch * sum(worker.batches_per_second for worker in working)
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the slowest worker is done, at its own pace; infinite if that is not known."""
+        left = [(w.n_batches - w.n_done, w.batches_per_second) for w in self.workers]
+        return max((n / rate if rate > 0 else float("inf") for n, rate in left if n), default=0.0)
+
+
+def status(folder: Path) -> HarvestStatus:
+    """Read the state of a harvest.
+
+    Raises:
+        StorageError: If the folder holds none, or a file is damaged.
+    """
+    generation = newest_generation(folder, Plan.load(folder))
+    if generation is None:
+        raise StorageError(f"{folder}: the harvest has not begun")
+    workers = [_worker(generation, rank) for rank in range(generation.world_size)]
+    ledgers = [worker.ledger for worker in workers if worker.ledger is not None]
+    n_batches = sum(len(ledger.ids) for ledger in ledgers)
+    tokens = sum(ledger.n_tokens for ledger in ledgers) / n_batches if n_batches else 0.0
+    n_merged = _n_merged(folder / MERGED_FILE)
+    return HarvestStatus(folder, generation.n_batches, len(generation.frozen_ids), workers, tokens, n_merged)
+
+
+def _worker(generation: Generation, rank: int) -> WorkerStatus:
+    path = generation.part(rank)
+    ledger = read_ledger(path) if path.exists() else None
+    return WorkerStatus(rank, len(generation.assigned(rank)), ledger, os.path.getmtime(generation.path))
+
+
+def _n_merged(path: Path) -> int | None:
+    if not path.exists():
+        return None
+    with reading(path) as file:
+        try:
+            return int(layout(file)["provenance"]["coverage"]["n_batches"])
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise StorageError(f"{path} is damaged, or no result of this harvest: {error!r}") from error

@@ -1,0 +1,131 @@
+"""How fast the strongest sources settle: the top-k of some batches against that of all, part of a harvest by part."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+from itertools import accumulate
+from operator import itemgetter
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lit_attr.errors import ConfigurationError
+from lit_attr.parts.generations import Generation, newest_generation
+from lit_attr.parts.header import Header
+from lit_attr.parts.part import read_part
+from lit_attr.parts.plan import Plan
+from lit_attr.query.strongest_edges import strongest_of_targets
+from lit_attr.storage.blocks import Blocks
+from lit_attr.storage.content import Content
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.sums import Sums
+from lit_attr.topology.words import PARTS_FOLDER
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How the strongest sources of some targets settle.
+
+    Attributes:
+        targets: The targets.
+        k: How many sources of each are compared.
+        n_batches: After each part, from the first on.
+        n_tokens: The same in tokens.
+        overlap: Jaccard index of the `k` strongest sources so far and in the end; the last ones are 1.
+        n_planned: Batches of the whole harvest.
+    """
+
+    targets: Sequence[ComponentKey]
+    k: int
+    n_batches: Sequence[int]
+    n_tokens: Sequence[int]
+    overlap: Float[Tensor, "_part _target"]
+    n_planned: int
+
+
+def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
+    """Compare the strongest sources after every committed part of a harvest with those after all.
+
+    Sources rank by normalised magnitude, in the metric `attr`. The targets are components: those with the strongest
+    edges in the largest part, one pass over which finds them.
+
+    Args:
+        folder: Of the harvest.
+        k: How many sources of each target.
+        n_targets: How many targets at most.
+
+    Raises:
+        ConfigurationError: If the harvest has fewer than two parts, or a number is not positive.
+        StorageError: If a part is damaged or foreign, or the harvest has not begun.
+    """
+    if min(k, n_targets) < 1:
+        raise ConfigurationError(f"k and the number of targets must be at least 1, found {k} and {n_targets}")
+    frame, plan = Header.load(folder), Plan.load(folder)
+    generation = newest_generation(folder, plan)
+    parts = [] if generation is None else list(_parts(generation, frame))
+    if generation is None or len(parts) < 2:
+        raise ConfigurationError(
+            f"{folder}: stability needs at least 2 committed parts, found {len(parts)}; harvest with several workers "
+            "(--data.rank and --data.world_size, or lit-attr submit --n_gpus), or extend a harvest with more batches"
+        )
+    blocks = [Blocks(_content(sums, frame)) for _, sums in parts]
+    largest = max(blocks, key=lambda part: part.content.n_tokens_processed)
+    targets = _strongest_targets(largest, n_targets)
+    return Stability(
+        targets,
+        k,
+        list(accumulate(n_batches for n_batches, _ in parts)),
+        list(accumulate(part.content.n_tokens_processed for part in blocks)),
+        torch.tensor([_overlaps(_tops(blocks, target, k)) for target in targets]).T,
+        generation.n_batches,
+    )
+
+
+def _parts(generation: Generation, frame: Header) -> Iterator[tuple[int, Sums]]:
+    """Batches and sums of the parts that count and hold something."""
+    frozen = [(generation.folder / PARTS_FOLDER / name, None) for name, _ in generation.frozen]
+    own = [(generation.part(rank), rank) for rank in range(generation.world_size)]
+    for path, rank in [*frozen, *own]:
+        if rank is not None and not path.exists():
+            continue  # that worker has not committed anything
+        sums, ledger = read_part(path, frame.topology)
+        if rank is not None:
+            generation.check_ledger(path, rank, ledger)
+        if len(ledger.ids):
+            yield len(ledger.ids), sums
+
+
+def _content(sums: Sums, frame: Header) -> Content:
+    return DatasetAttributionStorage.from_sums(sums, frame.w_unembed, frame.ci_threshold)
+
+
+def _strongest_targets(blocks: Blocks, n_targets: int) -> list[ComponentKey]:
+    layers = [layer for layer in blocks.content.ci_sum if blocks.source_layers(layer, "attr")]
+    found: list[tuple[float, ComponentKey]] = []
+    for edges in strongest_of_targets(blocks, "attr", 1, layers):
+        for index, value in zip(edges.targets.tolist(), edges.normalized.abs().tolist(), strict=True):
+            found.append((value, ComponentKey(edges.target_layer, index)))
+    if not found:
+        raise ConfigurationError("no component has an edge into it that is not zero: there is nothing to compare")
+    return [key for _, key in nlargest(n_targets, found, key=itemgetter(0))]
+
+
+def _tops(blocks: Sequence[Blocks], target: ComponentKey, k: int) -> list[set[int]]:
+    """The strongest sources after each part, as positions; the target's own scale does not change their order."""
+    layers = blocks[0].source_layers(target.layer, "attr")
+    raw = scale = torch.zeros((), dtype=torch.float64)
+    tops = []
+    for part in blocks:
+        raw = raw + torch.cat([part.row(layer, target.layer, "attr", target.index).double() for layer in layers])
+        scale = scale + torch.cat([part.source_scale(layer).double() for layer in layers])
+        best = (raw / scale).abs().topk(min(k, len(raw)))
+        tops.append(set(best.indices[best.values > 0].tolist()))
+    return tops
+
+
+def _overlaps(tops: Sequence[set[int]]) -> list[float]:
+    """Jaccard index of each set and the last."""
+    return [len(top & tops[-1]) / max(len(top | tops[-1]), 1) for top in tops]

@@ -1,0 +1,296 @@
+"""The stored result of a harvest: to be asked, saved, loaded and merged."""
+
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lit_attr.errors import StorageError
+from lit_attr.files.publish import publish
+from lit_attr.storage.content import Content, checked_keys, to_file
+from lit_attr.storage.key_edges import KeyEdges
+from lit_attr.storage.strongest import DatasetAttributionEntry, strongest
+from lit_attr.topology.address import OUTPUT, ComponentKey
+from lit_attr.topology.sums import Sums, add_chunked_
+from lit_attr.topology.words import AttrMetric, Sign
+
+_SHOWN = 5
+_SHOWN_TEXT = 200
+# Provenance entries that must agree for sums to belong together: the model, which rows are zero, how exact they are.
+_SAME = ("weights_digest", "not_targets", "precision")
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetAttributionStorage(Content):
+    """Attributions between components, summed over a dataset.
+
+    The constructor takes the thirteen keys of the file, and `provenance`; see `Content`. Names and results are those of
+    the class of the same name in goodfire-ai/spd, so that code written for it works unchanged; beyond it, unknown keys
+    are answered with an empty list, and `get_attribution` can normalise.
+
+    Raises:
+        StorageError: If shapes do not belong together.
+
+    Example:
+        >>> storage = DatasetAttributionStorage.load("dataset_attributions.pt")  # doctest: +SKIP
+        >>> storage.get_top_sources("0.mlp.up:5", k=3, sign="positive")  # doctest: +SKIP
+    """
+
+    @property
+    def target_layers(self) -> set[str]:
+        """Layers of components that anything feeds."""
+        return {*self.regular_attr, *self.embed_attr}
+
+    @property
+    def n_components(self) -> int:
+        """Number of components in all target layers."""
+        return sum(len(self.ci_sum[layer]) for layer in self.target_layers)
+
+    def has_source(self, component_key: str) -> bool:
+        """Whether the key is a source of any edge.
+
+        Raises:
+            KeyFormatError: If the key is malformed.
+        """
+        return KeyEdges(self).has_source(ComponentKey.parse(component_key))
+
+    def has_target(self, component_key: str) -> bool:
+        """Whether the key is a target of any edge.
+
+        Raises:
+            KeyFormatError: If the key is malformed.
+        """
+        return KeyEdges(self).has_target(ComponentKey.parse(component_key))
+
+    def get_top_sources(
+        self, target_key: str, k: int = 10, sign: Sign = "positive", metric: AttrMetric = "attr"
+    ) -> list[DatasetAttributionEntry]:
+        """What feeds a component or an output token most.
+
+        Args:
+            target_key: Such as `0.mlp.up:5` or `output:17`.
+            k: How many at most.
+            sign: `positive` or `negative`.
+            metric: `attr`, or `attr_abs` for effects on the activation's magnitude; output tokens have only `attr`.
+
+        Returns:
+            Normalised values, best first; empty for an unknown layer or index.
+
+        Raises:
+            KeyFormatError: If the key is malformed.
+        """
+        return strongest(KeyEdges(self).sources(ComponentKey.parse(target_key), metric), k, sign)
+
+    def get_top_targets(
+        self,
+        source_key: str,
+        k: int = 10,
+        sign: Sign = "positive",
+        metric: AttrMetric = "attr",
+        include_outputs: bool = True,
+    ) -> list[DatasetAttributionEntry]:
+        """What a component or a token feeds most.
+
+        Args:
+            source_key: Such as `0.mlp.up:5` or `embed:17`.
+            k: How many at most.
+            sign: `positive` or `negative`.
+            metric: `attr`, or `attr_abs` for effects on activations' magnitudes, which output tokens do not have.
+            include_outputs: Whether output tokens compete with components.
+
+        Returns:
+            Normalised values, best first; empty for an unknown layer or index.
+
+        Raises:
+            KeyFormatError: If the key is malformed.
+        """
+        query, source = KeyEdges(self), ComponentKey.parse(source_key)
+        fed = query.blocks.target_layers(source.layer, metric)
+        layers = [layer for layer in fed if include_outputs or layer != OUTPUT]
+        return strongest(query.targets(source, metric, layers=layers), k, sign)
+
+    def get_attribution(
+        self, source_key: str, target_key: str, *, normalized: bool = False, metric: AttrMetric = "attr"
+    ) -> float:
+        """The attribution of one edge.
+
+        Args:
+            source_key: Such as `embed:17`.
+            target_key: Such as `0.mlp.up:5`.
+            normalized: Divide by the scales of source and target; otherwise the raw sum.
+            metric: `attr` or `attr_abs`.
+
+        Raises:
+            KeyFormatError: If a key is malformed.
+            EdgeNotFoundError: If there is no such edge.
+        """
+        source, target = ComponentKey.parse(source_key), ComponentKey.parse(target_key)
+        return KeyEdges(self).edge(source, target, metric, normalized)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file: whole or not at all.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        publish(Path(path), partial(torch.save, to_file(self)))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "DatasetAttributionStorage":
+        """Open a file, memory-mapped: tensors are read when they are asked for.
+
+        Raises:
+            StorageError: If the file is missing, damaged, or something else.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise StorageError(f"no stored harvest at {path}")
+        if not zipfile.is_zipfile(path):
+            raise StorageError(
+                f"cannot read {path}, which is truncated or no stored harvest: the last of its "
+                f"{path.stat().st_size:,} bytes are not those of a zip archive"
+            )
+        try:
+            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise StorageError(f"cannot read {path}, which may be truncated or no stored harvest: {error}") from error
+        try:
+            return cls(**checked_keys(raw))
+        except StorageError as error:
+            raise StorageError(f"{path}: {error}") from error
+
+    @classmethod
+    def merge(cls, paths: Sequence[str | os.PathLike[str]]) -> "DatasetAttributionStorage":
+        """Add harvests of disjoint data of one model.
+
+        All sums, counts and numbers of tokens are added, in float64; that is the token-weighted mean of per-token
+        values.
+
+        Args:
+            paths: Files, whatever their order.
+
+        Raises:
+            StorageError: If there are none, one is given twice, or one is damaged or of another model, threshold,
+                precision or set of targets.
+        """
+        if not paths:
+            raise StorageError("nothing to merge: no files given")
+        resolved = [Path(path).resolve() for path in paths]
+        if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
+            raise StorageError(f"cannot merge a file with itself, its tokens would count twice: {', '.join(twice)}")
+        parts = [cls.load(path) for path in paths]
+        for path, part in zip(paths[1:], parts[1:], strict=True):
+            _check_same_model(parts[0], part, str(paths[0]), str(path))
+        named = [dict(part.named_sums()) for part in parts]
+        sums = {name: _add([tensors[name] for tensors in named]) for name in named[0]}
+        n_tokens = sum(part.n_tokens_processed for part in parts)
+        provenance = _merge_provenance([part.provenance for part in parts])
+        return cls(**{**_nest_like(parts[0], sums), "n_tokens_processed": n_tokens, "provenance": provenance})
+
+    @classmethod
+    def from_sums(
+        cls,
+        sums: Sums,
+        w_unembed: Float[Tensor, "d_model vocab"],
+        ci_threshold: float,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "DatasetAttributionStorage":
+        """The storage of finished sums, in the file's layout.
+
+        Args:
+            sums: Over the whole dataset.
+            w_unembed: The model's unembedding.
+            ci_threshold: To be recorded.
+            provenance: To be recorded; plain types.
+        """
+        return cls(
+            regular_attr=sums.regular,
+            regular_attr_abs=sums.regular_abs,
+            embed_attr={target: by_token.T for target, by_token in sums.embed.items()},
+            embed_attr_abs={target: by_token.T for target, by_token in sums.embed_abs.items()},
+            unembed_attr=sums.unembed,
+            embed_unembed_attr=sums.embed_unembed.T,
+            w_unembed=w_unembed,
+            ci_sum=sums.ci,
+            component_act_sq_sum=sums.act_sq,
+            logit_sq_sum=sums.logit_sq,
+            embed_token_count=sums.token_count,
+            ci_threshold=ci_threshold,
+            n_tokens_processed=int(sums.n_tokens),
+            provenance=provenance,
+        )
+
+
+def _add(parts: Sequence[Tensor]) -> Tensor:
+    wide = torch.float64 if parts[0].is_floating_point() else torch.int64
+    total = torch.zeros(parts[0].shape, dtype=wide)
+    for part in parts:
+        add_chunked_(total, part)
+    return total.to(parts[0].dtype)
+
+
+def _nest_like(content: Content, sums: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Other sums, found by their names, in the nesting of a content; what is no sum stays as it is."""
+
+    def nest(name: str, value: object) -> Any:  # noqa: ANN401 - a tensor or a mapping
+        if isinstance(value, Mapping):
+            return {key: nest(f"{name}[{key}]", inner) for key, inner in value.items()}
+        return sums.get(name, value)
+
+    return {name: nest(name, value) for name, value in vars(content).items() if name != "provenance"}
+
+
+def _check_same_model(
+    first: DatasetAttributionStorage, other: DatasetAttributionStorage, first_name: str, other_name: str
+) -> None:
+    def refuse(what: str, expected: object, found: object) -> None:
+        raise StorageError(f"cannot merge {other_name} with {first_name}: {what} {found}, expected {expected}")
+
+    if first.ci_threshold != other.ci_threshold:
+        refuse("ci_threshold", first.ci_threshold, other.ci_threshold)
+    shapes, others = ({n: tuple(t.shape) for n, t in part.named_sums()} for part in (first, other))
+    if differing := sorted(name for name in shapes | others if shapes.get(name) != others.get(name)):
+        names = differing[:_SHOWN]
+        refuse(
+            f"{len(differing)} sums differ in name or shape, such as",
+            {name: shapes.get(name) for name in names},
+            {name: others.get(name) for name in names},
+        )
+    for entry in _SAME:
+        values = [(part.provenance or {}).get(entry) for part in (first, other)]
+        if None not in values and values[0] != values[1]:
+            refuse(entry, *(f"{value!r:.{_SHOWN_TEXT}}" for value in values))
+    if not torch.equal(first.w_unembed, other.w_unembed):
+        raise StorageError(f"cannot merge {other_name} with {first_name}: their unembeddings (w_unembed) differ")
+
+
+def _merge_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """What the parts agree on, and all of them in full."""
+    known = [dict(part) for part in parts if part is not None]
+    if not known:
+        return None
+    common = {key: value for key, value in known[0].items() if all(part.get(key) == value for part in known)}
+    common.pop("coverage", None)  # counts each part's own batches
+    common |= _merge_coverage(parts)
+    return {**common, "merged_from": [None if part is None else dict(part) for part in parts]}
+
+
+def _merge_coverage(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """The parts' batches, numbered one part after another; nothing where that is not known, and none is partial."""
+    known = [part["coverage"] for part in parts if part is not None and part.get("coverage") is not None]
+    complete = all(coverage["complete"] for coverage in known)
+    if complete and len(known) < len(parts):
+        return {}
+    batches: list[list[int]] = []
+    n_batches = 0
+    for coverage in known:
+        batches += [[first + n_batches, last + n_batches, step] for first, last, step in coverage["batches"]]
+        n_batches += coverage["n_batches"]
+    return {"coverage": {"n_batches": n_batches, "batches": batches, "complete": complete}}

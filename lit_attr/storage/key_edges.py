@@ -1,0 +1,143 @@
+"""Questions to a stored harvest: sources, targets and edges of keys, as vectors and numbers."""
+
+from collections.abc import Container, Sequence
+from typing import Literal
+
+from lit_attr.errors import EdgeNotFoundError, StorageError
+from lit_attr.storage.blocks import Blocks
+from lit_attr.storage.content import Content
+from lit_attr.storage.provenance import entry
+from lit_attr.storage.strongest import NOT_FINITE, Segments
+from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
+from lit_attr.topology.words import AttrMetric
+
+
+class KeyEdges:
+    """Questions to one content.
+
+    Args:
+        content: What was harvested.
+    """
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+        self.blocks = Blocks(content)
+
+    def has_source(self, key: ComponentKey) -> bool:
+        """Whether the key is a source of any edge."""
+        content = self.content
+        is_source = key.layer in (EMBED, *content.unembed_attr) or any(
+            key.layer in by_source for by_source in content.regular_attr.values()
+        )
+        return is_source and key.index < self.blocks.size(key.layer)
+
+    def has_target(self, key: ComponentKey) -> bool:
+        """Whether the key is a target of any edge."""
+        content = self.content
+        is_target = key.layer == OUTPUT or key.layer in content.regular_attr or key.layer in content.embed_attr
+        return is_target and key.index < self.blocks.size(key.layer)
+
+    def sources(
+        self, target: ComponentKey, metric: AttrMetric, normalized: bool = True, layers: Container[str] | None = None
+    ) -> Segments:
+        """Attributions from every possible source, layer by layer; empty for what nothing feeds.
+
+        Args:
+            target: What is fed.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of sources and target.
+            layers: Those to look at; all if None.
+        """
+        if not self.has_target(target):
+            return []
+        blocks = self.blocks
+        wanted = [s for s in blocks.source_layers(target.layer, metric) if layers is None or s in layers]
+        raw = [(s, blocks.row(s, target.layer, metric, target.index)) for s in wanted]
+        if not normalized:
+            return raw
+        scale = blocks.target_scale(target.layer)[target.index]
+        return [(layer, values / blocks.source_scale(layer) / scale) for layer, values in raw]
+
+    def targets(
+        self, source: ComponentKey, metric: AttrMetric, normalized: bool = True, layers: Container[str] | None = None
+    ) -> Segments:
+        """Attributions to every possible target, layer by layer; empty for what feeds nothing.
+
+        Args:
+            source: What feeds.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of source and targets.
+            layers: Those to look at; all if None.
+        """
+        if not self.has_source(source):
+            return []
+        blocks = self.blocks
+        wanted = [t for t in blocks.target_layers(source.layer, metric) if layers is None or t in layers]
+        raw = [(t, blocks.column(source.layer, t, metric, source.index)) for t in wanted]
+        if not normalized:
+            return raw
+        scale = blocks.source_scale(source.layer)[source.index]
+        return [(layer, values / scale / blocks.target_scale(layer)) for layer, values in raw]
+
+    def edge(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric, normalized: bool) -> float:
+        """The attribution of one edge.
+
+        Raises:
+            EdgeNotFoundError: If there is no such edge.
+            StorageError: If its value is not finite.
+        """
+        blocks = self.blocks
+        layers = blocks.source_layers(target.layer, metric) if self.has_target(target) else []
+        if not self.has_source(source) or source.layer not in layers:
+            raise EdgeNotFoundError(
+                f"no {metric} edge from {source} to {target}; {self._why_not(source, target, metric)}"
+            )
+        one = slice(source.index, source.index + 1), slice(target.index, target.index + 1)
+        value = blocks.tile(source.layer, target.layer, metric, *one)[0, 0]
+        if normalized:
+            value = value / blocks.source_scale(source.layer)[source.index]
+            value = value / blocks.target_scale(target.layer)[target.index]
+        if not value.isfinite():
+            raise StorageError(f"{source} to {target}: {NOT_FINITE}")
+        return float(value)
+
+    def _why_not(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> str:
+        if not self.has_source(source):
+            return self.why_unknown(source, "source")
+        if not self.has_target(target):
+            return self.why_unknown(target, "target")
+        return self.why_no_edges(target.layer, metric)
+
+    def why_no_edges(self, target_layer: str, metric: AttrMetric) -> str:
+        """Why a layer is not among those that feed another, in words."""
+        if target_layer == OUTPUT and metric == "attr_abs":
+            return "attributions to the output have no attr_abs"
+        layers = in_order(self.blocks.source_layers(target_layer, metric))
+        return f"layers that feed {target_layer}: {', '.join(layers) or 'none'}"
+
+    def was_harvested(self, target: ComponentKey) -> bool:
+        """Whether the component was a target of the harvest; its row is zero if not.
+
+        Raises:
+            StorageError: If the provenance lists them otherwise than `lit_attr` does.
+        """
+        not_targets = entry(self.content.provenance, "not_targets", target.layer) or ()
+        if not isinstance(not_targets, Sequence):
+            raise StorageError(
+                f"the provenance's not_targets of {target.layer} is damaged: expected indices, found {not_targets!r}"
+            )
+        return target.index not in not_targets
+
+    def why_unknown(self, key: ComponentKey, role: Literal["source", "target"]) -> str:
+        """Why a key is not a source, or not a target, in words."""
+        if key.layer == EMBED and role == "target":
+            return "nothing feeds the embedding"
+        if key.layer == OUTPUT and role == "source":
+            return "the output feeds nothing"
+        if size := self.blocks.size(key.layer):
+            if key.index >= size:
+                kind = "token ids" if key.layer in (EMBED, OUTPUT) else "components"
+                return f"{key.layer} has {size} {kind} (0 to {size - 1})"
+            return f"{key.layer} is no {role} of any edge"
+        layers = in_order([EMBED, *self.content.ci_sum, OUTPUT])
+        return f"unknown layer {key.layer!r}; layers are: {', '.join(layers)}"

@@ -1,0 +1,131 @@
+"""Writing the result of a harvest: the sum of its parts, tile by tile, in memory that does not grow with either.
+
+The file is laid out first, with holes where the numbers go, and then filled. Sums are float64; only what is written is
+rounded to float32.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from lit_attr.files.archive import lay_out, layout, offset_of
+from lit_attr.files.publish import publish
+from lit_attr.files.seal import digest_of, trailer
+from lit_attr.storage.content import Content
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.topology.sums import Sums
+
+# Numbers of a tile: 64 MB in float64, and as much again for what it is added from.
+_TILE = 1 << 23
+# What an archive needs beside its tensors: names and paddings.
+_OVERHEAD = 1 << 20
+_W_UNEMBED = "w_unembed"
+
+
+def write_result(
+    path: Path,
+    parts: Sequence[Sums],
+    w_unembed: Float[Tensor, "d_model vocab"],
+    ci_threshold: float,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write the sum of some parts as a stored harvest; whole or not at all, with a seal.
+
+    Args:
+        path: Of the file.
+        parts: Sums of one topology, float64, in memory or mapped; at least one.
+        w_unembed: The unembedding.
+        ci_threshold: To be recorded.
+        provenance: To be recorded; plain types.
+
+    Raises:
+        StorageError: If it cannot be written; what was there before stays.
+    """
+    w_unembed = w_unembed.detach().cpu()
+    contents = [DatasetAttributionStorage.from_sums(part, w_unembed, ci_threshold, provenance) for part in parts]
+    skeleton = _skeleton(contents[0], sum(int(part.n_tokens) for part in parts))
+    sources = {name: [tensor] for name, tensor in contents[0].named_sums()}
+    for content in contents[1:]:
+        for name, tensor in content.named_sums():
+            sources[name].append(tensor)
+    sources[_W_UNEMBED] = [w_unembed]
+    nbytes = sum(tensor.nbytes for _, tensor in _tensors(skeleton))
+    publish(path, partial(_write, skeleton, sources), reserve=nbytes + _OVERHEAD)
+
+
+def _write(skeleton: Mapping[str, Any], sources: Mapping[str, Sequence[Tensor]], file: BinaryIO) -> None:
+    length = lay_out(skeleton, file)
+    for name, fake in _tensors(layout(file)):
+        for place, tile in _tiles(sources[name], fake.dtype):
+            _pwrite(file.fileno(), tile, offset_of(fake) + place * fake.element_size())
+    digest = digest_of(file, length)
+    file.seek(length)
+    file.write(trailer(digest))
+
+
+def _skeleton(content: Content, n_tokens: int) -> dict[str, Any]:
+    """What the file holds, with fake tensors of its shapes and dtypes: they take no memory."""
+
+    def empty(value: object) -> Any:  # noqa: ANN401 - a tensor, a mapping, or a plain value
+        if isinstance(value, Tensor):
+            return torch.empty(value.shape, dtype=torch.float32 if value.is_floating_point() else value.dtype)
+        if isinstance(value, Mapping):
+            return {key: empty(inner) for key, inner in value.items()}
+        return value
+
+    w_unembed, provenance = content.w_unembed, content.provenance
+    with FakeTensorMode():
+        sums = {name: empty(value) for name, value in vars(content).items() if name != "provenance"}
+        fake = torch.empty(w_unembed.shape, dtype=w_unembed.dtype)
+    return {**sums, _W_UNEMBED: fake, "n_tokens_processed": n_tokens, "provenance": provenance}
+
+
+def _tensors(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a nested mapping, named as `Content.named_sums` does."""
+    for key, value in content.items():
+        name = f"{prefix}[{key}]" if prefix else key
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value, name)
+
+
+def _tiles(sources: Sequence[Tensor], dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+    """The sum of some tensors in pieces: where each begins in the row-major result, and the piece, contiguous."""
+    first = sources[0]
+    if first.ndim < 2 or first.is_contiguous():
+        flat = [source.reshape(-1) for source in sources]
+        for start in range(0, len(flat[0]), _TILE):
+            yield start, _sum([source[start : start + _TILE] for source in flat]).to(dtype)
+        return
+    # A transposed view: read in the order in which it is stored, write a stretch of each row.
+    n_rows, n_columns = first.shape
+    step = max(_TILE // n_rows, 1)
+    for start in range(0, n_columns, step):
+        tile = _sum([source.T[start : start + step] for source in sources]).T.to(dtype).contiguous()
+        for row in range(n_rows):
+            yield row * n_columns + start, tile[row]
+
+
+def _sum(pieces: Sequence[Tensor]) -> Tensor:
+    if len(pieces) == 1:
+        return pieces[0]
+    total = pieces[0] + pieces[1]
+    for piece in pieces[2:]:
+        total += piece
+    return total
+
+
+def _pwrite(descriptor: int, tile: Tensor, offset: int) -> None:
+    flat = tile.as_strided((tile.numel(),), (1,))  # contiguous, but where it has one column, torch may say otherwise
+    data = flat.view(torch.uint8).numpy().data  # as bytes: numpy does not know every dtype
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written

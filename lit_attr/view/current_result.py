@@ -1,0 +1,70 @@
+"""What the server has open: one stored harvest, which may be replaced by a newer one of the same name."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lit_attr.view.viewed_result import ViewedResult
+
+
+class CurrentResult:
+    """Keeps a stored harvest open.
+
+    Args:
+        path: Of its file.
+        tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
+
+    Raises:
+        StorageError: If the file is missing or damaged.
+        ConfigurationError: If there is no such tokenizer.
+    """
+
+    def __init__(self, path: Path, tokenizer: Path | None = None) -> None:
+        self._path, self._tokenizer = path, tokenizer
+        self._lock = threading.Lock()
+        self._n_answering = 0
+        self.harvest = self._open()
+
+    def readable(self) -> ViewedResult:
+        """What is open, with the index that is there now.
+
+        Raises:
+            StorageError: If its file was written over.
+        """
+        harvest = self.harvest
+        harvest.follow_index()
+        harvest.check()
+        return harvest
+
+    def renew(self) -> None:
+        """Open what is now under the name, if that is something else; what was open stays where that fails.
+
+        Raises:
+            StorageError: If the file is missing or damaged.
+        """
+        with self._lock:
+            if self.harvest.state != "same":
+                self.harvest = self._open()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While a question is being answered."""
+        with self._lock:
+            self._n_answering += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_answering -= 1
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a question is being answered."""
+        return self._n_answering > 0
+
+    def _open(self) -> ViewedResult:
+        harvest = ViewedResult(self._path, self._tokenizer)
+        harvest.search.read_ahead()
+        threading.Thread(target=harvest.read_ahead, name="lit-attr view reads ahead", daemon=True).start()
+        return harvest

@@ -1,0 +1,206 @@
+"""The stored harvest that is looked at, and whether its file is still the one that was opened."""
+
+import hashlib
+import json
+import math
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from lit_attr.errors import StorageError
+from lit_attr.query.answers import Edge, Node, StrongestEdges
+from lit_attr.query.explorer import Explorer
+from lit_attr.query.index import Index
+from lit_attr.query.index_file import identity, index_path
+from lit_attr.query.keys import KeyReader
+from lit_attr.query.layer_answers import LayerMatrix
+from lit_attr.query.lists import layer_pairs
+from lit_attr.query.token_texts import TokenTexts
+from lit_attr.storage.blocks import Blocks
+from lit_attr.storage.key_edges import KeyEdges
+from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.words import AnySign, AttrMetric
+from lit_attr.view.search import Search
+
+# `same`: as opened. `replaced` by another file, or `removed`: what was opened can still be read. `changed`: in place.
+FileState = Literal["same", "replaced", "removed", "changed"]
+# Edges that are summed without asking: about a second.
+_FEW_EDGES = 20_000_000
+_ID_CHARACTERS = 12
+# Bytes that are read beforehand at most, and the numbers of a page of memory.
+_READ_AHEAD = 1 << 30
+_NUMBERS_OF_A_PAGE = 512
+
+
+class ViewedExplorer(Explorer):
+    """An `Explorer` that also says what the page shows of the harvest itself."""
+
+    @property
+    def query(self) -> KeyEdges:
+        """Questions about keys, as vectors and numbers."""
+        return self._opened.query
+
+    @property
+    def blocks(self) -> Blocks:
+        """The blocks of pairs of layers."""
+        return self._opened.query.blocks
+
+    @property
+    def reader(self) -> KeyReader:
+        """Reads keys."""
+        return self._opened.reader
+
+    @property
+    def tokens(self) -> TokenTexts | None:
+        """The texts of tokens; None where no tokenizer was found."""
+        return self._opened.tokens
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether there is an index that can be used."""
+        return self._opened.index is not None
+
+    def use(self, index: Index | None) -> None:
+        """Answer from now on with an index, or without one."""
+        self._opened.use(index)
+
+    def node(self, key: ComponentKey) -> Node:
+        """A key with the text of its token."""
+        return self._opened.node(key)
+
+    def pair(self, source: str, target: str, metric: AttrMetric) -> tuple[str, str]:
+        """The canonical addresses of two layers between which there are edges."""
+        return self._opened.pair(source, target, metric)
+
+    def pair_edges(
+        self, source: str, target: str, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
+    ) -> StrongestEdges:
+        """The strongest edges between two layers, between which there are edges."""
+        found = self._opened.pairs.edges((source, target), k, sign, metric, normalized)
+        edges = tuple(Edge(self.node(source), self.node(target), value) for source, target, value in found)
+        return StrongestEdges(metric, sign, normalized, edges)
+
+
+@dataclass(frozen=True)
+class _Status:
+    """What tells files under one name apart."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "_Status | None":
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class ViewedResult:
+    """A stored harvest, opened for the page.
+
+    Args:
+        path: Of its file.
+        tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
+
+    Raises:
+        StorageError: If the file is missing or damaged, or is replaced meanwhile.
+        ConfigurationError: If there is no such tokenizer.
+    """
+
+    def __init__(self, path: Path, tokenizer: Path | None = None) -> None:
+        self._status, self._index_status = _Status.of(path), _Status.of(index_path(path))
+        self.path = path
+        self.explorer = ViewedExplorer(path, tokenizer)
+        # Of two tabs, one asks at a time; what may take long is computed beside, one at a time too.
+        self.lock, self._slow_lock = threading.Lock(), threading.Lock()
+        self._matrices: dict[tuple[AttrMetric, bool], LayerMatrix] = {}
+        self.id = hashlib.sha256(json.dumps(identity(path)).encode()).hexdigest()[:_ID_CHARACTERS]
+        self.size = path.stat().st_size
+        if self.state != "same":  # what was read by its name may be of two files
+            raise StorageError(f"{path} was replaced while it was opened: open it again")
+
+    @cached_property
+    def search(self) -> Search:
+        """Finds components and tokens."""
+        return Search(self.explorer.reader, self.explorer.query, self.layers, self.explorer.tokens)
+
+    def read_ahead(self) -> None:
+        """Have the system read the unembedding and what it is multiplied by, as far as that is not too much.
+
+        The product of one edge to an output token takes a number from each of their pages.
+        """
+        storage = self.explorer.storage
+        factors = [storage.w_unembed, *storage.unembed_attr.values()]
+        if sum(factor.nbytes for factor in factors) <= _READ_AHEAD:
+            for factor in factors:
+                # One number of each page, whatever the order of the dimensions: flattening might copy.
+                n_pages = -(-factor.numel() // _NUMBERS_OF_A_PAGE)
+                factor.as_strided((n_pages,), (_NUMBERS_OF_A_PAGE,)).sum()
+
+    @property
+    def layers(self) -> list[tuple[str, int]]:
+        """All layers in the order of a forward pass, with their sizes."""
+        return [(name, self.explorer.blocks.size(name)) for name in self.explorer.reader.layers]
+
+    @property
+    def state(self) -> FileState:
+        """What became of the file since it was opened."""
+        now = _Status.of(self.path)
+        if now == self._status:
+            return "same"
+        if now is None or self._status is None:
+            return "removed"
+        same_file = (now.device, now.inode) == (self._status.device, self._status.inode)
+        return "changed" if same_file else "replaced"
+
+    def check(self) -> None:
+        """Check that the opened file can still be read.
+
+        Raises:
+            StorageError: If it was written over, so that reading it may even kill the process.
+        """
+        if self.state == "changed":
+            raise StorageError(
+                f"{self.path} was changed in place since it was opened: open the result that is there now"
+            )
+
+    def follow_index(self) -> None:
+        """Use the index that is there now, or none."""
+        with self.lock:
+            now = _Status.of(index_path(self.path))
+            if now != self._index_status and self.state == "same":
+                self._index_status = now
+                index = Index.open(self.path)
+                # Else it may be of a file that has come meanwhile.
+                self.explorer.use(index if self.state == "same" else None)
+
+    def is_quick(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> bool:
+        """Whether sums over all edges, or over those between two layers, are known or soon computed."""
+        if self.explorer.is_indexed:
+            return True
+        blocks = self.explorer.blocks
+        pairs = [pair] if pair else layer_pairs(blocks, metric)
+        return sum(math.prod(map(blocks.size, one)) for one in pairs) <= _FEW_EDGES
+
+    def _lock_for(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> threading.Lock:
+        return self.lock if self.is_quick(metric, pair) else self._slow_lock
+
+    def matrix(self, metric: AttrMetric, normalized: bool) -> LayerMatrix:
+        """The edge mass between layers; other questions are answered while it takes long."""
+        with self._lock_for(metric):
+            if (metric, normalized) not in self._matrices:
+                self._matrices[metric, normalized] = self.explorer.matrix("mass", metric, normalized)
+            return self._matrices[metric, normalized]
+
+    def pair_edges(
+        self, source: str, target: str, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
+    ) -> StrongestEdges:
+        """The strongest edges between two layers; other questions are answered while it takes long."""
+        with self._lock_for(metric, (source, target)):
+            return self.explorer.pair_edges(source, target, k, sign, metric, normalized)

@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lit_attr.attribution.autograd import AutogradEngine
+from lit_attr.attribution.connectivity import trace_topology
+from lit_attr.attribution.forward_mode.engine import ForwardModeEngine
+from lit_attr.topology.address import EMBED
+from lit_attr.topology.sums import Sums
+from tests.attribution.brute_force import brute_force
+from tests.attribution.closed_form.examples import assert_close, random_alive, random_ci, unit_size
+from tests.attribution.test_autograd import all_alive
+from tests.huggingface_toys import huggingface_model
+from tests.toys import ARCHITECTURES, random_tokens, toy_model
+
+# A short vocabulary, so that tokens repeat within a row and across rows.
+TOKENS = random_tokens(3, 7, vocab=5)
+PARTIAL = {
+    "all": ["h.*.*.*_*"],
+    "only MLPs": ["h.*.mlp.*_*"],
+    "only attention": ["h.*.attn.*_proj"],
+    "only o": ["h.*.attn.o_proj"],
+    "only q": ["h.*.attn.q_proj"],
+    "q, k and v": ["h.*.attn.q_proj", "h.*.attn.k_proj", "h.*.attn.v_proj"],
+    "only down": ["h.*.mlp.down_proj"],
+    "one block": ["h.1.*.*_*"],
+    "alternating": ["h.0.mlp.*_*", "h.1.attn.*_proj"],
+}
+
+
+def partial_model(architecture, name, dtype=torch.float64):
+    modules = [{"module_pattern": pattern, "C": 4 + i} for i, pattern in enumerate(PARTIAL[name])]
+    return unit_size(toy_model(architecture, dtype, module_info=modules))
+
+
+def harvest(model, ci, tokens=TOKENS, alive=None, per_pass=8):
+    """Every edge block, those with a closed form included."""
+    topology = trace_topology(model)
+    sums = Sums.zeros(topology, model.unembedding.dtype)
+    engine = ForwardModeEngine(model, topology, alive or all_alive(topology), per_pass)
+    engine.add_(sums, model.component_forward(tokens, graph=False), ci)
+    return sums
+
+
+def by_definition(model, ci, tokens=TOKENS, alive=None):
+    topology = trace_topology(model)
+    sums = Sums.zeros(topology, model.unembedding.dtype)
+    AutogradEngine(topology, alive or all_alive(topology), 100).add_(sums, model.component_forward(tokens), ci)
+    return sums
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", PARTIAL)
+def test_equals_autograd(architecture, name):
+    model = partial_model(architecture, name)
+    for seed, (density, share) in enumerate([(0.15, 0.6), (1.0, 1.0)]):
+        ci = random_ci(model, TOKENS, density, seed)
+        alive = random_alive(model, share, seed=seed)
+        expected = by_definition(model, ci, alive=alive)
+        assert any(tensor.any() for metric, tensor in expected.named() if metric.startswith("attr/"))
+        assert_close(harvest(model, ci, alive=alive), expected, 1e-10)
+
+
+def test_nothing_is_active():
+    model = partial_model("LlamaSimpleMLP", "only MLPs")
+    ci = random_ci(model, TOKENS, 0.0)
+    sums = harvest(model, ci)
+    assert sums.embed_unembed.any()
+    assert not sums.regular["1.mlp.up"]["0.mlp.down"].any()
+    assert_close(sums, by_definition(model, ci), 1e-10)
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "mistral, window", "qwen3", "gpt-neox"])
+@pytest.mark.parametrize("patterns", [["*.mlp.*", "*.glu.*"], ["*.attn.*"], ["*.attn.o"]])
+def test_equals_autograd_on_models_of_transformers(variant, patterns):
+    model = unit_size(huggingface_model(variant, patterns=patterns))
+    ci = random_ci(model, TOKENS, 0.4)
+    assert_close(harvest(model, ci), by_definition(model, ci), 1e-10)
+
+
+@pytest.mark.parametrize("name", ["only MLPs", "only attention"])
+def test_without_anatomy(name, monkeypatch):
+    model = partial_model("LlamaSimple", name)
+    ci = random_ci(model, TOKENS, 0.4)
+    expected = by_definition(model, ci)
+    monkeypatch.setattr(type(model), "anatomy", lambda self: None)
+    assert_close(harvest(model, ci), expected, 1e-10)
+
+
+@pytest.mark.parametrize(("architecture", "name"), [("LlamaSimpleMLP", "only MLPs"), ("GPT2Simple", "only attention")])
+def test_equals_brute_force(architecture, name):
+    modules = [{"module_pattern": pattern, "C": 3} for pattern in PARTIAL[name]]
+    model, tokens = toy_model(architecture, module_info=modules), TOKENS[:2, :4]
+    found, expected = harvest(model, model.causal_importance(tokens), tokens), brute_force(model, tokens)
+    for (metric, mine), (_, theirs) in zip(found.named(), expected.named(), strict=True):
+        if metric.startswith("attr"):
+            torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10, msg=metric)
+
+
+@pytest.mark.parametrize("name", ["only MLPs", "only attention"])
+def test_float32_is_close_to_float64(name):
+    tokens = random_tokens(4, 8)
+    models = [partial_model("LlamaSimpleMLP", name, dtype) for dtype in (torch.float32, torch.float64)]
+    models[1].load_state_dict({key: value.double() for key, value in models[0].state_dict().items()})
+    ci = random_ci(models[0], tokens, 0.5)
+    found, expected = (harvest(model, {k: v.to(model.unembedding) for k, v in ci.items()}, tokens) for model in models)
+    assert_close(found, expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["only MLPs", "only attention"])
+def test_targets_at_rest_have_no_sign(name):
+    model = partial_model("LlamaSimpleMLP", name)
+    target = "1.mlp.up" if name == "only MLPs" else "1.attn.q"
+    ci, topology = random_ci(model, TOKENS, 1.0), trace_topology(model)
+    capture = model.component_forward(TOKENS, graph=False)
+    resting = {**capture.pre, target: capture.pre[target].clone()}
+    resting[target][..., 1] = 0
+    sums, moving = Sums.zeros(topology, torch.float64), harvest(model, ci)
+    engine = ForwardModeEngine(model, topology, all_alive(topology), 4)
+    engine.add_(sums, replace(capture, pre=resting), ci)
+    source = next(source for source in topology.sources[target] if source != EMBED)
+    assert moving.regular_abs[target][source][1].any()
+    assert not sums.regular_abs[target][source][1].any()
+    assert not sums.embed_abs[target][:, 1].any()
+    torch.testing.assert_close(sums.regular[target][source], moving.regular[target][source], rtol=1e-12, atol=1e-12)
+
+
+def test_dead_targets_and_dead_layers_keep_zeros():
+    model = partial_model("LlamaSimpleMLP", "only MLPs")
+    ci = random_ci(model, TOKENS, 0.5)
+    alive = all_alive(trace_topology(model))
+    alive["1.mlp.up"][:] = False
+    alive["1.mlp.down"][1] = False
+    sums = harvest(model, ci, alive={**alive, "output": torch.arange(model.d_model) < 2})
+    assert not any(tensor.any() for tensor in (sums.embed["1.mlp.up"], sums.regular["1.mlp.up"]["0.mlp.down"]))
+    assert not sums.regular_abs["1.mlp.down"]["1.mlp.up"][1].any()
+    assert sums.regular_abs["1.mlp.down"]["1.mlp.up"][0].any()
+    assert sums.embed_unembed[:, :2].any()
+    assert not sums.embed_unembed[:, 2:].any()

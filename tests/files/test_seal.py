@@ -1,0 +1,190 @@
+import os
+import stat
+
+import pytest
+import torch
+
+from lit_attr.errors import StorageError
+from lit_attr.files.identity import FileIdentity
+from lit_attr.files.seal import check_seal, publish_sealed, trailer
+from lit_attr.parts.header import Header
+from lit_attr.parts.part import Ledger, read_ledger, read_part, write_part
+from lit_attr.topology.words import HEADER_FILE
+from tests.parts.harvests import frame, sums_of
+from tests.storage.examples import TOPOLOGY, random_sums, unembedding
+
+
+def write_small_part(path):
+    write_part(path, sums_of([1]), Ledger("plan", 1, 0, 1, [[1, 1, 1]], 2))
+
+
+def write_small_frame(path):
+    frame().publish(path.parent)
+    (path.parent / HEADER_FILE).rename(path)
+
+
+@pytest.mark.parametrize("write", [write_small_part, write_small_frame])
+def test_every_flipped_byte_and_every_truncation_shows(write, tmp_path):
+    path = tmp_path / "a.pt"
+    write(path)
+    digest = check_seal(path)
+    content = path.read_bytes()
+    assert content.endswith(trailer(digest))
+    with path.open("r+b", buffering=0) as file:
+        for place, byte in enumerate(content):
+            os.pwrite(file.fileno(), bytes([byte ^ (1 << place % 8)]), place)
+            with pytest.raises(StorageError, match=r"a\.pt (is damaged|does not end in a seal)"):
+                check_seal(path)
+            os.pwrite(file.fileno(), bytes([byte]), place)
+        assert check_seal(path) == digest
+        for length in range(len(content) - 1, -1, -1):
+            file.truncate(length)
+            with pytest.raises(StorageError, match=r"a\.pt does not end in a seal: it is truncated"):
+                check_seal(path)
+
+
+def test_bytes_added_or_doubled_show(tmp_path):
+    path = tmp_path / "a.pt"
+    write_small_part(path)
+    content = path.read_bytes()
+    for changed in (content + b"\n", content[-82:] + content, content + content[-82:], content[:100] + content[99:]):
+        path.write_bytes(changed)
+        with pytest.raises(StorageError):
+            check_seal(path)
+
+
+def test_readers_do_not_notice_a_seal(tmp_path):
+    publish_sealed(tmp_path / "a.pt", lambda file: torch.save({"x": torch.arange(3)}, file), 24)
+    for memory_mapped in (False, True):
+        loaded = torch.load(tmp_path / "a.pt", weights_only=True, mmap=memory_mapped)
+        assert loaded["x"].tolist() == [0, 1, 2]
+
+
+def test_large_files_are_read_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr("lit_attr.files.seal._CHUNK", 7)
+    write_small_part(tmp_path / "a.pt")
+    check_seal(tmp_path / "a.pt")
+
+
+def test_missing_and_unreadable_files(tmp_path, monkeypatch):
+    for read in (check_seal, read_ledger, lambda path: read_part(path, TOPOLOGY)):
+        with pytest.raises(StorageError, match=r"cannot read .*/a\.pt: .*No such file"):
+            read(tmp_path / "a.pt")
+        with pytest.raises(StorageError, match=r"cannot read .*: .*Is a directory"):
+            read(tmp_path)
+    write_small_part(tmp_path / "a.pt")
+
+    def refuse(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", refuse)
+    with pytest.raises(StorageError, match=r"cannot read .*/a\.pt: .*Input/output error"):
+        check_seal(tmp_path / "a.pt")
+
+
+def test_part_comes_back(tmp_path):
+    right = counted(random_sums(3), 99)
+    ledger = Ledger("plan", 3, 1, 4, [[1, 9, 4]], 99, 1.5, 2.5, 7)
+    write_part(tmp_path / "a.pt", right, ledger)
+    sums, found = read_part(tmp_path / "a.pt", TOPOLOGY)
+    assert found == read_ledger(tmp_path / "a.pt") == ledger
+    assert found.ids.tolist() == [1, 5, 9]
+    for (name, tensor), (_, expected) in zip(sums.named(), right.named(), strict=True):
+        assert torch.equal(tensor, expected), name
+        assert tensor.dtype == expected.dtype
+
+
+def counted(sums, n_tokens):
+    """The same sums, of so many tokens, all of them token 0."""
+    sums.n_tokens.fill_(n_tokens)
+    sums.token_count.zero_()[0] = n_tokens
+    return sums
+
+
+@pytest.mark.parametrize(("in_ledger", "in_sums", "one_by_one"), [(8, 9, 9), (9, 8, 9), (9, 9, 8)])
+def test_part_that_miscounts_its_tokens(tmp_path, in_ledger, in_sums, one_by_one):
+    sums = counted(random_sums(3), one_by_one)
+    sums.n_tokens.fill_(in_sums)
+    write_part(tmp_path / "a.pt", sums, Ledger("plan", 1, 0, 1, [[0, 0, 1]], in_ledger))
+    with pytest.raises(
+        StorageError, match=f"ledger has {in_ledger} tokens, its sums {in_sums}, and one by one {one_by_one}"
+    ):
+        read_part(tmp_path / "a.pt", TOPOLOGY)
+
+
+def test_part_stays_whole_while_its_worker_publishes_another(tmp_path, monkeypatch):
+    """The ledger and the sums are of one file, whichever it is."""
+    from lit_attr.parts import part as parts
+
+    path, real = tmp_path / "a.pt", parts.layout
+    write_small_part(path)
+
+    def replaced_meanwhile(file):
+        write_part(path, sums_of([2, 3]), Ledger("plan", 1, 0, 1, [[2, 3, 1]], 12))
+        return real(file)
+
+    monkeypatch.setattr(parts, "layout", replaced_meanwhile)
+    sums, ledger = read_part(path, TOPOLOGY)
+    assert ledger.ids.tolist() == [1]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(sums.named(), sums_of([1]).named(), strict=True))
+
+
+def test_part_of_another_model(tmp_path):
+    from dataclasses import replace
+
+    write_small_part(tmp_path / "a.pt")
+    with pytest.raises(StorageError, match=r"a\.pt: its sums are not those of this harvest's model"):
+        read_part(tmp_path / "a.pt", replace(TOPOLOGY, d_model=7))
+    write_part(tmp_path / "b.pt", random_sums(dtype=torch.float32), Ledger("plan", 1, 0, 1))
+    with pytest.raises(StorageError, match=r"b\.pt: its sums are not"):
+        read_part(tmp_path / "b.pt", TOPOLOGY)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"format": 2, "ledger": "{}", "sums": {}}, "is no part of a harvest in format 1"),
+        ([1], "is no part of a harvest in format 1"),
+        ({"format": 1, "ledger": "{}"}, "its ledger is damaged"),
+        ({"format": 1, "ledger": "["}, "its ledger is damaged"),
+        ({"format": 1}, "its ledger is damaged"),
+    ],
+)
+def test_sealed_files_that_are_no_parts(tmp_path, content, message):
+    publish_sealed(tmp_path / "a.pt", lambda file: torch.save(content, file), 0)
+    with pytest.raises(StorageError, match=message):
+        read_ledger(tmp_path / "a.pt")
+
+
+def test_files_that_are_no_archives(tmp_path):
+    (tmp_path / "a.pt").write_text("no")
+    with pytest.raises(StorageError, match=r"cannot read .*a\.pt, which may be truncated or no part"):
+        read_ledger(tmp_path / "a.pt")
+
+
+def test_identity_changes_with_every_publish(tmp_path):
+    path = tmp_path / "a.pt"
+    assert FileIdentity.of(path) is None
+    write_small_part(path)
+    first = FileIdentity.of(path)
+    assert first == FileIdentity.of(path)
+    write_small_part(path)
+    assert FileIdentity.of(path) != first
+
+
+def test_frame_comes_back_and_the_first_one_counts(tmp_path):
+    published = frame().publish(tmp_path)
+    again = Header(TOPOLOGY, {}, unembedding(5), 0.9, {}).publish(tmp_path)
+    for found in (published, again, Header.load(tmp_path)):
+        assert found.topology == TOPOLOGY
+        assert torch.equal(found.w_unembed, unembedding())
+        assert found.alive.keys() == TOPOLOGY.n_components.keys()
+        assert (found.ci_threshold, found.provenance) == (0.25, {"weights_digest": "w"})
+    assert stat.S_ISREG((tmp_path / HEADER_FILE).stat().st_mode)
+
+
+@pytest.mark.parametrize("content", [{}, {"topology": {"sources": {}}}])
+def test_frame_of_another_version(tmp_path, content):
+    publish_sealed(tmp_path / HEADER_FILE, lambda file: torch.save(content, file), 0)
+    with pytest.raises(StorageError, match=r"harvest\.pt was written by another version"):
+        Header.load(tmp_path)

@@ -1,0 +1,95 @@
+"""Small harvests on disk, made without any model: every batch leaves its own mark in every sum."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lit_attr.data.batch_ids import to_ranges
+from lit_attr.parts.gather import Gathered, gather
+from lit_attr.parts.generations import Generation, current_generation
+from lit_attr.parts.header import Header
+from lit_attr.parts.part import Ledger, read_ledger, write_part
+from lit_attr.parts.plan import Plan
+from lit_attr.topology.sums import Sums
+from tests.storage.examples import TOPOLOGY, unembedding
+
+# Marks are powers of two, with factors up to 4: sums of so many batches are exact in float32.
+MAX_BATCHES = 20
+PLAN = Plan({"weights": "w", "batch_size": 4}, n_batches=10)
+ALIVE = {layer: torch.ones(n, dtype=torch.bool) for layer, n in TOPOLOGY.n_components.items()}
+
+
+def sums_of(batches: Iterable[int]) -> Sums:
+    """What these batches add up to."""
+    sums = Sums.zeros(TOPOLOGY, torch.float64)
+    for batch in batches:
+        for place, (_, tensor) in enumerate(sums.named()):
+            if tensor.is_floating_point():
+                factors = torch.arange(tensor.numel(), dtype=torch.float64).add(place).remainder(4).add(1)
+                tensor += factors.reshape(tensor.shape) * 2.0**-batch
+        sums.token_count[batch % TOPOLOGY.vocab_size] += 2**batch
+        sums.n_tokens.add_(2**batch)
+    return sums
+
+
+def frame() -> Header:
+    return Header(TOPOLOGY, ALIVE, unembedding(), 0.25, {"weights_digest": "w"})
+
+
+def begin(folder: Path, world_size: int, n_batches: int = 10, plan: Plan = PLAN) -> Generation:
+    """Begin a harvest, or go on with it, as so many workers do."""
+    if not (folder / "plan.json").exists():
+        plan.publish(folder)
+        frame().publish(folder)
+    return current_generation(folder, plan, world_size, n_batches)
+
+
+def commit(generation: Generation, rank: int, batches: Iterable[int] | None = None, /, **changes) -> Path:
+    """Publish a worker's part; without batches, all that it was assigned."""
+    ids = np.array(sorted(generation.assigned(rank) if batches is None else batches), dtype=np.int64)
+    sums = sums_of(ids.tolist())
+    now = time.time()
+    known = {
+        "plan": generation.plan.digest,
+        "generation": generation.number,
+        "rank": rank,
+        "world_size": generation.world_size,
+        "batches": to_ranges(ids),
+        "n_tokens": int(sums.n_tokens),
+        "started": now - 10,
+        "committed": now,
+    }
+    write_part(generation.part(rank), sums, Ledger(**{**known, **changes}))
+    return generation.part(rank)
+
+
+def committed(generation: Generation, rank: int) -> list[int]:
+    """Batches in a worker's part."""
+    path = generation.part(rank)
+    return read_ledger(path).ids.tolist() if path.exists() else []
+
+
+def complete_harvest(folder: Path, world_size: int = 3, n_batches: int = 10) -> Generation:
+    generation = begin(folder, world_size, n_batches)
+    for rank in range(world_size):
+        commit(generation, rank)
+    return generation
+
+
+def total(gathered: Gathered) -> Sums:
+    sums = Sums.zeros(TOPOLOGY, torch.float64)
+    for part in gathered.sums:
+        sums.add_(part)
+    return sums
+
+
+def assert_holds(folder: Path, batches: Iterable[int], allow_partial: bool = False) -> None:
+    """The harvest has each of the batches once, by its ledgers and by its numbers."""
+    expected = sorted(batches)
+    gathered = gather(folder, TOPOLOGY, allow_partial)
+    assert gathered.ids.tolist() == expected
+    for (name, found), (_, right) in zip(total(gathered).named(), sums_of(expected).named(), strict=True):
+        assert torch.equal(found, right), name

@@ -1,0 +1,354 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_attr.errors import StorageError
+from lit_attr.files.json_file import publish_json
+from lit_attr.files.seal import check_seal
+from lit_attr.parts.gather import coverage, gather
+from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.plan import Plan
+from lit_attr.query.repo import AttributionRepo
+from lit_attr.storage import write as merge
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.verify import verify
+from lit_attr.storage.write import write_result
+from lit_attr.topology.sums import Sums
+from lit_attr.topology.words import HEADER_FILE
+from tests.parts.faults import names_in
+from tests.parts.harvests import PLAN, begin, commit, complete_harvest, sums_of
+from tests.storage.examples import TOPOLOGY, random_storage, random_sums, unembedding
+
+
+def flip(path, place=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * place)] ^= 1
+    path.write_bytes(content)
+
+
+def mutate(folder, generation, how):
+    """One change of one part; the name in the message, and the batches."""
+    one, other = generation.part(1), generation.part(2)
+    if how == "missing":
+        one.unlink()
+    elif how == "twice":
+        shutil.copy(other, one)
+    elif how == "foreign":
+        commit(generation, 1, plan=Plan({"weights": "v"}, 10).digest)
+    elif how == "truncated":
+        one.write_bytes(one.read_bytes()[:-200])
+    elif how == "empty":
+        one.write_bytes(b"")
+    elif how == "flipped":
+        flip(one)
+    elif how == "seal flipped":
+        flip(one, 0.9999)
+    elif how == "of an older generation":
+        commit(generation, 1, generation=generation.number - 1)
+    elif how == "of another world size":
+        commit(generation, 1, world_size=4)
+    elif how == "beyond the world size":
+        shutil.copy(one, generation.part(3))
+        return generation.part(3).name
+    elif how == "batches of another worker":
+        commit(generation, 1, [*generation.assigned(1), *generation.assigned(2)[:1]])
+    return one.name
+
+
+MUTATIONS = [
+    *["missing", "twice", "foreign", "truncated", "empty", "flipped", "seal flipped", "of an older generation"],
+    *["of another world size", "beyond the world size", "batches of another worker"],
+]
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+@pytest.mark.parametrize("how", MUTATIONS)
+def test_every_mutation_of_a_single_part_is_refused(tmp_path, how, generations):
+    generation = begin(tmp_path, 2 if generations == 2 else 3)
+    if generations == 2:
+        commit(generation, 0, [0])
+        generation = begin(tmp_path, 3)
+    for rank in range(3):
+        commit(generation, rank)
+    name = mutate(tmp_path, generation, how)
+    batches = "3 (1-7 step 3)" if generations == 1 else "3 (2-8 step 3)"
+    for allow_partial in (False, True):
+        if how == "missing" and allow_partial:
+            continue
+        with pytest.raises(StorageError) as refused:
+            merge_harvest(tmp_path, allow_partial)
+        assert name in str(refused.value)
+        assert batches in str(refused.value)
+        assert not list(tmp_path.glob("*attributions*.pt"))
+
+
+@pytest.mark.parametrize("how", ["missing", "foreign", "other batches", "flipped"])
+def test_every_mutation_of_a_frozen_part_is_refused(tmp_path, how):
+    first = begin(tmp_path, 2)
+    commit(first, 0, [0, 4])
+    generation = begin(tmp_path, 1)
+    commit(generation, 0)
+    path = tmp_path / "worker_states" / generation.frozen[0][0]
+    if how == "missing":
+        path.unlink()
+    elif how == "flipped":
+        flip(path)
+    else:
+        source = commit(first, 0, [0, 4] if how == "foreign" else [0, 2], **({"plan": "x"} if how == "foreign" else {}))
+        source.replace(path)
+    with pytest.raises(StorageError) as refused:
+        merge_harvest(tmp_path)
+    assert path.name in str(refused.value)
+    assert "2 (0-4 step 4)" in str(refused.value)
+    if how == "missing":
+        assert gather(tmp_path, TOPOLOGY, allow_partial=True).missing.tolist() == [0, 4]
+        return
+    with pytest.raises(StorageError):
+        merge_harvest(tmp_path, allow_partial=True)
+
+
+def test_two_frozen_parts_with_the_same_batches(tmp_path):
+    first = begin(tmp_path, 2)
+    commit(first, 0, [0, 4])
+    generation = begin(tmp_path, 1)
+    ((name, ranges),) = generation.frozen
+    again = replace(generation, number=3, frozen=[(name, ranges), ("again.pt", ranges)])
+    shutil.copy(tmp_path / "worker_states" / name, tmp_path / "worker_states" / "again.pt")
+    publish_json(again.path, {"world_size": 1, "n_batches": 10, "frozen": again.frozen}, replace=False)
+    with pytest.raises(StorageError, match=rf"again\.pt and {name} in .* hold the same batches: 2 \(0-4 step 4\)"):
+        merge_harvest(tmp_path, allow_partial=True)
+
+
+def test_parts_of_older_generations_are_nobodys(tmp_path):
+    old = begin(tmp_path, 4)
+    new = begin(tmp_path, 2)
+    commit(old, 3)
+    for rank in range(2):
+        commit(new, rank)
+    assert merge_harvest(tmp_path).name == "dataset_attributions.pt"
+
+
+def test_merge_is_the_float64_sum_rounded_once(tmp_path):
+    generation = begin(tmp_path, 3)
+    from lit_attr.parts.part import Ledger, write_part
+
+    parts = [random_sums(seed) for seed in range(3)]
+    for rank, sums in enumerate(parts):
+        ranges = [[rank, 9 - (9 - rank) % 3, 3]]
+        write_part(generation.part(rank), sums, Ledger(PLAN.digest, 1, rank, 3, ranges, int(sums.n_tokens)))
+    path = merge_harvest(tmp_path)
+    storage = DatasetAttributionStorage.load(path)
+
+    def added(find):
+        return torch.from_numpy(np.sum([find(part).numpy() for part in parts], axis=0))
+
+    for target, source in (("0.mlp.up", "0.attn.q"), ("0.mlp.down", "0.mlp.up")):
+        assert torch.equal(storage.regular_attr[target][source], added(lambda p: p.regular[target][source]).float())  # noqa: B023
+        assert torch.equal(
+            storage.regular_attr_abs[target][source],
+            added(lambda p: p.regular_abs[target][source]).float(),  # noqa: B023
+        )
+    assert torch.equal(storage.embed_attr["0.mlp.up"], added(lambda p: p.embed["0.mlp.up"]).T.float())
+    assert torch.equal(storage.embed_attr_abs["0.attn.q"], added(lambda p: p.embed_abs["0.attn.q"]).T.float())
+    assert torch.equal(storage.embed_unembed_attr, added(lambda p: p.embed_unembed).T.float())
+    assert torch.equal(storage.logit_sq_sum, added(lambda p: p.logit_sq).float())
+    assert torch.equal(storage.embed_token_count, added(lambda p: p.token_count))
+    assert storage.n_tokens_processed == sum(int(part.n_tokens) for part in parts)
+    assert torch.equal(storage.w_unembed, unembedding())
+    assert storage.ci_threshold == 0.25
+    assert storage.provenance == {
+        "weights_digest": "w",
+        "n_tokens": storage.n_tokens_processed,
+        "coverage": {"n_batches": 10, "batches": [[0, 9, 1]], "complete": True},
+    }
+
+
+@pytest.mark.parametrize("tile", [1, 3, 7, 1 << 23])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_file_is_what_the_storage_saves(tmp_path, monkeypatch, tile, dtype, n_parts):
+    monkeypatch.setattr(merge, "_TILE", tile)
+    parts, whole = [sums_of([2 * i, 2 * i + 1]) for i in range(n_parts)], sums_of(range(2 * n_parts))
+    w_unembed = unembedding().to(dtype).requires_grad_()
+    write_result(tmp_path / "a.pt", parts, w_unembed, 0.5, {"x": [1]})
+    check_seal(tmp_path / "a.pt")
+    DatasetAttributionStorage.from_sums(whole, w_unembed, 0.5, {"x": [1]}).save(tmp_path / "b.pt")
+    for memory_mapped in (False, True):
+        found, right = (torch.load(tmp_path / f"{n}.pt", weights_only=True, mmap=memory_mapped) for n in "ab")
+        assert list(found) == list(right)
+        assert_same(found, right)
+
+
+def test_writes_that_the_system_does_in_pieces(tmp_path, monkeypatch):
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, data[:5], offset))
+    write_result(tmp_path / "a.pt", [sums_of([0])], unembedding(), 0.5, {})
+    monkeypatch.undo()
+    write_result(tmp_path / "b.pt", [sums_of([0])], unembedding(), 0.5, {})
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+def assert_same(found, right, name=""):
+    if isinstance(right, dict):
+        assert list(found) == list(right), name
+        for key in right:
+            assert_same(found[key], right[key], f"{name}/{key}")
+    elif isinstance(right, torch.Tensor):
+        assert (found.dtype, found.shape, found.is_contiguous()) == (right.dtype, right.shape, True), name
+        assert torch.equal(found, right), name
+    else:
+        assert found == right, name
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(range(4)), st.integers(1, 3))
+def test_merge_is_commutative_and_associative(tmp_path_factory, order, split):
+    folder = tmp_path_factory.mktemp("merge")
+    parts = [random_sums(seed) for seed in order]
+
+    def merged(name, parts):
+        write_result(folder / name, parts, unembedding(), 0.0, {})
+        return DatasetAttributionStorage.load(folder / name)
+
+    def added(parts):
+        total = Sums.zeros(TOPOLOGY, torch.float64)
+        for part in parts:
+            total.add_(part)
+        return total
+
+    right = merged("a", [random_sums(seed) for seed in range(4)])
+    scale = dict(merged("abs", [absolute(random_sums(seed)) for seed in range(4)]).named_sums())
+    for other in (merged("b", parts), merged("c", [added(parts[:split]), added(parts[split:])])):
+        assert other.n_tokens_processed == right.n_tokens_processed
+        for (name, one), (_, two) in zip(other.named_sums(), right.named_sums(), strict=True):
+            assert ((one - two).abs() <= 1e-7 * scale[name]).all(), name
+
+
+def absolute(sums):
+    for _, tensor in sums.named():
+        tensor.abs_()
+    return sums
+
+
+def test_partial_results_say_so(tmp_path):
+    folder = tmp_path / "out" / "dataset_attributions" / "s-x" / "da-1"
+    generation = begin(folder, 3)
+    commit(generation, 0, [0, 3])
+    commit(generation, 1)
+    with pytest.raises(StorageError) as refused:
+        merge_harvest(folder)
+    assert "of 10 batches 5 (2-5 step 3, 6-8 step 2, 9) are missing" in str(refused.value)
+    assert "no file dataset_attributions_rank_2.pt. Let" in str(refused.value)
+    path = merge_harvest(folder, allow_partial=True)
+    assert path == folder / "dataset_attributions.partial.pt"
+    assert AttributionRepo.open("s-x") is None
+    storage = DatasetAttributionStorage.load(path)
+    right = DatasetAttributionStorage.from_sums(sums_of([0, 3, 1, 4, 7]), unembedding(), 0.0)
+    for (name, found), (_, value) in zip(storage.named_sums(), right.named_sums(), strict=True):
+        assert torch.equal(found, value.to(found.dtype)), name
+    assert storage.provenance["coverage"] == {
+        "n_batches": 10,
+        "batches": [[0, 1, 1], [3, 4, 1], [7, 7, 1]],
+        "complete": False,
+    }
+    assert storage.provenance["n_tokens"] == storage.n_tokens_processed == sum(2**i for i in (0, 1, 3, 4, 7))
+    assert "coverage: PARTIAL, of 10 batches 5 (2-5 step 3, 6-8 step 2, 9) are missing" in verify(path)
+    for rank in range(3):
+        commit(generation, rank)
+    assert merge_harvest(folder, allow_partial=True).name == "dataset_attributions.pt", "complete now"
+    assert AttributionRepo.open("s-x").path == folder / "dataset_attributions.pt"
+
+
+def test_nothing_committed(tmp_path):
+    begin(tmp_path, 2)
+    with pytest.raises(StorageError, match=r"10 \(0-9\) are missing; no file .*rank_0\.pt, .*rank_1\.pt\. Let"):
+        merge_harvest(tmp_path)
+    with pytest.raises(StorageError, match="no worker has committed anything yet"):
+        merge_harvest(tmp_path, allow_partial=True)
+
+
+def test_not_begun(tmp_path):
+    complete_harvest(tmp_path)
+    (tmp_path / "generation_1.json").unlink()
+    with pytest.raises(StorageError, match="the harvest has not begun"):
+        merge_harvest(tmp_path)
+    (tmp_path / HEADER_FILE).unlink()
+    with pytest.raises(StorageError, match=r"cannot read .*harvest\.pt"):
+        merge_harvest(tmp_path)
+
+
+def test_merging_again_replaces_the_result(tmp_path):
+    complete_harvest(tmp_path)
+    first = merge_harvest(tmp_path).read_bytes()
+    assert merge_harvest(tmp_path).read_bytes() == first
+    assert names_in(tmp_path) == {
+        *["plan.json", "generation_1.json", "harvest.pt", "worker_states", "dataset_attributions.pt"]
+    }
+
+
+def test_coverage():
+    assert coverage(np.array([0, 1, 2]), 3) == {"n_batches": 3, "batches": [[0, 2, 1]], "complete": True}
+    assert coverage(np.array([0, 2]), 3) == {"n_batches": 3, "batches": [[0, 2, 2]], "complete": False}
+
+
+def test_harvests_merged_as_files_keep_their_coverage(tmp_path):
+    """The batches of the second are numbered after those of the first; nothing partial is forgotten."""
+    covered = {
+        "whole": {"n_batches": 4, "batches": [[0, 3, 1]], "complete": True},
+        "part": {"n_batches": 3, "batches": [[0, 2, 2]], "complete": False},
+        "unknown": None,
+    }
+    for seed, (name, known) in enumerate(covered.items()):
+        random_storage(seed, provenance={"coverage": known} if known else {}).save(tmp_path / f"{name}.pt")
+    random_storage(5, provenance={"coverage": covered["whole"]}).save(tmp_path / "other.pt")
+
+    def merged(*names):
+        return DatasetAttributionStorage.merge([tmp_path / f"{n}.pt" for n in names]).provenance.get("coverage")
+
+    assert merged("whole", "other") == {"n_batches": 8, "batches": [[0, 3, 1], [4, 7, 1]], "complete": True}
+    assert merged("whole", "part") == {"n_batches": 7, "batches": [[0, 3, 1], [4, 6, 2]], "complete": False}
+    assert merged("unknown", "part") == covered["part"]
+    assert merged("unknown", "whole") is None
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_parts(tmp_path):
+    """Parts of 1.6 GB in all, their sum of 0.4 GB, with 1 GB of anonymous memory for all of Python and torch."""
+    script = Path(__file__).parents[2] / "benchmarks" / "merge.py"
+    command = [sys.executable, script, "--parts", "4", "--mb", "400", "--folder", tmp_path, "--rounds", "1"]
+    done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
+    result = json.loads(done.stdout)
+    assert result["bytes"] > 1.55e9
+    assert result["peak_anonymous_mb"] < 1000
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are the system's own")
+def test_parts_larger_than_the_memory(tmp_path):
+    """One that is allowed less than a part holds, its mappings included where they count as memory."""
+    script = f"""
+import resource, sys
+from pathlib import Path
+from benchmarks.merge import make_harvest
+from lit_attr.storage.write import merge_harvest
+folder = Path({str(tmp_path)!r}) / "x"
+make_harvest(folder, 2, 1000)
+used = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, (used + (700 << 20),) * 2)
+print(merge_harvest(folder).name)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "dataset_attributions.pt\n"
+    shutil.rmtree(tmp_path / "x")

@@ -1,0 +1,53 @@
+import pytest
+
+from lit_attr.errors import StorageError
+from lit_attr.files.json_file import read_json
+from lit_attr.parts.plan import Plan
+from tests.parts.harvests import PLAN
+
+
+def test_plan_comes_back_and_is_written_once(tmp_path):
+    plan = Plan({"a": 1, "b": [1, None], "c": "x"}, 7, "123")
+    plan.publish(tmp_path)
+    assert Plan.load(tmp_path) == plan
+    assert Plan.load(tmp_path).digest == plan.digest
+    with pytest.raises(FileExistsError):
+        Plan({}, 1).publish(tmp_path)
+    assert Plan.load(tmp_path) == plan
+
+
+def test_digest_is_of_the_entries_alone():
+    assert Plan({"a": 1, "b": 2}, 3).digest == Plan({"b": 2, "a": 1}, 4, "job").digest
+    assert Plan({"a": 1}, 3).digest != Plan({"a": 2}, 3).digest
+
+
+def test_differences_are_named_with_both_values():
+    assert PLAN.differences({"weights": "w", "batch_size": 4}) == []
+    assert PLAN.differences({"weights": "v", "extra": 1}) == [
+        "weights: the stored harvest has 'w', this one 'v'",
+        "batch_size: the stored harvest has 4, this one None",
+        "extra: the stored harvest has None, this one 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "cannot read"),
+        (b"\xff", "cannot read"),
+        (b"[]", "is damaged: expected an object, found list"),
+        (b"{}", "expected format 1, found None"),
+        (b'{"format": 2}', "expected format 1, found 2"),
+        (b'{"format": 1}', "is damaged: KeyError"),
+        (b'{"format": 1, "entries": {}, "n_batches": "x", "job": null}', "is damaged: ValueError"),
+    ],
+)
+def test_damaged_plans(tmp_path, content, message):
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(StorageError, match=rf"plan\.json.*{message}|{message}.*plan\.json"):
+        Plan.load(tmp_path)
+
+
+def test_missing_plan(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot read .*plan\.json"):
+        read_json(tmp_path / "plan.json")

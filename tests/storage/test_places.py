@@ -1,0 +1,72 @@
+import re
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from lit_attr.errors import StorageError
+from lit_attr.files.roots import output_root
+from lit_attr.query.repo import AttributionRepo
+from lit_attr.storage.places import create_subrun, run_folder
+from tests.storage.examples import random_storage
+
+RUN = "s-1234abcd"
+
+
+def store(out_dir, subrun, seed=0):
+    random_storage(seed).save(run_folder(RUN, out_dir) / subrun / "dataset_attributions.pt")
+
+
+def test_newest_with_a_merged_file(tmp_path):
+    store(tmp_path, "da-20250101_000000", 0)
+    store(tmp_path, "da-20250102_000000", 1)
+    (run_folder(RUN, tmp_path) / "da-20250103_000000" / "worker_states").mkdir(parents=True)
+    (run_folder(RUN, tmp_path) / "zz-other").mkdir()
+    repo = AttributionRepo.open(RUN, tmp_path)
+    assert (repo.subrun_id, repo.run_id) == ("da-20250102_000000", RUN)
+    assert repo.get_attributions().n_tokens_processed == random_storage(1).n_tokens_processed
+
+
+def test_no_data(tmp_path):
+    assert AttributionRepo.open(RUN, tmp_path) is None
+    create_subrun(RUN, tmp_path)
+    assert AttributionRepo.open(RUN, tmp_path) is None
+
+
+def test_root_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIT_ATTR_OUT_DIR", str(tmp_path / "ours"))
+    store(None, "da-20250101_000000")
+    assert (tmp_path / "ours" / "dataset_attributions" / RUN / "da-20250101_000000").is_dir()
+    assert AttributionRepo.open(RUN).subrun_id == "da-20250101_000000"
+
+
+def test_precedence_of_roots(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIT_ATTR_OUT_DIR")
+    assert output_root() == tmp_path / "out"
+    monkeypatch.setenv("SPD_OUT_DIR", str(tmp_path / "theirs"))
+    assert output_root() == tmp_path / "theirs"
+    monkeypatch.setenv("LIT_ATTR_OUT_DIR", "ours")
+    assert output_root() == tmp_path / "ours"
+    assert output_root("given") == tmp_path / "given"
+    monkeypatch.setenv("LIT_ATTR_OUT_DIR", "")
+    assert output_root() == tmp_path / "theirs"
+
+
+def test_home_is_expanded():
+    assert output_root("~/x") == Path.home() / "x"
+
+
+def test_subruns_are_named_after_the_time_and_never_shared(tmp_path):
+    before = datetime.now().strftime("da-%Y%m%d_%H%M%S")
+    folders = [create_subrun(RUN, tmp_path) for _ in range(5)]
+    assert len(set(folders)) == 5
+    assert folders == sorted(folders)
+    assert folders[0].name >= before
+    assert all(re.fullmatch(r"da-\d{8}_\d{6}(_\d\d)?", folder.name) for folder in folders)
+
+
+def test_subrun_below_a_file(tmp_path):
+    (tmp_path / "dataset_attributions").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot create the folder"):
+        create_subrun(RUN, tmp_path)

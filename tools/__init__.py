@@ -1,0 +1,1 @@
+"""Scripts that make what is shipped; not part of the package."""

@@ -1,0 +1,58 @@
+"""A small harvest in memory, gradient by gradient, of the edges that a name's chains are made of."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from lit_attr.attribution.autograd import AutogradEngine
+from lit_attr.attribution.connectivity import trace_topology
+from lit_attr.attribution.normalisers import add_normalisers_
+from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.topology.address import OUTPUT
+from lit_attr.topology.graph import Topology
+from lit_attr.topology.sums import Sums
+
+_TARGETS_PER_PASS = 20
+_CHAIN_TARGETS = (".attn.v", ".attn.o", OUTPUT)
+
+
+def harvest_chains(model: DecomposedModel, sets: Sequence[Int[Tensor, "_story seq"]], batch_size: int) -> list[Sums]:
+    """Attributions to value components, attention-output components and the output, for each set of stories.
+
+    Args:
+        model: The decomposed model.
+        sets: Sets of stories.
+        batch_size: Stories at a time.
+    """
+    # A component that matters nowhere adds nothing to any chain.
+    alive = _alive(model, [batch for tokens in sets for batch in tokens.split(batch_size)])
+    whole = trace_topology(model)
+    sources = {
+        target: names
+        for target, names in whole.sources.items()
+        if target.endswith(_CHAIN_TARGETS) and (target == OUTPUT or alive[target].any())
+    }
+    topology = Topology(whole.n_components, sources, whole.vocab_size, whole.d_model)
+    engine = AutogradEngine(topology, alive, _TARGETS_PER_PASS)
+    harvested = []
+    for tokens in sets:
+        sums = Sums.zeros(topology, torch.float32)
+        for batch in tokens.split(batch_size):
+            importances = model.causal_importance(batch)
+            capture = model.component_forward(batch)
+            engine.add_(sums, capture, importances)
+            add_normalisers_(sums, topology, capture, importances)
+        harvested.append(sums)
+    return harvested
+
+
+def _alive(
+    model: DecomposedModel, batches: Sequence[Int[Tensor, "_story seq"]]
+) -> dict[str, Bool[Tensor, " _component"]]:
+    alive = {layer: torch.zeros(count, dtype=torch.bool) for layer, count in model.n_components.items()}
+    for batch in batches:
+        for layer, ci in model.causal_importance(batch).items():
+            alive[layer] |= (ci > 0).any(0).any(0)
+    return alive
