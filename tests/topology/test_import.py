@@ -10,7 +10,7 @@ import pytest
         "lit_attr",
         "lit_attr.errors",
         "lit_attr.topology",
-        *(f"lit_attr.topology.{n}" for n in ("address", "graph", "paths")),
+        *(f"lit_attr.topology.{n}" for n in ("address", "choice", "graph", "paths", "words")),
     ],
 )
 def test_names_are_importable_without_torch(module: str):
