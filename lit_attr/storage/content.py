@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.errors import StorageError
+from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.address import EMBED, OUTPUT
 
 _SHOWN = 5
@@ -60,6 +61,11 @@ class Content:
     ci_threshold: float
     n_tokens_processed: int
     provenance: Mapping[str, Any] | None = None
+
+    @property
+    def recorded(self) -> Provenance:
+        """The provenance by its entries; all of them None where there is none."""
+        return Provenance.from_mapping(self.provenance)
 
     def named_sums(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors that add up over tokens, with unique names, in the file's order."""
