@@ -13,7 +13,7 @@ from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.huggingface.target import as_target
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.decomposition.targets.base import TargetModel
+from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.topology.paths import path_table
 
 VOCAB, CONTEXT = 11, 70

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, TOKENIZER, newest_checkpoint
 from lit_attr.decomposition.reference import RunReference
+from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER, newest_checkpoint
 from lit_attr.errors import RunFormatError, RunNotFoundError
 from lit_attr.files.lock import locked
 from lit_attr.files.publish import make_folder

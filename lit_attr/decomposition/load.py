@@ -17,7 +17,7 @@ from lit_attr.decomposition.locate import RunFiles, locate_model_config, locate_
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.patterns import components_of, expand_patterns
 from lit_attr.decomposition.targets import TARGETS, build_target
-from lit_attr.decomposition.targets.base import TargetModel
+from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.paths import PathTable, path_table
 

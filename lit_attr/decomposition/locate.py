@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lit_attr.assets import DEMO, run_folder
 from lit_attr.decomposition.download import download_run, download_target
-from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, newest_checkpoint
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
+from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, newest_checkpoint
 from lit_attr.errors import RunFormatError, RunNotFoundError
 from lit_attr.files.roots import output_root
 

@@ -14,7 +14,7 @@ from lit_attr.decomposition.ci.layerwise import dashed
 from lit_attr.decomposition.ci.sigmoid import SIGMOIDS, binomial_shift
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.targets.base import TargetModel
+from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.paths import PathTable

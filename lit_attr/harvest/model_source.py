@@ -7,7 +7,7 @@ from typing import Any
 from lit_attr.decomposition.huggingface import find_pretrained
 from lit_attr.decomposition.load import Run, find_run, load_run
 from lit_attr.decomposition.untrained import Decomposition
-from lit_attr.decomposition.untrained.load import load_untrained, untrained_run_id
+from lit_attr.decomposition.untrained.run import load_untrained, untrained_run_id
 from lit_attr.topology.paths import PathTable, path_table
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
 from lit_attr.decomposition.config import read_yaml
 from lit_attr.decomposition.load import find_run
-from lit_attr.decomposition.names import TOKENIZER
+from lit_attr.decomposition.run_files import TOKENIZER
 
 
 def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:

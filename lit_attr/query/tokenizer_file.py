@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_attr.assets import ASSETS, DEMO
-from lit_attr.decomposition.names import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
 from lit_attr.decomposition.reference import RunReference
+from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
 from lit_attr.files.roots import output_root
 from lit_attr.storage.provenance import entry
 

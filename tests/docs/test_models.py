@@ -4,7 +4,7 @@ import transformers
 import yaml
 
 from lit_attr.decomposition.untrained import Neurons
-from lit_attr.decomposition.untrained.load import load_untrained
+from lit_attr.decomposition.untrained.run import load_untrained
 from lit_attr.topology.paths import PathTable
 from tests.docs.models import PAGE, TABLE, table
 

@@ -13,8 +13,8 @@ from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.locate import MODEL_CONFIG, RUN_CONFIG
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.decomposition.targets.base import TargetModel
 from lit_attr.decomposition.targets.gpt2_simple import GPT2SimpleConfig
+from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.topology.paths import path_table
 from tools.demo.decompose import DecompositionTraining
 

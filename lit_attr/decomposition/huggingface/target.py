@@ -10,7 +10,7 @@ from lit_attr.decomposition.anatomy import Anatomy
 from lit_attr.decomposition.huggingface.gpt2 import gpt2_anatomy
 from lit_attr.decomposition.huggingface.gpt_neox import gpt_neox_anatomy
 from lit_attr.decomposition.huggingface.llama import llama_anatomy
-from lit_attr.decomposition.targets.base import TargetModel
+from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.paths import PATH_TABLES, PathTable
 

@@ -3,7 +3,6 @@
 from dataclasses import fields
 from typing import Any
 
-from lit_attr.decomposition.targets.base import ConfiguredTarget, TargetConfig
 from lit_attr.decomposition.targets.gpt2_simple import GPT2Simple, GPT2SimpleConfig
 from lit_attr.decomposition.targets.llama_simple import (
     LlamaSimple,
@@ -11,6 +10,7 @@ from lit_attr.decomposition.targets.llama_simple import (
     LlamaSimpleMLP,
     LlamaSimpleMLPConfig,
 )
+from lit_attr.decomposition.targets.target_model import ConfiguredTarget, TargetConfig
 from lit_attr.errors import RunFormatError, UnsupportedModelError
 
 TARGETS: dict[str, tuple[type[ConfiguredTarget], type[TargetConfig]]] = {

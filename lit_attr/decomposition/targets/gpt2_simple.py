@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lit_attr.decomposition.anatomy import Anatomy, Attention, Mlp
 from lit_attr.decomposition.targets.attention import CausalSelfAttention
-from lit_attr.decomposition.targets.base import ConfiguredTarget, TargetConfig
 from lit_attr.decomposition.targets.layers import GeluMLP, LayerNorm
+from lit_attr.decomposition.targets.target_model import ConfiguredTarget, TargetConfig
 
 _LAYER_NORM_EPS = 1e-5
 

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from lit_attr.decomposition.anatomy import Anatomy, Attention, Mlp
 from lit_attr.decomposition.targets.attention import CausalSelfAttention
-from lit_attr.decomposition.targets.base import ConfiguredTarget, TargetConfig
 from lit_attr.decomposition.targets.layers import (
     GeluMLP,
     RMSNorm,
     Rotary,
     SwiGLU,
 )
+from lit_attr.decomposition.targets.target_model import ConfiguredTarget, TargetConfig
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.decomposition.untrained.base import Decomposition, Factors
+from lit_attr.decomposition.untrained.rule import Decomposition, Factors
 
 _INTO_NEURONS = ("mlp.up", "glu.up", "glu.gate")
 _OUT_OF_NEURONS = ("mlp.down", "glu.down")

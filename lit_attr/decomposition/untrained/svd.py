@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.decomposition.untrained.base import Decomposition
+from lit_attr.decomposition.untrained.rule import Decomposition
 
 
 class Svd(Decomposition):

@@ -2,7 +2,7 @@
 
 import torch
 
-from lit_attr.decomposition.targets.base import TargetModel
+from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.topology.paths import PathTable, path_table
 from tests.huggingface_toys import VARIANTS, huggingface_target
 from tests.toys import ARCHITECTURES, toy_model

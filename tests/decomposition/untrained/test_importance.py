@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_attr.decomposition.untrained import Neurons, Svd
-from lit_attr.decomposition.untrained.build import decompose
+from lit_attr.decomposition.untrained.decompose import decompose
 from lit_attr.errors import ConfigurationError
 from tests.decomposition.untrained.targets import make_target
 from tests.toys import random_tokens

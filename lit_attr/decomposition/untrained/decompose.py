@@ -12,8 +12,8 @@ from lit_attr.decomposition.ci.layerwise import LayerwiseCI
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.matrix import bias_of, is_matrix, weight_of
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.decomposition.targets.base import TargetModel
-from lit_attr.decomposition.untrained.base import Decomposition
+from lit_attr.decomposition.targets.target_model import TargetModel
+from lit_attr.decomposition.untrained.rule import Decomposition
 from lit_attr.errors import ConfigurationError, UnsupportedModelError
 from lit_attr.topology.address import block_address
 from lit_attr.topology.paths import PathTable

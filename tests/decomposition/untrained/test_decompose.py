@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lit_attr.decomposition.untrained import Decomposition, Neurons, Svd
-from lit_attr.decomposition.untrained.build import decompose
+from lit_attr.decomposition.untrained.decompose import decompose
 from lit_attr.errors import ConfigurationError, UnsupportedModelError
 from tests.decomposition.untrained.targets import NAMES, make_target
 from tests.toys import random_tokens

@@ -8,8 +8,8 @@ from pathlib import Path
 from lit_attr.decomposition.checkpoint import weights_digest
 from lit_attr.decomposition.huggingface import load_pretrained
 from lit_attr.decomposition.load import Run
-from lit_attr.decomposition.untrained.base import Decomposition
-from lit_attr.decomposition.untrained.build import decompose
+from lit_attr.decomposition.untrained.decompose import decompose
+from lit_attr.decomposition.untrained.rule import Decomposition
 from lit_attr.topology.paths import PathTable
 
 _DIGEST_CHARACTERS = 6

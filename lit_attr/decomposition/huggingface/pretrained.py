@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lit_attr.decomposition.huggingface.target import as_target
-from lit_attr.decomposition.targets.base import TargetModel
+from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError
 from lit_attr.optional import require
 from lit_attr.topology.paths import PathTable, path_table

@@ -14,7 +14,7 @@ from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engines import build_engine, choose_engines
 from lit_attr.decomposition.huggingface import build_from_config, load_pretrained
 from lit_attr.decomposition.untrained import Svd
-from lit_attr.decomposition.untrained.load import load_untrained
+from lit_attr.decomposition.untrained.run import load_untrained
 from lit_attr.errors import DataError, RunFormatError, RunNotFoundError, UnsupportedModelError
 from lit_attr.topology.paths import PathTable, path_table
 from lit_attr.topology.sums import Sums

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_attr.decomposition.untrained import Decomposition, Neurons, Svd, load
+from lit_attr.decomposition.untrained import Decomposition, Neurons, Svd, run
 from lit_attr.errors import ConfigurationError
 from tests.decomposition.untrained.targets import make_target
 
@@ -17,7 +17,7 @@ def seed(monkeypatch):
             target.get_parameter(name).data += value
         return target, table or own
 
-    monkeypatch.setattr(load, "load_pretrained", load_pretrained)
+    monkeypatch.setattr(run, "load_pretrained", load_pretrained)
     return change
 
 
@@ -35,19 +35,19 @@ def seed(monkeypatch):
 def test_run_id(reference, decomposition, expected, tmp_path, monkeypatch, seed):
     (tmp_path / "here" / "folder" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    run = load.load_untrained(reference, decomposition)
-    assert (run.run_id, run.reference) == (expected, reference)
+    loaded = run.load_untrained(reference, decomposition)
+    assert (loaded.run_id, loaded.reference) == (expected, reference)
 
 
 def test_run_ids_tell_settings_apart():
-    found = [load.untrained_run_id("gpt2", Svd(matrices=matrices)) for matrices in (None, ["0.*"], ["1.*"])]
+    found = [run.untrained_run_id("gpt2", Svd(matrices=matrices)) for matrices in (None, ["0.*"], ["1.*"])]
     assert len(set(found)) == 3
     assert found[1][:-6] == "gpt2-svd-0.01-"
 
 
 def test_digest_covers_weights_and_settings(seed):
     def digest(decomposition):
-        return load.load_untrained("x", decomposition).weights_digest
+        return run.load_untrained("x", decomposition).weights_digest
 
     settings = [Svd(), Svd(threshold=0.02), Svd(matrices=["*"]), Neurons()]
     digests = [digest(decomposition) for decomposition in settings]
