@@ -34,9 +34,8 @@ def run(arguments: Sequence[str]) -> None:
     answer = options.ask(explorer, options)
     if options.json:
         from lit_attr.query.answer_json import plain
-        from lit_attr.storage.coverage import missing_batches
 
-        n_tokens, partial = explorer.storage.n_tokens_processed, missing_batches(explorer.storage.provenance)
+        n_tokens, partial = explorer.storage.n_tokens_processed, explorer.storage.recorded.partial
         head = {"file": str(explorer.path), "n_tokens": n_tokens, "question": options.question}
         found = {**head, **({"partial": partial} if partial else {}), **plain(answer)}
         print(json.dumps(found, indent=2, allow_nan=False))

@@ -25,9 +25,8 @@ def open_stored(
     """
     from lit_attr.cli.locate import find_stored
     from lit_attr.query.explorer import Explorer
-    from lit_attr.storage.coverage import missing_batches
 
     explorer = Explorer(find_stored(run, out_dir, subrun_id), tokenizer)
-    if partial := missing_batches(explorer.storage.provenance):
+    if partial := explorer.storage.recorded.partial:
         print(f"lit-attr: PARTIAL result, of {partial}", file=sys.stderr)
     return explorer

@@ -18,7 +18,6 @@ from lit_attr.plots.stability_curves import plot_stability
 from lit_attr.plots.subgraph import plot_subgraph
 from lit_attr.query.answers import Node, Ranking
 from lit_attr.query.explorer import Explorer
-from lit_attr.storage.coverage import missing_batches
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.words import SIGNS, AttrMetric
 
@@ -116,7 +115,7 @@ def subgraph_figure(
 
 def _marked(figure: "Figure", explorer: Explorer) -> "Figure":
     """The picture of a partial result says so, in its corner."""
-    if partial := missing_batches(explorer.storage.provenance):
+    if partial := explorer.storage.recorded.partial:
         figure.text(0.995, 0.005, f"partial result: {partial}", ha="right", va="bottom", fontsize=6)
     return figure
 

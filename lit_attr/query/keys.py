@@ -3,9 +3,8 @@
 import json
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
-from lit_attr.errors import ConfigurationError, KeyFormatError, StorageError, UnsupportedModelError
+from lit_attr.errors import ConfigurationError, KeyFormatError, UnsupportedModelError
 from lit_attr.query.token_texts import TokenTexts, quoted
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.paths import PATH_TABLES, PathTable
@@ -98,23 +97,15 @@ class KeyReader:
         raise KeyFormatError(f"no token has the text {quoted(text)} in {self._tokens.file}{meant}")
 
 
-def tables_of(given: Any) -> list[PathTable]:  # noqa: ANN401 - whatever someone wrote into a provenance
-    """The tables by which a stored harvest's module paths are read.
+def tables_of(own: PathTable | None) -> list[PathTable]:
+    """The tables by which a result's module paths are read.
 
-    Which of the known tables is meant needs not be known: a path's address must be a layer of the harvest.
+    Which of the known tables is meant needs not be known: a path's address must be a layer of the result.
 
     Args:
-        given: The table in the harvest's provenance, if it was made with one of its own.
-
-    Raises:
-        StorageError: If it is none.
+        own: The table that the result's provenance records, if it was made with one of its own.
     """
-    if not given:
-        return list(PATH_TABLES.values())
-    try:
-        return [PathTable(**given)]
-    except (TypeError, AttributeError, UnsupportedModelError) as error:
-        raise StorageError(f"the provenance's path_table is damaged: {error}; found {given!r}") from error
+    return list(PATH_TABLES.values()) if own is None else [own]
 
 
 def _address(table: PathTable, path: str) -> str | None:

@@ -13,7 +13,6 @@ from lit_attr.query.token_texts import TokenTexts
 from lit_attr.query.tokenizer_file import tokenizer_places
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.key_edges import KeyEdges
-from lit_attr.storage.provenance import entry
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 from lit_attr.topology.words import AttrMetric
 
@@ -52,7 +51,7 @@ class Opened:
         Raises:
             StorageError: If the provenance has a table of paths that is none.
         """
-        tables = tables_of(entry(self.storage.provenance, "configuration", "model", "path_table"))
+        tables = tables_of(self.storage.recorded.path_table)
         return KeyReader([EMBED, *self.storage.ci_sum, OUTPUT], tables, self.tokens, self._places)
 
     def node(self, key: ComponentKey) -> Node:
@@ -84,7 +83,7 @@ class Opened:
     def _places(self) -> list[Path]:
         if self._tokenizer is not None:
             return [self._tokenizer]
-        return list(tokenizer_places(self.storage.provenance or {}))
+        return list(tokenizer_places(self.storage.recorded))
 
     @cached_property
     def tokens(self) -> TokenTexts | None:

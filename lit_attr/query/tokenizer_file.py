@@ -1,39 +1,38 @@
 """Where the tokenizer of a stored harvest is, as far as its provenance leads to one; nothing is downloaded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from lit_attr.assets import ASSETS, DEMO
 from lit_attr.decomposition.reference import RunReference
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
 from lit_attr.files.roots import output_root
-from lit_attr.storage.provenance import entry
+from lit_attr.storage.provenance import Provenance
 
 _TARGETS = "pretrain_cache"
 
 
-def tokenizer_places(provenance: Mapping[str, Any]) -> Iterator[Path]:
+def tokenizer_places(provenance: Provenance) -> Iterator[Path]:
     """Where a `tokenizer.json` may be, the likeliest places first.
 
     Args:
-        provenance: Of a stored harvest.
+        provenance: What is recorded of a result.
     """
-    yield from _named(entry(provenance, "configuration", "data", "dataset", "tokenizer"))
-    run = entry(provenance, "run_reference")
-    if not (run and isinstance(run, str)):
+    yield from _named(provenance.tokenizer)
+    run = provenance.run_reference
+    if not run:
         return
     if run == DEMO or Path(run).is_relative_to(ASSETS):
         yield ASSETS / TOKENIZER
-    elif provenance.get("decomposition"):  # of a language model by itself, rather than a run
+    elif provenance.decomposition:  # of a language model by itself, rather than a run
         yield from _named(run)
     else:
         yield from _of_run(run)
 
 
-def _named(name: Any) -> Iterator[Path]:  # noqa: ANN401 - of a provenance
+def _named(name: str | None) -> Iterator[Path]:
     """Places of a tokenizer, or of a model with one, that is named by a path or its name on the Hugging Face hub."""
-    if not (name and isinstance(name, str)):
+    if not name:
         return
     yield from (Path(name), Path(name) / TOKENIZER)
     if not Path(name).is_absolute():

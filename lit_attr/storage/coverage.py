@@ -1,6 +1,6 @@
 """Which of its batches a result covers: one entry of its provenance, written and read here alone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,9 +90,3 @@ class Coverage:
                 complete=total.complete and part.complete,
             )
         return total
-
-
-def missing_batches(provenance: Mapping[str, Any] | None) -> str | None:
-    """How much of its data a partial result covers, in words; None for one that covers all, or does not say."""
-    known = (provenance or {}).get("coverage")
-    return None if known is None else Coverage.from_mapping(known).partial

@@ -16,6 +16,7 @@ from lit_attr.errors import StorageError
 from lit_attr.files.publish import publish
 from lit_attr.storage.content import Content, checked_keys, to_file
 from lit_attr.storage.key_edges import KeyEdges
+from lit_attr.storage.provenance import SAME_IN_ALL_PARTS, merged_provenance
 from lit_attr.storage.strongest import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.sums import Sums, add_chunked_
@@ -23,8 +24,6 @@ from lit_attr.topology.words import AttrMetric, Sign
 
 _SHOWN = 5
 _SHOWN_TEXT = 200
-# Provenance entries that must agree for sums to belong together: the model, which rows are zero, how exact they are.
-_SAME = ("weights_digest", "not_targets", "precision")
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +190,7 @@ class DatasetAttributionStorage(Content):
         named = [dict(part.named_sums()) for part in parts]
         sums = {name: _add([tensors[name] for tensors in named]) for name in named[0]}
         n_tokens = sum(part.n_tokens_processed for part in parts)
-        provenance = _merge_provenance([part.provenance for part in parts])
+        provenance = merged_provenance([part.provenance for part in parts])
         return cls(**{**_nest_like(parts[0], sums), "n_tokens_processed": n_tokens, "provenance": provenance})
 
     @classmethod
@@ -263,34 +262,9 @@ def _check_same_model(
             {name: shapes.get(name) for name in names},
             {name: others.get(name) for name in names},
         )
-    for entry in _SAME:
+    for entry in SAME_IN_ALL_PARTS:
         values = [(part.provenance or {}).get(entry) for part in (first, other)]
         if None not in values and values[0] != values[1]:
             refuse(entry, *(f"{value!r:.{_SHOWN_TEXT}}" for value in values))
     if not torch.equal(first.w_unembed, other.w_unembed):
         raise StorageError(f"cannot merge {other_name} with {first_name}: their unembeddings (w_unembed) differ")
-
-
-def _merge_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """What the parts agree on, and all of them in full."""
-    known = [dict(part) for part in parts if part is not None]
-    if not known:
-        return None
-    common = {key: value for key, value in known[0].items() if all(part.get(key) == value for part in known)}
-    common.pop("coverage", None)  # counts each part's own batches
-    common |= _merge_coverage(parts)
-    return {**common, "merged_from": [None if part is None else dict(part) for part in parts]}
-
-
-def _merge_coverage(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
-    """The parts' batches, numbered one part after another; nothing where that is not known, and none is partial."""
-    known = [part["coverage"] for part in parts if part is not None and part.get("coverage") is not None]
-    complete = all(coverage["complete"] for coverage in known)
-    if complete and len(known) < len(parts):
-        return {}
-    batches: list[list[int]] = []
-    n_batches = 0
-    for coverage in known:
-        batches += [[first + n_batches, last + n_batches, step] for first, last, step in coverage["batches"]]
-        n_batches += coverage["n_batches"]
-    return {"coverage": {"n_batches": n_batches, "batches": batches, "complete": complete}}

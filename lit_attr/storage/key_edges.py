@@ -1,12 +1,11 @@
 """Questions to a stored harvest: sources, targets and edges of keys, as vectors and numbers."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from typing import Literal
 
 from lit_attr.errors import EdgeNotFoundError, StorageError
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.content import Content
-from lit_attr.storage.provenance import entry
 from lit_attr.storage.strongest import NOT_FINITE, Segments
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.words import AttrMetric
@@ -121,12 +120,7 @@ class KeyEdges:
         Raises:
             StorageError: If the provenance lists them otherwise than `lit_attr` does.
         """
-        not_targets = entry(self.content.provenance, "not_targets", target.layer) or ()
-        if not isinstance(not_targets, Sequence):
-            raise StorageError(
-                f"the provenance's not_targets of {target.layer} is damaged: expected indices, found {not_targets!r}"
-            )
-        return target.index not in not_targets
+        return self.content.recorded.was_target(target.layer, target.index)
 
     def why_unknown(self, key: ComponentKey, role: Literal["source", "target"]) -> str:
         """Why a key is not a source, or not a target, in words."""

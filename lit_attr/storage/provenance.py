@@ -5,15 +5,16 @@ is read entry by entry: files of other tools may have none of them, or entries o
 the way of nothing but itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lit_attr.data.batch_ids import Ids
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, UnsupportedModelError
 from lit_attr.storage.coverage import Coverage
+from lit_attr.topology.paths import PathTable
 
 # Version 1 has no number of its own: what was written before there were versions.
 SCHEMA = 2
@@ -25,8 +26,8 @@ SAME_IN_ALL_PARTS = ("weights_digest", "not_targets", "precision")
 class Provenance:
     """What is known of where a result's numbers come from.
 
-    A property is None where its entry is not recorded, and raises a `StorageError` that names the entry, what was
-    expected and what was found, where it is recorded otherwise than `lit_attr` does.
+    A property is None where its entry is not recorded. Entries that decide what numbers mean raise a `StorageError`
+    with the entry's name, what was expected and what was found, where they are recorded otherwise than `lit_attr` does.
 
     Attributes:
         entries: The stored mapping, in plain types; empty where nothing is recorded.
@@ -42,7 +43,7 @@ class Provenance:
             StorageError: If its schema is newer than this version reads.
         """
         known = cls({} if stored is None else stored)
-        if (known.schema or 1) > SCHEMA:
+        if known.schema > SCHEMA:
             raise StorageError(
                 f"the provenance's schema is {known.schema}, and this version of lit_attr reads up to {SCHEMA}: "
                 "the file was written by a newer version"
@@ -50,34 +51,50 @@ class Provenance:
         return known
 
     @property
-    def schema(self) -> int | None:
-        """Version of the schema."""
-        return self._read(int, "schema")
+    def schema(self) -> int:
+        """Version of the schema; 1 where none is recorded."""
+        schema = self._entry("schema")
+        if schema is None:
+            return 1
+        if type(schema) is not int:
+            raise _damaged("schema", "a number", schema)
+        return schema
 
     @property
     def run_id(self) -> str | None:
         """Id of the decomposition run."""
-        return self._read(str, "run_id")
+        return self._text("run_id")
 
     @property
     def run_reference(self) -> str | None:
-        """Where the run was loaded from."""
-        return self._read(str, "run_reference")
+        """Where the run was loaded from, or the language model that was decomposed without training."""
+        return self._text("run_reference")
+
+    @property
+    def decomposition(self) -> Any:  # noqa: ANN401 - plain types
+        """How a language model was decomposed without training; None for a run that was trained."""
+        return self._entry("decomposition")
 
     @property
     def tokenizer(self) -> str | None:
-        """The tokenizer of the dataset that was harvested, a path or a name on the hub."""
-        return self._read(str, "configuration", "data", "dataset", "tokenizer")
+        """The tokenizer of the dataset that was harvested: a path, or a name on the hub."""
+        return self._text("configuration", "data", "dataset", "tokenizer")
 
     @property
-    def path_table(self) -> Mapping[str, Any] | None:
-        """The table of the model's matrices, if it was harvested with one of its own."""
-        return self._read(Mapping, "configuration", "model", "path_table")
+    def path_table(self) -> PathTable | None:
+        """Where the model keeps its matrices, if it was harvested with a table of its own."""
+        table = self._entry("configuration", "model", "path_table")
+        if not table:
+            return None
+        try:
+            return PathTable(**table)
+        except (TypeError, AttributeError, UnsupportedModelError) as error:
+            raise _damaged("path_table", f"a table of paths ({error})", table) from error
 
     @property
     def coverage(self) -> Coverage | None:
         """Which batches are in the result."""
-        entry = self._read(object, "coverage")
+        entry = self._entry("coverage")
         return None if entry is None else Coverage.from_mapping(entry)
 
     @property
@@ -86,41 +103,53 @@ class Provenance:
         return None if self.coverage is None else self.coverage.partial
 
     def not_targets(self, layer: str) -> Ids:
-        """Indices of a layer's components that were no targets, whose sums are not measured; empty if not recorded."""
-        listed = self._read(object, "not_targets", layer)
-        if listed is None:
+        """The components of a layer that were no targets, whose rows are not measured; empty if not recorded."""
+        indices = self._entry("not_targets", layer)
+        if indices is None:
             return np.empty(0, np.int64)
-        if not isinstance(listed, list | tuple) or not all(type(index) is int for index in listed):
-            raise _damaged(("not_targets", layer), "indices", listed)
-        return np.array(listed, np.int64)
+        if not isinstance(indices, list | tuple) or not all(type(index) is int for index in indices):
+            raise _damaged(f"not_targets of {layer}", "indices", indices)
+        return np.array(indices, np.int64)
 
     def was_target(self, layer: str, index: int) -> bool:
-        """Whether a component was a target; also True where that is not recorded."""
+        """Whether a component was a target; True also where that is not recorded."""
         return index not in self.not_targets(layer)
 
-    def _read(self, kind: Any, *names: str) -> Any:  # noqa: ANN401 - of that kind, or None
-        """An entry under nested names; None where there is nothing, or what it should stand in is no mapping."""
+    def _entry(self, *names: str) -> Any:  # noqa: ANN401 - whatever someone wrote
+        """What stands under nested names; None where there is nothing, or what it should stand in is no mapping."""
         value: Any = self.entries
         for name in names:
             value = value.get(name) if isinstance(value, Mapping) else None
-        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            raise _damaged(names, kind.__name__, value)
         return value
 
+    def _text(self, *names: str) -> str | None:
+        """A text under nested names; other tools may write there what is none."""
+        value = self._entry(*names)
+        return value if isinstance(value, str) else None
 
-def _damaged(names: tuple[str, ...], expected: str, found: object) -> StorageError:
-    entry = " of ".join([names[0], *names[1:]]) if names[0] == "not_targets" else ".".join(names)
+
+def _damaged(entry: str, expected: str, found: object) -> StorageError:
     return StorageError(f"the provenance's {entry} is damaged: expected {expected}, found {found!r}")
 
 
-def entry(provenance: Mapping[str, Any] | None, *names: str) -> Any:  # noqa: ANN401 - whatever someone wrote
-    """What stands under nested names; None where there is nothing, or what it should stand in is no mapping.
+def merged_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """The provenance of a sum of results: what all agree on, the coverage of all, and each of them in full.
+
+    The coverage is left out where it is not known of all, and none is partial.
 
     Args:
-        provenance: Of a stored harvest.
-        names: From the outermost.
+        parts: The provenance of each result; None where it has none.
+
+    Raises:
+        StorageError: If a part's coverage is damaged.
     """
-    found: Any = provenance
-    for name in names:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
+    known = [dict(part) for part in parts if part is not None]
+    if not known:
+        return None
+    common = {key: value for key, value in known[0].items() if all(part.get(key) == value for part in known)}
+    common.pop("coverage", None)  # counts each part's own batches
+    covered = [part.coverage for part in map(Provenance.from_mapping, parts) if part.coverage is not None]
+    total = Coverage.joined(covered)
+    if not total.complete or len(covered) == len(parts):
+        common["coverage"] = total.to_mapping()
+    return {**common, "merged_from": [None if part is None else dict(part) for part in parts]}

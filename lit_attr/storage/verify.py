@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lit_attr.data.batch_ids import all_ids, from_ranges, show, union, without
+from lit_attr.data.batch_ids import show
 from lit_attr.errors import StorageError
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, is_sealed
@@ -56,22 +56,13 @@ def _digest(path: Path) -> str:
 
 
 def _coverage(path: Path, storage: DatasetAttributionStorage) -> str:
-    known = (storage.provenance or {}).get("coverage")
-    if known is None:
-        return "coverage: not recorded, the file was written by another tool or version"
     try:
-        n_batches, complete = int(known["n_batches"]), bool(known["complete"])
-        listed = [from_ranges([batches]) for batches in known["batches"]]
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise StorageError(f"{path}: its coverage is damaged: {error!r}") from error
-    covered = union(listed)
-    if sum(map(len, listed)) != len(covered):
-        raise StorageError(f"{path}: its coverage lists batches twice")
-    if len(foreign := without(covered, all_ids(n_batches))):
-        raise StorageError(f"{path}: of {n_batches} batches, it lists others: {show(foreign)}")
-    missing = without(all_ids(n_batches), covered)
-    if bool(len(missing)) == complete:
-        raise StorageError(f"{path}: complete is {complete}, but batches {show(missing)} are missing")
+        coverage = storage.recorded.coverage
+        if coverage is None:
+            return "coverage: not recorded, the file was written by another tool or version"
+        missing = coverage.missing()
+    except StorageError as error:
+        raise StorageError(f"{path}: {error}") from error
     if len(missing):
-        return f"coverage: PARTIAL, of {n_batches} batches {show(missing)} are missing"
-    return f"coverage: all {n_batches} batches"
+        return f"coverage: PARTIAL, of {coverage.n_batches} batches {show(missing)} are missing"
+    return f"coverage: all {coverage.n_batches} batches"

@@ -1,12 +1,12 @@
 """The page's questions, each answered in plain types."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query.answer_json import plain
-from lit_attr.storage.coverage import missing_batches
+from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.words import METRICS, SIGNS, Direction
 from lit_attr.view.drawing import check_finite, subgraph
 from lit_attr.view.parameters import Parameters
@@ -27,7 +27,7 @@ def about(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
         "n_tokens": storage.n_tokens_processed,
         "ci_threshold": storage.ci_threshold,
         "layers": [{"layer": layer, "size": size} for layer, size in harvest.layers],
-        "partial": _partial(storage.provenance),
+        "partial": _partial(storage.recorded),
         "provenance": _plain_json(storage.provenance),
         "indexed": explorer.is_indexed,
         "tokenizer": None if tokens is None else str(tokens.file),
@@ -103,9 +103,9 @@ def search(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     return harvest.search.answer(text)
 
 
-def _partial(provenance: Mapping[str, Any] | None) -> str | None:
+def _partial(provenance: Provenance) -> str | None:
     try:
-        return missing_batches(provenance)
+        return provenance.partial
     except StorageError as error:  # what is in the result can be looked at all the same
         return f"unknown share of batches ({error})"
 

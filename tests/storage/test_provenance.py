@@ -1,8 +1,7 @@
 import pytest
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.coverage import missing_batches
-from lit_attr.storage.provenance import entry
+from lit_attr.storage.provenance import SCHEMA, Provenance
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,7 @@ from lit_attr.storage.provenance import entry
     ],
 )
 def test_what_is_missing(provenance, expected):
-    assert missing_batches(provenance) == expected
+    assert Provenance.from_mapping(provenance).partial == expected
 
 
 @pytest.mark.parametrize(
@@ -34,13 +33,41 @@ def test_what_is_missing(provenance, expected):
 )
 def test_coverage_that_says_nothing(coverage):
     with pytest.raises(StorageError, match=r"the provenance's coverage is damaged: expected complete, n_batches"):
-        missing_batches({"coverage": coverage})
+        _ = Provenance({"coverage": coverage}).partial
 
 
 def test_entries():
-    provenance = {"a": {"b": {"c": 1}}, "d": "x", "e": None}
-    assert entry(provenance, "a", "b", "c") == 1
-    assert entry(provenance, "a", "b") == {"c": 1}
-    for names in (("a", "c"), ("a", "b", "c", "d"), ("d", "x"), ("e", "x"), ("f",)):
-        assert entry(provenance, *names) is None
-    assert entry(None, "a") is None
+    dataset = {"tokenizer": "gpt2"}
+    known = Provenance({"run_id": "s-x", "configuration": {"data": {"dataset": dataset}}, "not_targets": {"a": [1, 3]}})
+    assert (known.run_id, known.tokenizer, known.schema) == ("s-x", "gpt2", 1)
+    assert known.not_targets("a").tolist() == [1, 3]
+    assert [known.was_target("a", n) for n in range(4)] == [True, False, True, False]
+    assert known.was_target("b", 1)
+
+
+@pytest.mark.parametrize("entries", [None, {}, {"configuration": None, "run_id": 3}, {"configuration": {"data": "x"}}])
+def test_files_of_other_tools_record_nothing(entries):
+    known = Provenance.from_mapping(entries)
+    assert (known.run_id, known.run_reference, known.tokenizer, known.path_table, known.coverage) == (None,) * 5
+    assert known.was_target("0.mlp.up", 0)
+
+
+@pytest.mark.parametrize("indices", [3, "12", {"1": 2}, [1.5], [True], [[1]]])
+def test_damaged_targets_are_named(indices):
+    known = Provenance({"not_targets": {"a": indices, "b": [1]}})
+    with pytest.raises(StorageError, match=r"provenance's not_targets of a is damaged: expected indices, found "):
+        known.was_target("a", 1)
+    assert not known.was_target("b", 1)
+
+
+def test_a_schema_of_the_future_is_refused():
+    with pytest.raises(StorageError, match=rf"schema is {SCHEMA + 1}, .* reads up to {SCHEMA}"):
+        Provenance.from_mapping({"schema": SCHEMA + 1})
+    with pytest.raises(StorageError, match="the provenance's schema is damaged: expected a number, found '2'"):
+        Provenance.from_mapping({"schema": "2"})
+
+
+def test_a_damaged_path_table_is_named():
+    known = Provenance({"configuration": {"model": {"path_table": {"embed": 1}}}})
+    with pytest.raises(StorageError, match="the provenance's path_table is damaged: expected a table of paths"):
+        _ = known.path_table

@@ -102,17 +102,20 @@ def test_wrong_number_of_tokens(tmp_path):
     [
         ({"n_batches": 3, "batches": [[0, 1, 1]], "complete": True}, r"complete is True, but batches 1 \(2\) are miss"),
         ({"n_batches": 3, "batches": [[0, 2, 1]], "complete": False}, r"complete is False, but batches 0 \(\) are"),
-        ({"n_batches": 3, "batches": [[0, 5, 1]], "complete": True}, r"of 3 batches, it lists others: 3 \(3-5\)"),
+        (
+            {"n_batches": 3, "batches": [[0, 5, 1]], "complete": True},
+            r"of 3 batches, its coverage lists others: 3 \(3-5\)",
+        ),
         ({"n_batches": 3, "batches": [[0, 2, 1], [1, 1, 1]], "complete": True}, "its coverage lists batches twice"),
-        ({"n_batches": 3, "complete": True}, "its coverage is damaged: KeyError"),
-        ({"n_batches": 3, "batches": [[0, 2]], "complete": True}, "its coverage is damaged: ValueError"),
-        ({"n_batches": 3, "batches": [[0, 2, 0]], "complete": True}, "its coverage is damaged: ZeroDivisionError"),
-        ({"n_batches": "x", "batches": [], "complete": True}, "its coverage is damaged: ValueError"),
-        ([3], "its coverage is damaged: TypeError"),
+        ({"n_batches": 3, "complete": True}, "coverage is damaged: expected complete"),
+        ({"n_batches": 3, "batches": [[0, 2]], "complete": True}, "coverage is damaged: expected complete"),
+        ({"n_batches": 3, "batches": [[0, 2, 0]], "complete": True}, "coverage is damaged: expected complete"),
+        ({"n_batches": "x", "batches": [], "complete": True}, "coverage is damaged: expected complete"),
+        ([3], "coverage is damaged: expected complete"),
     ],
 )
 def test_coverage_that_cannot_be(tmp_path, known, message):
-    with pytest.raises(StorageError, match=rf"a\.pt: {message}"):
+    with pytest.raises(StorageError, match=rf"a\.pt: (the provenance's )?{message}"):
         verify(write(tmp_path / "a.pt", coverage=known))
 
 
