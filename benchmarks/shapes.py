@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.load import decompose, load_run
+from lit_attr.decomposition.load import decompose_by_config, load_run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.targets import build_target
 from lit_attr.topology.paths import path_table
@@ -80,7 +80,7 @@ def build(shape: Shape, seed: int = 0, decomposed: str = "all") -> DecomposedMod
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         target = build_target("LlamaSimpleMLP", model_options)
-        model = decompose(target, RunConfig.from_options(options, "benchmark"), path_table("LlamaSimpleMLP"))
+        model = decompose_by_config(target, RunConfig.from_options(options, "benchmark"), path_table("LlamaSimpleMLP"))
         for layer in model.paths:
             components = model.components(layer)
             components.V.normal_(std=components.V.shape[0] ** -0.5)

@@ -1,6 +1,6 @@
 """The package's exceptions.
 
-A user's mistake ends in one of these; its message names the thing, what was expected, and what was found.
+A user's mistake ends in one of these exceptions, whose message names the thing, what was expected, and what was found.
 """
 
 

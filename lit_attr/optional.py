@@ -1,4 +1,4 @@
-"""Optional libraries."""
+"""Importing optional libraries, with an error that says how to install them."""
 
 from importlib import import_module
 from typing import Any
@@ -10,8 +10,8 @@ def require(library: str, extra: str) -> Any:  # noqa: ANN401 - a module, whose 
     """Import an optional library.
 
     Args:
-        library: Its name, or that of a module of it.
-        extra: Which extra of this package installs it.
+        library: Name of the library, or of a module of it.
+        extra: Extra of this package that installs it.
 
     Raises:
         ConfigurationError: If it is not installed.

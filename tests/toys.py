@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.load import Run, decompose
+from lit_attr.decomposition.load import Run, decompose_by_config
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.targets import build_target
 from lit_attr.topology.paths import path_table
@@ -52,7 +52,7 @@ def toy_model(
     """A decomposed model whose every weight is random, norms and biases included."""
     config = RunConfig.from_options(run_options(architecture, **changes), "toy")
     options = {**MODEL_OPTIONS[architecture], **(model_options or {})}
-    model = decompose(build_target(architecture, options), config, path_table(architecture)).to(dtype)
+    model = decompose_by_config(build_target(architecture, options), config, path_table(architecture)).to(dtype)
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if "inv_freq" not in name:

@@ -1,1 +1,1 @@
-"""From a dataset's name to rows of token ids on disk, in the order that a decomposition run was trained in."""
+"""Texts to rows of token ids on disk, in the order that a run was trained in; token files; ids of batches."""

@@ -1,4 +1,4 @@
-"""Sets of batch ids, as sorted arrays, and as ranges where they are written down."""
+"""Sets of batch ids: sorted arrays in memory, ranges in files."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,12 +10,12 @@ _SHOWN = 8
 
 
 def all_ids(n_batches: int) -> Ids:
-    """0, 1, 2..."""
+    """The ids of all batches: 0, 1, 2..."""
     return np.arange(n_batches, dtype=np.int64)
 
 
 def union(parts: Iterable[Ids]) -> Ids:
-    """All ids of several sets."""
+    """The ids that are in any of several sets."""
     return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
 
 
@@ -25,7 +25,7 @@ def without(ids: Ids, taken: Ids) -> Ids:
 
 
 def to_ranges(ids: Ids) -> list[list[int]]:
-    """Sorted ids as [first, last, step].
+    """Sorted ids as ranges [first, last, step].
 
     Example:
         >>> to_ranges(np.array([0, 1, 2, 5, 8, 11, 20]))
@@ -47,12 +47,12 @@ def to_ranges(ids: Ids) -> list[list[int]]:
 
 
 def from_ranges(ranges: Sequence[Sequence[int]]) -> Ids:
-    """The inverse of `to_ranges`."""
+    """The ids that ranges [first, last, step] stand for: the inverse of `to_ranges`."""
     return union(np.arange(first, last + 1, step, dtype=np.int64) for first, last, step in ranges)
 
 
 def show(ids: Ids) -> str:
-    """A few of the ids, and how many there are.
+    """The number of ids, and a few of them, for messages.
 
     Example:
         >>> show(np.array([3, 4, 5, 9]))

@@ -23,12 +23,12 @@ _DTYPE = np.dtype("<i4")
 
 @dataclass(frozen=True)
 class _Progress:
-    """What of the token file counts; anything behind it is the rest of an interrupted run.
+    """How much of the token file counts; anything behind it is the rest of an interrupted run.
 
     Attributes:
-        n_rows: Rows written.
-        n_batches: Batches of source rows that they came from.
-        complete: Whether the dataset has no more.
+        n_rows: Number of rows written.
+        n_batches: Number of batches of source rows that they came from.
+        complete: Whether the dataset has no more rows.
     """
 
     n_rows: int = 0
@@ -40,10 +40,10 @@ class TokenCache:
     """The tokenized rows of one dataset.
 
     A folder of its own holds `tokens.bin` (rows of little-endian int32), `progress.json`, which is replaced after every
-    batch of source rows and counts what is valid, and a lock. A killed run goes on where its progress says.
+    batch of source rows and counts what is valid, and a lock. After a kill the next run goes on from there.
 
     Args:
-        spec: Of the dataset.
+        spec: Description of the dataset.
         root: Folder of all caches.
     """
 
@@ -56,7 +56,7 @@ class TokenCache:
         return self.folder / "tokens.bin"
 
     def progress(self) -> _Progress:
-        """How far the cache is."""
+        """How far the cache is filled."""
         path = self.folder / "progress.json"
         try:
             progress = _Progress(**json.loads(path.read_bytes()))
@@ -69,17 +69,17 @@ class TokenCache:
         return progress
 
     def has(self, n_rows: int | None) -> bool:
-        """Whether so many rows are there, or all that the dataset has; None for all."""
+        """Whether so many rows are there, or all that the dataset has; `n_rows` None asks for all."""
         progress = self.progress()
         return progress.complete or (
             n_rows is not None and progress.n_rows >= n_rows and not self.spec.order_needs_all_rows
         )
 
     def prepare(self, n_rows: int | None) -> None:
-        """Tokenize what is missing; one process does it, others wait as long as it takes.
+        """Tokenize what is missing; one process does it, and the others wait as long as it takes.
 
         Args:
-            n_rows: How many rows will be read; None for all.
+            n_rows: Number of rows that will be read; None for all.
 
         Raises:
             DataError: If the dataset cannot be had or is not as described.
@@ -122,10 +122,10 @@ class TokenCache:
         return self.spec.max_seq_len * _DTYPE.itemsize
 
     def open(self) -> tuple[Int[np.ndarray, "row seq"], Int[np.ndarray, " row"] | None]:
-        """The rows, memory-mapped, and the order to read them in; None for that of the file.
+        """The rows, memory-mapped, and the order in which to read them; None for the order of the file.
 
         Raises:
-            DataError: If there are none, or fewer than there should be.
+            DataError: If there are no rows, or fewer than there should be.
         """
         n_rows = self.progress().n_rows
         if n_rows == 0:
@@ -142,7 +142,7 @@ class TokenCache:
 
 
 def _digest(spec: DatasetSpec) -> str:
-    """Identifies the content: the description, and for local files their sizes and times."""
+    """A digest of what decides the content: the description, and the sizes and times of local files."""
     parts = [json.dumps(asdict(spec), sort_keys=True)]
     if spec.streaming:  # its releases shuffle streams differently
         parts.append(version("datasets"))

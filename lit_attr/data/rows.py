@@ -18,7 +18,8 @@ from lit_attr.optional import require
 
 Rows = Int[np.ndarray, "row seq"]
 
-# Texts that are joined and tokenized together, and into how many pieces they are cut: both decide where rows begin.
+# Number of texts that are joined and tokenized together, and of pieces that they are cut into: they decide where
+# rows begin.
 _TEXTS_AT_ONCE = 1000
 _PIECES = 20
 _MAX_TOKEN = 2**31 - 1  # rows are cached as 32-bit integers
@@ -29,11 +30,11 @@ def read_rows(spec: DatasetSpec, skip_batches: int = 0) -> Iterator[Rows]:
     """Rows of `max_seq_len` token ids, a batch of source rows at a time.
 
     Args:
-        spec: Of the dataset. Where `spec.order_needs_all_rows`, the order is that before the last shuffle.
-        skip_batches: Batches of source rows to leave out at the beginning.
+        spec: Description of the dataset. If its `order_needs_all_rows`, rows come in the order before the last shuffle.
+        skip_batches: Number of batches of source rows to leave out at the beginning.
 
     Raises:
-        DataError: If the dataset or its tokenizer cannot be had, or a row is not as described.
+        DataError: If the dataset or its tokenizer cannot be loaded, or a row is not as described.
         ConfigurationError: If `datasets`, or `transformers` for a tokenizer of the hub, is not installed.
     """
     dataset = _open(spec)
@@ -65,16 +66,16 @@ def join_texts(texts: Sequence[str], eos: str, dataset_name: str) -> str:
     """Texts with the end-of-text token between them.
 
     Args:
-        texts: Some texts.
-        eos: The token.
-        dataset_name: SimpleStories may hold the token in lower case; only there it is restored.
+        texts: The texts.
+        eos: The end-of-text token.
+        dataset_name: Name of the dataset. SimpleStories may hold the token in lower case; only there it is restored.
     """
     joined = eos.join(texts)
     return joined.replace(eos.lower(), eos) if "SimpleStories" in dataset_name else joined
 
 
 def pieces(text: str) -> list[str]:
-    """The text cut into 20 pieces of equally many characters, the last one shorter; tokens may break there."""
+    """The text cut into 20 pieces of equally many characters, the last one shorter; a cut may break a token."""
     length = max(-(-len(text) // _PIECES), 1)
     return [text[start : start + length] for start in range(0, len(text), length)]
 
@@ -95,10 +96,10 @@ def _cut(tokens: Sequence[int], seq_len: int) -> Rows:
 def _truncate(column: Sequence[Sequence[int]], spec: DatasetSpec, first: int) -> Rows:
     for number, ids in enumerate(column):
         if not isinstance(ids, list) or len(ids) < spec.max_seq_len:
-            found = len(ids) if isinstance(ids, list) else repr(ids)[:40]
+            given = len(ids) if isinstance(ids, list) else repr(ids)[:40]
             raise DataError(
                 f"dataset {spec.dataset_name!r}, row {first + number} (shuffled), column {spec.column_name!r}: "
-                f"expected at least {spec.max_seq_len} token ids, found {found}"
+                f"expected at least {spec.max_seq_len} token ids, found {given}"
             )
         if not all(isinstance(token, int) and 0 <= token <= _MAX_TOKEN for token in ids):
             raise DataError(f"{_where(spec)}: expected token ids, found {ids!r:.40}")
@@ -110,7 +111,7 @@ def _where(spec: DatasetSpec) -> str:
 
 
 def _batches(dataset: Any, spec: DatasetSpec) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - as `_open` returns it
-    """Batches of source rows; what goes wrong while they are read is a fault of the dataset."""
+    """Batches of source rows; an error while they are read is a fault of the dataset."""
     try:
         yield from dataset.iter(batch_size=_TEXTS_AT_ONCE)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Which dataset, which part of it, in which order, under which tokenizer."""
+"""Descriptions of datasets: which one, which part of it, in which order, under which tokenizer."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -10,20 +10,20 @@ from lit_attr.errors import DataError, RunFormatError
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """A dataset's description, or changes to one: what is None is taken from the run's own configuration.
+    """Changes to the description of a run's dataset; an entry that is None leaves the run's own.
 
     Attributes:
         dataset_name: Id on the Hugging Face hub, or a local file (.txt, .parquet, .jsonl, .csv) or folder.
         split: Part of the dataset.
         column_name: Column of texts, or of token ids.
-        max_seq_len: Tokens in a row.
+        max_seq_len: Number of tokens in a row.
         is_tokenized: Whether the column holds token ids.
-        streaming: Read as it is needed, shuffled in a buffer, instead of whole.
-        buffer_size: Rows in that buffer.
+        streaming: Whether rows are read as they are needed and shuffled in a buffer, instead of all at once.
+        buffer_size: Number of rows in that buffer.
         shuffle_each_epoch: Whether rows are taken in random order (not when streaming).
-        seed: Of all shuffling.
+        seed: Seed of all shuffling.
         tokenizer: Id on the hub, or a local tokenizer.json or folder.
-        eos_token: Put between texts; None for the tokenizer's own.
+        eos_token: Token put between texts; None for the tokenizer's own end-of-text token.
     """
 
     dataset_name: str | None = None
@@ -41,7 +41,7 @@ class DatasetOptions:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A complete description; attributes as in `DatasetOptions`."""
+    """The complete description of a dataset; `DatasetOptions` says what each attribute means."""
 
     dataset_name: str
     split: str
@@ -63,7 +63,7 @@ class DatasetSpec:
 
         Args:
             run_options: The entries of the run's `final_config.yaml`.
-            changes: What is not None replaces the run's own.
+            changes: Changes; an entry that is not None replaces the run's own.
             tokenizer_file: The target model's tokenizer.json, where there is one; it goes before the run's
                 `tokenizer_name`, which may need a download.
 

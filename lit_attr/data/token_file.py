@@ -1,4 +1,4 @@
-"""Token files, and batches of tokens."""
+"""Token files (.npy), batches of tokens, and whether a batch belongs to a model."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class TokenBatch(NamedTuple):
 
     Attributes:
         batch_id: Global id; -1 for an empty batch.
-        tokens: Token ids.
+        tokens: Token ids of the batch's rows.
     """
 
     batch_id: int

@@ -9,12 +9,12 @@ from tokenizers import Tokenizer
 from lit_attr.errors import DataError
 from lit_attr.optional import require
 
-# Where a bare tokenizer.json does not say which token ends a text, the first of these that it has.
+# A bare tokenizer.json does not say which token ends a text: it is the first of these that the tokenizer has.
 _USUAL_EOS = ("<|endoftext|>", "</s>", "<eos>", "[EOS]", "<|eos|>")
 
 
 class TextTokenizer(Protocol):
-    """What tokenising a dataset asks of a tokenizer."""
+    """A tokenizer, as far as a dataset needs one."""
 
     eos_token: str | None
 
@@ -57,7 +57,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
         name: A tokenizer.json, a folder with one, or an id on the Hugging Face hub.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is no such tokenizer.
     """
     path = Path(name)
     if path.is_file():

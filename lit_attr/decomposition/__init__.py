@@ -1,1 +1,1 @@
-"""What is attributed: target models, their components and causal importances, and how a run is found and loaded."""
+"""A model and its components: finding and loading a run, target models, causal importances. Knows no attribution."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Rotates vectors of shape (..., vector, width) as a model does at positions of shape (..., vector).
+# A function that rotates vectors (..., vector, width) as a model does at positions (..., vector).
 Rotation = Callable[[Tensor, Int[Tensor, "*axes vector"]], Tensor]
 
 
@@ -15,10 +15,10 @@ class Norm:
     """A normalisation over the last axis: in front of readers of the residual stream, or of each query or key head.
 
     Attributes:
-        path: Of the module.
-        weight: Multiplies the normalised vector.
-        bias: Is added to it; None where there is none.
-        eps: Added to the mean square.
+        path: Path of the module in the model.
+        weight: Factor of the normalised vector.
+        bias: Term added to the product; None for a norm without bias.
+        eps: Term added to the mean square.
         centred: Whether the mean is taken out first: a LayerNorm rather than an RMSNorm.
     """
 
@@ -34,9 +34,9 @@ class Projection:
     """Queries, keys or values, head by head.
 
     Attributes:
-        layer: Whose output they are.
-        columns: Which of its outputs, where it is fused from several projections; None for all.
-        norm: Of each head, before any rotation; None where there is none.
+        layer: Canonical layer that computes them.
+        columns: The layer's outputs that belong to this projection, where several are fused; None for all.
+        norm: Norm of each head, before any rotation; None for heads without one.
     """
 
     layer: str
@@ -53,17 +53,17 @@ class Attention:
     """A causal softmax attention.
 
     Attributes:
-        norm: In front of the projections.
+        norm: Norm in front of the projections.
         query: The queries.
         key: The keys.
         value: The values.
         out: Layer that reads the heads' outputs and writes to the residual stream.
-        n_heads: Query heads.
-        n_groups: Query heads that share one head of keys and values.
+        n_heads: Number of query heads.
+        n_groups: Number of query heads that share one head of keys and values.
         head_width: Width of a head.
-        scale: Multiplies the scores.
-        rotate: Of queries and keys; None where positions are not rotary.
-        window: How many positions a query sees, its own among them; None for all up to its own.
+        scale: Factor of the scores.
+        rotate: Rotation of queries and keys; None for a model without rotary positions.
+        window: Number of positions that a query sees, its own among them; None for all up to its own.
     """
 
     norm: Norm
@@ -89,9 +89,9 @@ class Mlp:
     """A hidden layer, `activation(up)`, or gated, `activation(gate) * up`.
 
     Attributes:
-        norm: In front of the hidden layer.
-        up: Layer of the hidden layer.
-        gate: Layer of its gate; None where it has none.
+        norm: Norm in front of the hidden layer.
+        up: Layer that computes the hidden layer's input.
+        gate: Layer that computes the gate's input; None for an MLP without a gate.
         out: Layer that reads the hidden layer and writes to the residual stream.
         activation: Elementwise function.
     """
@@ -113,9 +113,9 @@ class Anatomy:
     """A pre-norm transformer between its embedding and its unembedding.
 
     Attributes:
-        stages: In the order in which they read from and add to the residual stream; the sublayers of one stage read the
-            same stream.
-        final_norm: In front of the unembedding.
+        stages: The sublayers in the order in which they read from and add to the residual stream; those of one stage
+            read the same stream.
+        final_norm: Norm in front of the unembedding.
     """
 
     stages: tuple[tuple[Attention | Mlp, ...], ...]
@@ -123,24 +123,24 @@ class Anatomy:
 
     @classmethod
     def serial(cls, sublayers: Sequence[Attention | Mlp], final_norm: Norm) -> "Anatomy":
-        """Each sublayer reads what the one before has written."""
+        """The anatomy in which each sublayer reads what the one before has written."""
         return cls(tuple((sublayer,) for sublayer in sublayers), final_norm)
 
     @property
     def sublayers(self) -> tuple[Attention | Mlp, ...]:
-        """All of them."""
+        """The sublayers of all stages."""
         return tuple(sublayer for stage in self.stages for sublayer in stage)
 
     @property
     def norms(self) -> tuple[Norm, ...]:
-        """Those in front of readers of the residual stream."""
+        """The norms in front of readers of the residual stream; those of heads are not among them."""
         return (*(sublayer.norm for sublayer in self.sublayers), self.final_norm)
 
     def inner_layers(self, decomposed: Collection[str]) -> list[str]:
         """The matrices whose outputs stay inside sublayers that decomposed matrices begin.
 
         Args:
-            decomposed: Layers.
+            decomposed: Canonical layers of the decomposed matrices.
         """
         begun = (s for s in self.sublayers if any(layer in decomposed for layer in s.readers))
         return [layer for sublayer in begun for layer in sublayer.readers]

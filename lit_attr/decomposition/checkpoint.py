@@ -16,7 +16,7 @@ _SHOWN = 5
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, weights only, on the CPU, deprecated names rewritten.
+    """Read a state dict onto the CPU: weights only, deprecated names rewritten.
 
     Raises:
         RunFormatError: If the file is damaged or is not a mapping of names to tensors.
@@ -52,7 +52,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
     """Load a state dict whose names and shapes must be exactly the module's.
 
     Raises:
-        RunFormatError: If they are not; it names what is missing, left over, or of another shape.
+        RunFormatError: If they are not; the message names what is missing, left over, or of another shape.
     """
     expected = module.state_dict()
     problems = {
@@ -64,9 +64,9 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
             if name in state and state[name].shape != tensor.shape
         ],
     }
-    found = "; ".join(f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names)
-    if found:
-        raise RunFormatError(f"{where} does not fit the run's configuration: {found}")
+    misfits = "; ".join(f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names)
+    if misfits:
+        raise RunFormatError(f"{where} does not fit the run's configuration: {misfits}")
     module.load_state_dict(state)
 
 

@@ -20,10 +20,10 @@ class RunConfig:
 
     Attributes:
         architecture: Class name of the target model.
-        pretrained_name: Where the target model came from; None if the configuration does not say.
+        pretrained_name: Reference, folder or name that the target model came from; None if the configuration has none.
         module_patterns: `fnmatch` patterns of the decomposed matrices with their numbers of components, in order.
-        ci: The causal-importance function's options.
-        sigmoid: A key of `SIGMOIDS`.
+        ci: Options of the causal-importance function.
+        sigmoid: Name of the sigmoid, a key of `SIGMOIDS`.
         sampling: `continuous`, or `binomial` for random causal importances.
     """
 
@@ -46,11 +46,15 @@ class RunConfig:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], where: str) -> "RunConfig":
-        """As `load`, from the parsed file.
+        """Understand the entries of a `final_config.yaml`; those that loading does not need are ignored.
 
         Args:
             options: The entries.
             where: Name of the file, for messages.
+
+        Raises:
+            RunFormatError: If an entry is missing or not understood.
+            UnsupportedModelError: If the run has inserted identity matrices.
         """
         options = _migrate(options)
 
@@ -115,7 +119,7 @@ def _is_module_info(value: object) -> bool:
 
 
 def _migrate(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Old spellings that matter for loading, in today's form."""
+    """The entries with old spellings that matter for loading rewritten in today's form."""
     options = dict(options)
     if "target_module_patterns" in options:
         count = options.pop("C", None)

@@ -19,7 +19,7 @@ from lit_attr.files.publish import make_folder
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
-# Seconds between attempts; a request itself may take as long as the second number before it counts as failed.
+# Seconds between attempts, and seconds after which a request without an answer counts as failed.
 _PAUSES = (1.0, 2.0, 4.0)
 _TIMEOUT = 20
 _TARGET_CHECKPOINT = re.compile(r"model_step_(\d+)\.pt")
@@ -29,8 +29,8 @@ def download_run(reference: RunReference, folder: Path) -> None:
     """Download a decomposition run: its configuration and its newest checkpoint.
 
     Args:
-        reference: Of the run.
-        folder: Where the files go; those that are there stay.
+        reference: The run's wandb reference.
+        folder: Folder that the files go to; those that are there stay.
 
     Raises:
         RunNotFoundError: If there is no network, no login, or no such run.
@@ -48,11 +48,11 @@ def download_run(reference: RunReference, folder: Path) -> None:
 def download_target(reference: RunReference, folder: Path) -> None:
     """Download a pretraining run: its configurations, its tokenizer if it has one, and its newest checkpoint.
 
-    The checkpoint is not needed here, the decomposition's holds the same weights; goodfire-ai/spd looks for it.
+    The checkpoint is not needed here, since the decomposition's holds the same weights; goodfire-ai/spd looks for it.
 
     Args:
-        reference: Of the run.
-        folder: Where the files go; those that are there stay.
+        reference: The run's wandb reference.
+        folder: Folder that the files go to; those that are there stay.
 
     Raises:
         RunNotFoundError: If there is no network, no login, or no such run.
@@ -63,10 +63,10 @@ def download_target(reference: RunReference, folder: Path) -> None:
         steps = {int(match[1]): name for name in names if (match := _TARGET_CHECKPOINT.fullmatch(name))}
         wanted = [steps[max(steps)]] if steps else []
         for ending, needed in ((TOKENIZER, False), (RUN_CONFIG, False), (MODEL_CONFIG, True)):
-            found = next((name for name in names if name.endswith(ending)), None)
-            if found is None and needed:
+            named = [name for name in names if name.endswith(ending)][:1]
+            if needed and not named:
                 raise RunFormatError(f"run {reference} on wandb has no {ending}; it has {sorted(names)}")
-            wanted += [found] if found else []
+            wanted += named
         return wanted
 
     _download(reference, folder, choose, lambda: (folder / MODEL_CONFIG).is_file())
@@ -100,9 +100,9 @@ def _fetch(reference: RunReference, folder: Path, choose: Callable[[Sequence[str
 
 def _fetch_file(file: Any, folder: Path) -> None:  # noqa: ANN401 - wandb's file
     file.download(str(folder), replace=True).close()
-    found = (folder / file.name).stat().st_size
-    if found != file.size:
-        raise OSError(f"{file.name} broke off: expected {file.size} bytes, found {found}")
+    size = (folder / file.name).stat().st_size
+    if size != file.size:
+        raise OSError(f"{file.name} broke off: expected {file.size} bytes, found {size}")
 
 
 def _api() -> Any:  # noqa: ANN401 - wandb.Api
@@ -112,7 +112,7 @@ def _api() -> Any:  # noqa: ANN401 - wandb.Api
 
 
 def _attempt(reference: RunReference, action: Callable[[], _Result]) -> _Result:
-    """Try a request, again after a pause where the failure may pass."""
+    """Try a request; if it fails in a way that may pass, pause and try again."""
     for pause in (*_PAUSES, None):
         try:
             return action()

@@ -33,13 +33,13 @@ def file_digest(path: Path) -> str:
 def alive_in_harvest(
     path: Path, paths: Mapping[str, str], n_components: Mapping[str, int], run_id: str
 ) -> dict[str, Bool[Tensor, " component"]]:
-    """The components with a firing density above zero; those that never fired have no row in the file.
+    """Read which components have a firing density above zero; those that never fired have no row in the file.
 
     Args:
         path: The SQLite file.
-        paths: Canonical layer to path of its matrix in the target model.
-        n_components: Canonical layer to number of components.
-        run_id: Of the decomposition that the harvest must be of.
+        paths: Canonical layer to the path of its matrix in the target model.
+        n_components: Canonical layer to its number of components.
+        run_id: Id of the decomposition run that the harvest must belong to.
 
     Returns:
         Canonical layer to mask.

@@ -30,11 +30,11 @@ class Run:
     """A loaded decomposition run.
 
     Attributes:
-        run_id: Under which results are stored.
-        reference: The text that it was asked for by.
+        run_id: Id under which results are stored.
+        reference: Text by which the run was asked for.
         model: The decomposed model, on the CPU.
-        weights_digest: SHA-256 of its tensors.
-        decomposition: What identifies a decomposition that needs no training; None for one that was trained.
+        weights_digest: SHA-256 of the tensors that it was loaded from.
+        decomposition: Description that identifies a decomposition without training; None for one that was trained.
     """
 
     run_id: str
@@ -51,7 +51,7 @@ def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run
         run: A run directory, a checkpoint file, a wandb reference, or `demo`. Caches are sought under
             `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`, and in the tree that a run directory lies in; what
             no cache holds is downloaded.
-        table: Where the target keeps its matrices; None for the package's own table of its class.
+        table: Path table of the target; None for the package's own table of its class.
 
     Raises:
         RunNotFoundError: If the run or its target's configuration is nowhere.
@@ -67,7 +67,7 @@ def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run
             target = build_from_config(config.architecture, config.pretrained_name, files.config.parent, table)
         else:
             target = build_target(config.architecture, read_yaml(model_config))
-        model = decompose(target, config, table)
+        model = decompose_by_config(target, config, table)
     known = model.state_dict()
     loaded = {name: tensor for name, tensor in state.items() if name in known or not _OLD_BUFFER.fullmatch(name)}
     load_strictly(model, loaded, str(files.checkpoint))
@@ -78,7 +78,7 @@ def find_run(run: str | os.PathLike[str]) -> tuple[RunFiles, RunConfig, Path | N
     """Find the files of a run and of its target's architecture; download what no cache holds.
 
     Args:
-        run: As for `load_run`.
+        run: A run directory, a checkpoint file, a wandb reference, or `demo`.
 
     Returns:
         The run's files, its configuration, and the target's `model_config.yaml`; None in place of the last where the
@@ -95,13 +95,13 @@ def find_run(run: str | os.PathLike[str]) -> tuple[RunFiles, RunConfig, Path | N
     return files, config, locate_model_config(config.pretrained_name, files.config.parent)
 
 
-def decompose(target: TargetModel, config: RunConfig, table: PathTable) -> DecomposedModel:
+def decompose_by_config(target: TargetModel, config: RunConfig, table: PathTable) -> DecomposedModel:
     """Put a run's components, untrained, beside the matrices of its target.
 
     Args:
-        target: From token ids to logits.
+        target: The target model.
         config: The run's configuration.
-        table: Where the target keeps its matrices.
+        table: Path table of the target.
 
     Raises:
         RunFormatError: If the configuration does not fit the target.

@@ -12,21 +12,21 @@ def is_matrix(module: nn.Module) -> bool:
 
 
 def weight_of(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
-    """The matrix of a module, so that its output is `x @ weight + bias`: a view of the module's own weight.
+    """The matrix of a module, a view of the module's own weight: the output is `x @ weight + bias`.
 
     Args:
-        module: One that `is_matrix`.
+        module: An `nn.Linear` or a `Conv1D` (see `is_matrix`).
     """
     weight = module.get_parameter("weight").detach()
     return weight if _is_conv1d(module) else weight.T
 
 
 def bias_of(module: nn.Module) -> Float[Tensor, " d_out"] | None:
-    """The bias of a module that `is_matrix`; None where it has none."""
+    """The bias of an `nn.Linear` or a `Conv1D` (see `is_matrix`); None for a module without bias."""
     bias = getattr(module, "bias", None)
     return None if bias is None else bias.detach()
 
 
 def _is_conv1d(module: nn.Module) -> bool:
-    # By name: transformers need not be installed, and takes seconds to import.
+    # The class is recognised by its name: transformers need not be installed, and takes seconds to import.
     return any(f"{kind.__module__}.{kind.__qualname__}" == _CONV1D for kind in type(module).__mro__)

@@ -19,23 +19,23 @@ from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.paths import PathTable
 
-# A batch id and a row are folded into one seed; more rows than this would share draws between batches.
+# A seed is made of a batch id and a row; batches of more rows than this would share draws.
 _MAX_ROWS = 1 << 24
 
 
 @dataclass(frozen=True)
 class Capture:
-    """What one component forward leaves behind; the graph between the tensors is that of the direct paths.
+    """The tensors that one component forward leaves behind; the graph between them is that of the direct paths.
 
     Attributes:
         tokens: Token ids.
         embed: Token embeddings, before positions are added; a leaf.
         pre: Canonical layer to component activations as the matrix computes them from its input; in module order.
-        post: The same values, detached from their past: the leaves that later matrices depend on.
-        residual: What the unembedding reads, that is, behind the final norm.
-        logits: Of the next token.
+        post: Copies of `pre` without their past: the leaves that later matrices depend on.
+        residual: Residual stream behind the final norm, which the unembedding reads.
+        logits: Logits of the next token.
         stream: Path of each norm to the residual stream that it reads; without a graph.
-        inner: Layer to output, of the matrices that read the residual stream in sublayers where one of them is
+        inner: Layer to its output, for the matrices that read the residual stream in sublayers where one of them is
             decomposed; without a graph.
     """
 
@@ -55,11 +55,12 @@ class DecomposedModel(nn.Module):
     The names of the parts are those of a run's checkpoint, so that its state dict loads as it is.
 
     Args:
-        target: From token ids to logits.
-        table: Where the target keeps its matrices.
+        target: The target model, from token ids to logits.
+        table: Path table of the target.
         components: Path of each decomposed matrix to its components, in module order.
-        ci_fn: From the matrices' inputs, by path, to pre-sigmoid causal importances, by path.
-        config: Of the run; its sigmoid and sampling are used. None where `ci_fn` gives causal importances themselves.
+        ci_fn: Function from the matrices' inputs, by path, to pre-sigmoid causal importances, by path.
+        config: The run's configuration, whose sigmoid and sampling are used; None for a `ci_fn` that gives causal
+            importances themselves.
         vocab_size: Number of token ids.
         block_size: Longest sequence.
 
@@ -115,19 +116,19 @@ class DecomposedModel(nn.Module):
         return self.target_model.get_submodule(self.table.path(layer))
 
     def anatomy(self) -> Anatomy | None:
-        """What lies between the target's matrices; None where that is not known."""
+        """The anatomy of the target; None for a model class whose anatomy is not known."""
         return self.target_model.anatomy()
 
     @torch.no_grad()
     def causal_importance(
         self, tokens: Int[Tensor, "batch seq"], batch_id: int = 0, first_row: int = 0
     ) -> dict[str, Float[Tensor, "batch seq _"]]:
-        """Causal importance of every component, from a forward of the unmodified target.
+        """The causal importance of every component, from a forward of the unmodified target.
 
         Args:
             tokens: Token ids.
-            batch_id: Global id of the batch; seeds the draws of binomial sampling.
-            first_row: Place of the first row in its batch, where `tokens` is a part of it.
+            batch_id: Global id of the batch, which seeds the draws of binomial sampling.
+            first_row: Place of the first row in its batch, if `tokens` is a part of a batch.
 
         Returns:
             Canonical layer to values, nominally in [0, 1], in module order.
@@ -155,7 +156,7 @@ class DecomposedModel(nn.Module):
         return {layer: sigmoid(x) for layer, x in pre_sigmoid.items()}
 
     def component_forward(self, tokens: Int[Tensor, "batch seq"], graph: bool = True) -> Capture:
-        """Forward with every decomposed matrix replaced by all of its components, each cut into `pre` and `post`.
+        """Run the target with all components in place of each decomposed matrix, cut into `pre` and `post`.
 
         Args:
             tokens: Token ids.
@@ -220,7 +221,7 @@ class DecomposedModel(nn.Module):
 
 @contextmanager
 def _replaced_forwards(replacements: Mapping[nn.Module, partial[Tensor]]) -> Iterator[None]:
-    """Let modules compute something else for a while, without computing what they otherwise would."""
+    """Let modules compute something else for a while, instead of what they would compute."""
     for module, forward in replacements.items():
         module.forward = forward
     try:

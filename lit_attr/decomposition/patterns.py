@@ -1,4 +1,4 @@
-"""The matrices that the patterns of a run's configuration stand for, and components of their shapes."""
+"""The matrices that the patterns of a run's configuration match, and components of their shapes."""
 
 from fnmatch import fnmatchcase
 
@@ -10,14 +10,14 @@ from lit_attr.errors import RunFormatError
 
 
 def expand_patterns(patterns: tuple[tuple[str, int], ...], target: nn.Module) -> dict[str, int]:
-    """The decomposed matrices that the patterns stand for.
+    """The decomposed matrices, those that the patterns match.
 
     Args:
         patterns: `fnmatch` patterns (`*` matches dots too) with numbers of components.
         target: The target model.
 
     Returns:
-        Path to number of components in *module order*: pattern by pattern, within a pattern in registration order.
+        Path to number of components, in *module order*: pattern by pattern, within a pattern in registration order.
 
     Raises:
         RunFormatError: If a pattern matches nothing, or a matrix is matched twice, or a match is no matrix.
@@ -40,11 +40,11 @@ def expand_patterns(patterns: tuple[tuple[str, int], ...], target: nn.Module) ->
 
 
 def components_of(module: nn.Module, n_components: int) -> LinearComponents:
-    """The components of a matrix, untrained.
+    """Components of a matrix's shape, untrained.
 
     Args:
         module: The matrix.
-        n_components: Their number.
+        n_components: Number of components.
 
     Raises:
         RunFormatError: If the module is no matrix that can be decomposed.

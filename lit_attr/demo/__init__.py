@@ -1,1 +1,1 @@
-"""A small model of stories, its decomposition, and a mechanism to find in it: shipped, and made by the scripts here."""
+"""The demo that is shipped: the grammar of its stories, a mechanism to find in its model, and a walk along it."""

@@ -1,1 +1,1 @@
-"""Names: canonical addresses and keys, and where each architecture keeps the matrices they stand for."""
+"""Words, addresses and keys, the graph, path tables of models, and the sums. Knows no model."""

@@ -13,7 +13,7 @@ from lit_attr.errors import KeyFormatError
 EMBED = "embed"
 OUTPUT = "output"
 
-# The matrices of one block that have an address; fused `qkv` matrices have a name of their own.
+# The matrices of one block that have an address; matrices that fuse q, k and v have names of their own.
 MATRICES = (
     *("attn.q", "attn.k", "attn.v", "attn.o"),
     *("attn_fused.qkv", "attn_fused.o"),
@@ -21,7 +21,7 @@ MATRICES = (
     *("mlp.up", "mlp.down"),
 )
 
-_INDEX = re.compile(r"\d{1,18}", re.ASCII)  # what an int64 holds
+_INDEX = re.compile(r"\d{1,18}", re.ASCII)  # no more than an int64 holds
 
 
 def block_address(block: int, matrix: str) -> str:

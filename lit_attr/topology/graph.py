@@ -8,7 +8,7 @@ from lit_attr.topology.address import EMBED, OUTPUT
 
 @dataclass(frozen=True)
 class Topology:
-    """Which layers there are, and which feeds which.
+    """The layers of a model, and which of them feeds which.
 
     Attributes:
         n_components: Canonical layer of each decomposed matrix to its number of components, in module order.

@@ -1,4 +1,4 @@
-"""Where each architecture keeps the matrices that canonical addresses stand for."""
+"""Path tables: where each model class keeps the matrices that canonical addresses stand for."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class PathTable:
         blocks: Matrix name, one of `MATRICES`, to its path, with `{block}` where the block index stands.
 
     Raises:
-        UnsupportedModelError: If a name is no matrix name, a path has no place for the block index, or two are equal.
+        UnsupportedModelError: If a matrix is unknown, a path has no place for the block index, or two paths are equal.
     """
 
     architecture: str
@@ -80,7 +80,7 @@ class PathTable:
         """The module path of a layer.
 
         Args:
-            layer: Canonical address that the architecture has.
+            layer: Canonical address; the architecture must have it.
         """
         if layer in (EMBED, OUTPUT):
             return self.embed if layer == EMBED else self.output

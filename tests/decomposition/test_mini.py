@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_attr.decomposition.checkpoint import load_strictly
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.load import decompose
+from lit_attr.decomposition.load import decompose_by_config
 from lit_attr.decomposition.model import Capture, DecomposedModel
 from lit_attr.decomposition.targets import build_target
 from lit_attr.topology.paths import path_table
@@ -47,7 +47,7 @@ def case(request: pytest.FixtureRequest, shared: Path) -> Case:
     theirs = torch.load(shared / "mini" / f"{request.param}.pt", weights_only=True)
     config = RunConfig.from_options(theirs["final_config"], request.param)
     table = path_table(config.architecture)
-    model = decompose(build_target(config.architecture, theirs["model_config"]), config, table)
+    model = decompose_by_config(build_target(config.architecture, theirs["model_config"]), config, table)
     load_strictly(model, theirs["state_dict"], request.param)
     return Case(theirs, model, model.component_forward(theirs["tokens"].long()))
 

@@ -1,1 +1,1 @@
-"""Causal importance: how much each component matters at each position, as trained functions of the target's inputs."""
+"""Causal importance: trained functions that say how much each component matters at each position."""

@@ -57,7 +57,7 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
 
 
 def parallel_mlp(n_components: int, widths: Sequence[int]) -> nn.Sequential:
-    """As `mlp`, with weights of its own for each component."""
+    """Linear layers with exact (erf) GELUs between them, with weights of its own for each component."""
     return _interleave([ParallelLinear(n_components, d_in, d_out) for d_in, d_out in pairwise(widths)])
 
 
@@ -112,7 +112,7 @@ class BidirectionalAttention(nn.Module):
     """Multi-head attention over the whole row, with rotary positions and no biases.
 
     Args:
-        width: Of the input and output.
+        width: Width of the input and the output.
         n_heads: Number of heads.
         max_len: Longest row.
         rope_base: Base of the rotary frequencies.

@@ -1,7 +1,7 @@
 """Causal-importance functions with one part per matrix.
 
-All take what the decomposed matrices read in the unmodified target, and return pre-sigmoid values. Formulas and
-parameter names are those of goodfire-ai/spd; inputs and outputs are keyed by the matrices' paths in the target model.
+A function takes what the decomposed matrices read in the unmodified target, and returns pre-sigmoid values. Formulas
+and parameter names are those of goodfire-ai/spd; inputs and outputs are keyed by the matrices' paths in the target.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class ActivationMLP(nn.Module):
     """`mlp`: each component has a scalar MLP of its own activation.
 
     Args:
-        components: Of the matrix.
+        components: Components of the matrix.
         hidden: Widths of the hidden layers.
     """
 
@@ -44,7 +44,7 @@ class VectorMLP(nn.Module):
     """`vector_mlp`: each component has an MLP of its own over the matrix's input.
 
     Args:
-        components: Of the matrix.
+        components: Components of the matrix.
         hidden: Widths of the hidden layers.
     """
 
@@ -61,7 +61,7 @@ class SharedMLP(nn.Module):
     """`shared_mlp`: one MLP from the matrix's input to all its components.
 
     Args:
-        components: Of the matrix.
+        components: Components of the matrix.
         hidden: Widths of the hidden layers.
     """
 
@@ -75,10 +75,10 @@ class SharedMLP(nn.Module):
 
 
 class LayerwiseCI(nn.Module):
-    """A function per matrix.
+    """A causal-importance function for each matrix by itself.
 
     Args:
-        functions: By path.
+        functions: Path of each matrix to its function.
     """
 
     def __init__(self, functions: Mapping[str, nn.Module]) -> None:

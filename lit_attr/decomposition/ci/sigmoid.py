@@ -1,4 +1,4 @@
-"""From pre-sigmoid to causal importance: the *lower* forms, the ones that attributions use.
+"""Sigmoids, from pre-sigmoid values to causal importance: the *lower* forms, which attributions use.
 
 All formulas are those of goodfire-ai/spd. Its `leaky_hard` is leaky in its gradient only; its value is the clamp.
 """
@@ -47,7 +47,7 @@ SIGMOIDS: dict[str, Sigmoid] = {
 
 
 def binomial_shift(x: Float[Tensor, "*axes"], uniform: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """The pre-sigmoid of binomial sampling.
+    """The pre-sigmoid causal importance under binomial sampling.
 
     Args:
         x: Pre-sigmoid causal importance.

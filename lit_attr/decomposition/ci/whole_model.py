@@ -32,10 +32,10 @@ class AttentionOptions:
 
 
 class GlobalCI(nn.Module):
-    """A function of all matrices' inputs at once.
+    """A causal-importance function of all matrices' inputs at once.
 
     Args:
-        function: From inputs by path to pre-sigmoid values by path.
+        function: Function from inputs by path to pre-sigmoid values by path.
     """
 
     def __init__(self, function: nn.Module) -> None:
@@ -68,11 +68,11 @@ class Group:
         return cls(tuple(paths), [c.V.shape[0] for c in chosen], [c.n_components for c in chosen])
 
     def concatenate(self, inputs: Inputs) -> Float[Tensor, "batch seq _"]:
-        """All inputs side by side."""
+        """The inputs of all matrices side by side."""
         return torch.cat([inputs[path] for path in self.paths], dim=-1)
 
     def split(self, values: Float[Tensor, "batch seq _"]) -> PreSigmoid:
-        """Values side by side, back to their matrices."""
+        """Values that stand side by side, given back to their matrices."""
         return dict(zip(self.paths, values.split(list(self.n_components), dim=-1), strict=True))
 
 
@@ -110,10 +110,10 @@ class GlobalSharedTransformer(nn.Module):
 
     Args:
         group: All matrices, in sorted order of their paths.
-        d_model: Width.
-        n_blocks: Depth.
+        d_model: Width of the transformer's own residual stream.
+        n_blocks: Number of its blocks.
         hidden: Hidden widths of each block's MLP.
-        attention: Of each block.
+        attention: Options of each block's attention.
     """
 
     def __init__(
@@ -137,11 +137,11 @@ class GlobalReverseResidual(nn.Module):
     """`global_reverse_residual`: a residual stream that visits groups of matrices, usually the last block first.
 
     Args:
-        groups: Name to matrices, in the order of the visit; the matrices of a group in module order.
-        width: Of the residual stream.
+        groups: Name of each group to its matrices, in the order of the visit; a group's matrices in module order.
+        width: Width of the residual stream.
         reader_hidden: Hidden widths of each group's reader.
         transition_hidden: Hidden width of the transitions between groups; None for a single linear map.
-        attention: Between groups; None for none.
+        attention: Options of the attention between groups; None for transitions without attention.
     """
 
     def __init__(

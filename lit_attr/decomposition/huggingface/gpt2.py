@@ -9,7 +9,7 @@ from lit_attr.topology.address import block_address
 
 
 def gpt2_anatomy(model: Any) -> Anatomy:  # noqa: ANN401 - a class of an optional library
-    """What lies between the matrices of a `GPT2LMHeadModel`."""
+    """The anatomy of a `GPT2LMHeadModel`: what lies between its matrices."""
     sublayers: list[Attention | Mlp] = []
     for block, layer in enumerate(model.transformer.h):
         path, attention = f"transformer.h.{block}", layer.attn
@@ -35,6 +35,6 @@ def gpt2_anatomy(model: Any) -> Anatomy:  # noqa: ANN401 - a class of an optiona
 
 
 def layer_norm(module: torch.nn.LayerNorm, path: str) -> Norm:
-    """A LayerNorm, under the path that it has in its model."""
+    """The anatomy of a LayerNorm, under the path that it has in its model."""
     bias = None if module.bias is None else module.bias.detach()
     return Norm(path, module.weight.detach(), bias, module.eps, centred=True)

@@ -11,7 +11,7 @@ from lit_attr.topology.address import block_address
 
 
 def gpt_neox_anatomy(model: Any) -> Anatomy:  # noqa: ANN401 - a class of an optional library
-    """What lies between the matrices of a `GPTNeoXForCausalLM`.
+    """The anatomy of a `GPTNeoXForCausalLM`: what lies between its matrices.
 
     Raises:
         UnsupportedModelError: If its rotary positions are of an unknown type.
@@ -21,7 +21,7 @@ def gpt_neox_anatomy(model: Any) -> Anatomy:  # noqa: ANN401 - a class of an opt
     for block, layer in enumerate(model.gpt_neox.layers):
         path, attention = f"gpt_neox.layers.{block}", layer.attention
         width = attention.head_size
-        # Head by head a query, a key and a value.
+        # The outputs are, head by head, a query, a key and a value.
         heads = torch.arange(3 * model.config.hidden_size, device=model.device).view(-1, 3, width)
         fused = block_address(block, "attn_fused.qkv")
         query, key, value = (Projection(fused, heads[:, part].flatten()) for part in range(3))

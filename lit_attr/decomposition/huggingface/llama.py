@@ -10,7 +10,7 @@ from lit_attr.topology.address import block_address
 
 
 def llama_anatomy(model: Any) -> Anatomy:  # noqa: ANN401 - classes of an optional library
-    """What lies between the matrices of a model of the Llama shape.
+    """The anatomy of a model of the Llama shape: what lies between its matrices.
 
     Args:
         model: A `LlamaForCausalLM`, `MistralForCausalLM`, `Qwen2ForCausalLM` or `Qwen3ForCausalLM`.

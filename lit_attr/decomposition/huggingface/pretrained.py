@@ -24,7 +24,7 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
 
     Args:
         reference: A local folder, or the model's name on the hub.
-        table: Where it keeps its matrices; None for the package's own table of its class.
+        table: Path table of the model; None for the package's own table of its class.
 
     Returns:
         The model, and the table.
@@ -56,7 +56,7 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
 def _check_report(report: Mapping[str, Collection[Any]], reference: str, architecture: str) -> None:
     """Refuse weights that are not all of the model and nothing else: the library would draw or drop them."""
     shapes = sorted(
-        f"{name} (expected {tuple(wanted)}, found {tuple(found)})" for name, found, wanted in report["mismatched_keys"]
+        f"{name} (expected {tuple(wanted)}, found {tuple(given)})" for name, given, wanted in report["mismatched_keys"]
     )
     problems = {
         "lack": sorted(report["missing_keys"]),
@@ -76,8 +76,8 @@ def find_pretrained(reference: str, table: PathTable | None = None) -> tuple[Any
     """Read a language model's configuration, and see whether its class is known; no weights are needed.
 
     Args:
-        reference: As for `load_pretrained`.
-        table: As for `load_pretrained`.
+        reference: A local folder, or the model's name on the hub.
+        table: Path table of the model; None for the package's own table of its class.
 
     Returns:
         The configuration, a `PretrainedConfig`, and the table.
@@ -101,10 +101,10 @@ def build_from_config(architecture: str, name: str | None, folder: Path, table: 
     """Build the target of a decomposition run with untrained weights; the run's checkpoint holds the trained ones.
 
     Args:
-        architecture: Class name.
+        architecture: Name of the model class.
         name: The run's `pretrained_model_name`: a local folder, or a name on the hub.
-        folder: The run's own, the first to be searched for a `config.json`.
-        table: Where the class keeps its matrices.
+        folder: The run's own folder, the first to be searched for a `config.json`.
+        table: Path table of the class.
 
     Raises:
         RunNotFoundError: If no place has a `config.json`.
@@ -112,25 +112,25 @@ def build_from_config(architecture: str, name: str | None, folder: Path, table: 
         ConfigurationError: If `transformers` is not installed.
     """
     places = [folder, *((folder / name, Path(name).expanduser()) if name else ())]
-    found = next((str(place) for place in places if (place / _CONFIG).is_file()), name)
-    if found is None:
+    place = next((str(place) for place in places if (place / _CONFIG).is_file()), name)
+    if place is None:
         raise RunNotFoundError(f"no {_CONFIG} for the target model; looked in {folder}, and the run names no model")
     try:
-        config = _read_config(found)
+        config = _read_config(place)
     except RunNotFoundError as error:
         looked_in = ", ".join(map(str, places))
         raise RunNotFoundError(f"no {_CONFIG} for the target model {name!r}: looked in {looked_in}; {error}") from error
     if config.architectures and (declared := config.architectures[0]) != architecture:
-        raise UnsupportedModelError(f"{found} is a {declared}, but the run's configuration says {architecture}")
+        raise UnsupportedModelError(f"{place} is a {declared}, but the run's configuration says {architecture}")
     config._attn_implementation = _ATTENTION
     return as_target(_library_class(architecture)(config), table)
 
 
 def _library_class(architecture: str) -> type[Any]:
-    found = getattr(require("transformers", "hf"), architecture, None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    model_class = getattr(require("transformers", "hf"), architecture, None)
+    if not (isinstance(model_class, type) and issubclass(model_class, nn.Module)):
         raise UnsupportedModelError(f"the installed transformers has no model class {architecture!r}")
-    return found
+    return model_class
 
 
 def _read_config(reference: str) -> Any:  # noqa: ANN401 - a class of an optional library

@@ -14,7 +14,7 @@ class HuggingFaceRotary:
     """Rotates the first entries of a head in pairs (j, j + half), as many as the model's tables are wide.
 
     Args:
-        rotary: From positions to cosines and sines.
+        rotary: The model's own module, from positions to cosines and sines.
 
     Raises:
         UnsupportedModelError: If its frequencies depend on the length of the sequence.

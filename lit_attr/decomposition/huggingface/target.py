@@ -22,7 +22,7 @@ _ANATOMIES: Mapping[str, Callable[[Any], Anatomy]] = {
     "Qwen3ForCausalLM": llama_anatomy,
     "GPTNeoXForCausalLM": gpt_neox_anatomy,
 }
-# Of the longest sequence, in configurations.
+# Names that configurations give to the length of the longest sequence.
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
@@ -32,7 +32,7 @@ def as_target(model: nn.Module, table: PathTable) -> TargetModel:
     Args:
         model: A causal language model of `transformers`. The library changes the names of tensors when it loads or
             saves some of its own classes, but not of classes derived from them: it must have its weights already.
-        table: Where it keeps its matrices. Closed forms are known for the package's own tables alone.
+        table: Path table of the model. Closed forms are known for the package's own tables alone.
 
     Raises:
         UnsupportedModelError: If it has no embedding, unembedding or matrix where the table says, or rotary positions
@@ -41,9 +41,9 @@ def as_target(model: nn.Module, table: PathTable) -> TargetModel:
     modules = dict(model.named_modules())
     for what, path, kind in (("embedding", table.embed, nn.Embedding), ("unembedding", table.output, nn.Linear)):
         if not isinstance(modules.get(path), kind):
-            found = type(modules[path]).__name__ if path in modules else "nothing"
+            there = type(modules[path]).__name__ if path in modules else "nothing"
             raise UnsupportedModelError(
-                f"{table.architecture}: expected the {what} (nn.{kind.__name__}) at {path!r}, found {found}"
+                f"{table.architecture}: expected the {what} (nn.{kind.__name__}) at {path!r}, found {there}"
             )
     for matrix in table.blocks:
         if (first := table.path(f"0.{matrix}")) not in modules:

@@ -16,8 +16,8 @@ from lit_attr.topology.address import block_address
 class _CausalAttention(torch.autograd.Function):
     """`softmax(q k^T / sqrt(width)) v` over the same and earlier positions.
 
-    The value is that of the fused kernel, the one that target models were trained and decomposed with. Fused kernels
-    have no batching rule for their gradient, so it is written out: engines take gradients of many targets at once.
+    The value comes from the fused kernel, with which target models were trained and decomposed. Fused kernels have no
+    batching rule for their gradient, which engines need for many targets at once: so the gradient is written out.
     """
 
     @staticmethod
@@ -45,11 +45,11 @@ class CausalSelfAttention(nn.Module):
     """Multi-head causal attention, with grouped keys and values and rotary positions where asked for.
 
     Args:
-        width: Of the residual stream.
-        n_heads: Query heads.
-        n_kv_heads: Key and value heads; query head j uses head `j // (n_heads / n_kv_heads)`.
+        width: Width of the residual stream.
+        n_heads: Number of query heads.
+        n_kv_heads: Number of key and value heads; query head j uses head `j // (n_heads / n_kv_heads)`.
         bias: Whether the projections have biases.
-        fused: One `c_attn` matrix instead of `q_proj`, `k_proj`, `v_proj`.
+        fused: Whether there is one `c_attn` matrix instead of `q_proj`, `k_proj`, `v_proj`.
     """
 
     def __init__(self, width: int, n_heads: int, n_kv_heads: int, bias: bool, fused: bool = False) -> None:
@@ -78,7 +78,7 @@ class CausalSelfAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch seq width"], rotary: Rotary | None = None
     ) -> Float[Tensor, "batch seq width"]:
-        """Attend to the same and earlier positions, queries and keys rotated where `rotary` is given."""
+        """Attend to the same and earlier positions; queries and keys are rotated if `rotary` is given."""
         projected = (
             self.c_attn(x).split(self.split, -1) if self.fused else (self.q_proj(x), self.k_proj(x), self.v_proj(x))
         )

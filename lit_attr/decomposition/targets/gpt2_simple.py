@@ -68,7 +68,7 @@ class GPT2Simple(ConfiguredTarget):
         return self.lm_head(self.ln_f(x))
 
     def anatomy(self) -> Anatomy:
-        """What lies between the model's matrices."""
+        """The model's anatomy: what lies between its matrices."""
         blocks = cast("list[_Block]", self.h)
         sublayers = [sublayer for index, block in enumerate(blocks) for sublayer in block.anatomy(index)]
         return Anatomy.serial(sublayers, self.ln_f.anatomy("ln_f"))

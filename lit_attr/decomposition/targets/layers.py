@@ -20,7 +20,7 @@ class RMSNorm(nn.Module):
 
     Args:
         width: Size of the last axis.
-        eps: Added to the mean square.
+        eps: Term added to the mean square.
     """
 
     def __init__(self, width: int, eps: float) -> None:
@@ -41,12 +41,12 @@ class RMSNorm(nn.Module):
 class LayerNorm(nn.Module):
     """`(x - mean) / sqrt(var + eps) * weight + bias` with the biased variance, computed in at least float32.
 
-    Written out rather than fused: the fused kernel rounds otherwise than the models were trained with, which
-    causal-importance functions with large pre-sigmoid values show in the fifth digit.
+    The formula is written out rather than left to the fused kernel, which rounds otherwise than the models were trained
+    with: causal-importance functions with large pre-sigmoid values show that in the fifth digit.
 
     Args:
         width: Size of the last axis.
-        eps: Added to the variance.
+        eps: Term added to the variance.
     """
 
     def __init__(self, width: int, eps: float) -> None:
@@ -72,9 +72,9 @@ class Rotary(nn.Module):
 
     Args:
         head_width: Width of a head; even.
-        base: Of the geometric series of frequencies.
-        n_positions: Positions with a rotation of their own; later ones repeat the last.
-        adjacent_pairs: Rotate the pairs (2j, 2j+1) instead of (j, j + half).
+        base: Base of the geometric series of frequencies.
+        n_positions: Number of positions with a rotation of their own; later ones repeat the last.
+        adjacent_pairs: Whether pairs (2j, 2j+1) are rotated instead of (j, j + half).
     """
 
     cos: Tensor
@@ -99,7 +99,7 @@ class Rotary(nn.Module):
 
         Args:
             x: Vectors of one head's width.
-            positions: Of the vectors; 0, 1, 2... where not given.
+            positions: Positions of the vectors; 0, 1, 2... where not given.
         """
         if positions is None:
             positions = torch.arange(x.shape[-2], device=x.device)
@@ -114,7 +114,7 @@ class GeluMLP(nn.Module):
     """`down_proj(gelu(c_fc(x)))` with the tanh form of GELU.
 
     Args:
-        width: Of the residual stream.
+        width: Width of the residual stream.
         hidden: Width of the hidden layer.
         bias: Whether the projections have biases.
     """
@@ -139,7 +139,7 @@ class SwiGLU(nn.Module):
     """`down_proj(silu(gate_proj(x)) * up_proj(x))`.
 
     Args:
-        width: Of the residual stream.
+        width: Width of the residual stream.
         hidden: Width of the hidden layer.
         bias: Whether the projections have biases.
     """

@@ -8,12 +8,7 @@ from torch import Tensor, nn
 
 from lit_attr.decomposition.anatomy import Anatomy, Attention, Mlp
 from lit_attr.decomposition.targets.attention import CausalSelfAttention
-from lit_attr.decomposition.targets.layers import (
-    GeluMLP,
-    RMSNorm,
-    Rotary,
-    SwiGLU,
-)
+from lit_attr.decomposition.targets.layers import GeluMLP, RMSNorm, Rotary, SwiGLU
 from lit_attr.decomposition.targets.target_model import ConfiguredTarget, TargetConfig
 
 
@@ -35,7 +30,7 @@ class LlamaSimpleMLPConfig(TargetConfig):
 
 @dataclass(frozen=True)
 class LlamaSimpleConfig(LlamaSimpleMLPConfig):
-    """As `LlamaSimpleMLPConfig`, with the narrower hidden layer of a gated MLP."""
+    """The entries of `model_config.yaml` for a gated MLP, whose hidden layer is narrower by default."""
 
     n_intermediate: int = 2048
 
@@ -100,13 +95,13 @@ class LlamaSimpleMLP(ConfiguredTarget):
         return self.lm_head(self.ln_f(x))
 
     def anatomy(self) -> Anatomy:
-        """What lies between the model's matrices."""
+        """The model's anatomy: what lies between its matrices."""
         blocks = cast("list[_Block]", self.h)
         sublayers = [s for index, block in enumerate(blocks) for s in block.anatomy(index, self.rotary)]
         return Anatomy.serial(sublayers, self.ln_f.anatomy("ln_f"))
 
 
 class LlamaSimple(LlamaSimpleMLP):
-    """As `LlamaSimpleMLP`, with a SwiGLU MLP."""
+    """Llama-style transformer with a SwiGLU MLP; the unembedding is tied to the embedding."""
 
     mlp = SwiGLU

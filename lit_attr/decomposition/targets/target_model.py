@@ -1,4 +1,4 @@
-"""What the package asks of any target model."""
+"""Target models: what the package asks of any, and those whose shape a configuration gives."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class TargetConfig:
         block_size: Longest sequence.
         vocab_size: Number of token ids.
         n_layer: Number of blocks.
-        n_head: Attention heads of a block.
+        n_head: Number of attention heads of a block.
         n_embd: Width of the residual stream.
-        flash_attention: Of the training code; does not change what is computed.
+        flash_attention: Setting of the training code, which does not change what is computed.
     """
 
     block_size: int = 1024
@@ -54,7 +54,7 @@ class TargetModel(nn.Module, ABC):
 
     @abstractmethod
     def anatomy(self) -> Anatomy | None:
-        """What lies between the model's matrices; None where that is not known."""
+        """The model's anatomy: what lies between its matrices; None if that is not known."""
 
     def check_context(self, tokens: Int[Tensor, "batch seq"]) -> None:
         """Refuse sequences that are longer than the model's context.
@@ -69,10 +69,10 @@ class TargetModel(nn.Module, ABC):
 
 
 class ConfiguredTarget(TargetModel):
-    """A target model of our own.
+    """A target model whose class is in this package.
 
     Args:
-        config: Its shape.
+        config: Shape of the model.
     """
 
     def __init__(self, config: TargetConfig) -> None:

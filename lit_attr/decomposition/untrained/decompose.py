@@ -1,4 +1,4 @@
-"""Decomposing a model by a rule that needs no training."""
+"""Decomposing a model by a rule, without training."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -19,7 +19,7 @@ from lit_attr.topology.address import block_address
 from lit_attr.topology.paths import PathTable
 
 _PROBES = 4
-# Relative to the matrix's output; rounding leaves some 1e-6 of it in float32.
+# Error that is allowed, relative to the matrix's output; rounding leaves some 1e-6 of it in float32.
 _TOLERANCE = 1e-4
 
 
@@ -27,9 +27,9 @@ def decompose(target: TargetModel, table: PathTable, decomposition: Decompositio
     """Decompose a model.
 
     Args:
-        target: From token ids to logits.
-        table: Where it keeps its matrices.
-        decomposition: Says how.
+        target: The target model.
+        table: Path table of the target.
+        decomposition: The rule.
 
     Raises:
         UnsupportedModelError: If a module that the table names is no matrix.
@@ -53,20 +53,22 @@ def decompose(target: TargetModel, table: PathTable, decomposition: Decompositio
 
 
 def _factors(decomposition: Decomposition, layer: str, weight: Tensor) -> tuple[Tensor | None, Tensor | None] | None:
-    """What a decomposition says of a matrix, in the matrix's dtype; a user's class may say anything."""
+    """The factors that a rule gives, in the matrix's dtype; a rule of a user may return anything, and is checked."""
     call = f"{type(decomposition).__name__}.factors({layer!r}, ...)"
     try:
-        found: object = decomposition.factors(layer, weight)
+        answer: object = decomposition.factors(layer, weight)
     except Exception as error:
         raise ConfigurationError(f"{call} failed with {type(error).__name__}: {error}") from error
-    if found is None:
+    if answer is None:
         return None
     if not (
-        isinstance(found, tuple) and len(found) == 2 and all(part is None or isinstance(part, Tensor) for part in found)
+        isinstance(answer, tuple)
+        and len(answer) == 2
+        and all(part is None or isinstance(part, Tensor) for part in answer)
     ):
-        kind = type(found).__name__
+        kind = type(answer).__name__
         raise ConfigurationError(f"{call} must give two tensors, either of them None, or None; found a {kind}")
-    V, U = found
+    V, U = answer
     return None if V is None else V.to(weight), None if U is None else U.to(weight)
 
 
@@ -84,32 +86,32 @@ class _Importance(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch seq d_in"]) -> Float[Tensor, "batch seq component"]:
         activations = self._components[0].read(x)
-        found = self._decomposition.importance(activations, self.norms)
-        if found.shape != activations.shape:
+        importance = self._decomposition.importance(activations, self.norms)
+        if importance.shape != activations.shape:
             raise ConfigurationError(
                 f"{type(self._decomposition).__name__}.importance must give the shape of the activations, "
-                f"{tuple(activations.shape)}, found {tuple(found.shape)}"
+                f"{tuple(activations.shape)}, found {tuple(importance.shape)}"
             )
-        return found
+        return importance
 
 
 def _block_matrices(target: TargetModel, table: PathTable) -> dict[str, nn.Module]:
-    """Layer to module, block by block in the table's order."""
+    """The matrices of all blocks by canonical layer, block by block in the table's order."""
     modules = dict(target.named_modules())
-    found: dict[str, nn.Module] = {}
+    matrices: dict[str, nn.Module] = {}
     for block in count():
         layers = (block_address(block, matrix) for matrix in table.blocks)
         there = {layer: modules[table.path(layer)] for layer in layers if table.path(layer) in modules}
         if not there:
             break
-        found.update(there)
-    for layer, module in found.items():
+        matrices.update(there)
+    for layer, module in matrices.items():
         if not is_matrix(module):
             raise UnsupportedModelError(
                 f"{table.architecture}: {layer} ({table.path(layer)}) must be an nn.Linear or a Conv1D, "
                 f"found {type(module).__name__}"
             )
-    return found
+    return matrices
 
 
 def _selected(layers: Mapping[str, nn.Module], decomposition: Decomposition) -> dict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""What a decomposition without training must say: the factors of a matrix, and which components matter where."""
+"""The rule of a decomposition without training: the factors of a matrix, and which components matter where."""
 
 import hashlib
 import inspect
@@ -18,8 +18,8 @@ Factors = tuple[Float[Tensor, "d_in component"] | None, Float[Tensor, "component
 class Decomposition(ABC):
     """A rule that writes a matrix as a sum of rank-one components.
 
-    A subclass must keep each argument of its constructor in an attribute of the same name: these are the settings that
-    are recorded with a result, and without which a stored harvest is not continued.
+    A subclass must keep each argument of its constructor in an attribute of the same name. These attributes are the
+    settings that are recorded with a result, and a harvest is continued only with the same ones.
 
     Args:
         threshold: Share of a position's total that a component must exceed to be causally important there; see
@@ -62,11 +62,11 @@ class Decomposition(ABC):
     ) -> Float[Tensor, "*axes component"]:
         """Causal importances: here 1 where a component's share of its position's total exceeds the threshold, else 0.
 
-        A component's part of the total is `|activation| * norm`, the length of what it writes.
+        The length of what a component writes, `|activation| * norm`, is its part of the total.
 
         Args:
-            activations: Of one matrix's components, in the unmodified model.
-            norms: Of what they write, the rows of `U`.
+            activations: Activations of one matrix's components, in the unmodified model.
+            norms: Lengths of the rows of `U`, which the components write.
 
         Returns:
             Values in [0, 1].
@@ -97,13 +97,13 @@ class Decomposition(ABC):
             source = inspect.getsource(kind)
         except (OSError, TypeError):  # typed into a prompt
             source = ""
-        found = {
+        description = {
             "class_path": f"{kind.__module__}.{kind.__qualname__}",
             "init_args": self.settings,
             "source_digest": hashlib.sha256(source.encode()).hexdigest()[:16],
         }
-        # As it is read back from a file: tuples are lists, and what JSON does not know is text.
-        return json.loads(json.dumps(found, default=str))
+        # The description is the one that is read back from a file: tuples are lists, what JSON does not know is text.
+        return json.loads(json.dumps(description, default=str))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"

@@ -18,12 +18,12 @@ _DIGEST_CHARACTERS = 6
 def load_untrained(
     reference: str | os.PathLike[str], decomposition: Decomposition, table: PathTable | None = None
 ) -> Run:
-    """Load a language model, and decompose it.
+    """Load a language model, and decompose it by a rule.
 
     Args:
         reference: A local folder, or the model's name on the Hugging Face hub.
-        decomposition: Says how.
-        table: Where the model keeps its matrices; None for the package's own table of its class.
+        decomposition: The rule.
+        table: Path table of the model; None for the package's own table of its class.
 
     Raises:
         RunNotFoundError: If there is no such model.
@@ -34,7 +34,7 @@ def load_untrained(
     path = Path(reference).expanduser()
     target, table = load_pretrained(str(path if path.exists() else reference), table)
     model = decompose(target, table, decomposition)
-    # Of what the factors are computed from, rather than of the factors: machines round them differently.
+    # The digest is of what the factors are computed from, and not of the factors: machines round them differently.
     known = json.dumps([weights_digest(target.state_dict()), decomposition.description], sort_keys=True)
     return Run(
         untrained_run_id(reference, decomposition),
@@ -46,13 +46,13 @@ def load_untrained(
 
 
 def untrained_run_id(reference: str | os.PathLike[str], decomposition: Decomposition) -> str:
-    """Under which results are stored: model, decomposition and threshold, such as `gpt2-svd-0.01`.
+    """The id under which results are stored: model, decomposition and threshold, such as `gpt2-svd-0.01`.
 
-    A digest of all settings stands behind it, or in place of a threshold that is none of them, if others are given.
+    Other settings that are given add a digest of all settings, behind the threshold if there is one.
 
     Args:
-        reference: As for `load_untrained`; the name of a folder, or the whole name on the hub, becomes part of the id.
-        decomposition: Of the model.
+        reference: A local folder, whose name becomes part of the id, or the model's whole name on the hub.
+        decomposition: The rule.
     """
     path = Path(reference).expanduser()
     name = path.resolve().name if path.exists() else str(reference).replace("/", "-")

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.load import decompose, load_run
+from lit_attr.decomposition.load import decompose_by_config, load_run
 from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.topology.paths import path_table
@@ -30,7 +30,7 @@ def write(folder: Path, **changes):
     """A run over a tiny GPT-2, its `config.json` beside it; the model."""
     options = {**OPTIONS, **changes}
     config = RunConfig.from_options({**OPTIONS, "module_info": options["module_info"]}, "toy")
-    model = decompose(huggingface_target("gpt2", torch.float32), config, path_table("GPT2LMHeadModel"))
+    model = decompose_by_config(huggingface_target("gpt2", torch.float32), config, path_table("GPT2LMHeadModel"))
     randomise(model, seed=1)
     folder.mkdir(exist_ok=True)
     (folder / "final_config.yaml").write_text(yaml.safe_dump(options))
