@@ -2,8 +2,8 @@
 
     python benchmarks/commits.py --mb 200 --commits 4
 
-A harvest whose sums have the given size in float64, with the shortest interval that settings allow, so that the rule of
-2 % alone decides when to commit. It is stopped after so many commits. Prints JSON.
+The harvest's sums have the given size in float64. Its interval is the shortest that settings allow, so that the rule of
+2 % alone decides when to commit. The harvest is stopped after the given number of commits. The output is JSON.
 """
 
 import argparse
@@ -32,7 +32,7 @@ _ROWS = 1_000_000
 
 
 class Stopwatch(StorageWriter):
-    """Notes when commits begin and end."""
+    """A writer that notes when commits begin and end."""
 
     def __init__(self, out_dir: Path) -> None:
         super().__init__(out_dir, commit_minutes=1e-6)
@@ -45,7 +45,7 @@ class Stopwatch(StorageWriter):
 
 
 class Stop(Callback):
-    """Stops the harvest after some commits."""
+    """A callback that stops the harvest after a number of commits."""
 
     def __init__(self, writer: Stopwatch, n_commits: int) -> None:
         self.writer, self.n_commits = writer, n_commits
@@ -55,13 +55,13 @@ class Stop(Callback):
         self.began = time.monotonic()
 
     def on_predict_batch_start(self, *_: Any) -> None:  # noqa: ANN401
-        """Count them."""
+        """Stop if there are enough commits."""
         if len(self.writer.commits) >= self.n_commits:
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def measure(mb: int, n_commits: int) -> dict[str, Any]:
-    """Harvest, and commit so often.
+    """Harvest until there are enough commits.
 
     Returns:
         Figures: seconds of the commits, and the share of all but the last in the time before the last.

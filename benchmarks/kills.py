@@ -1,10 +1,10 @@
-"""What random SIGKILLs do to harvests: nothing that their results show.
+"""Harvests under random SIGKILLs, whose results must show nothing of them.
 
     python benchmarks/kills.py --kills 1000
 
-Tiny harvests that commit after every batch, by 1 to 4 independent workers at a time. Workers are killed at random
-times; the next have another number more often than not, and some begin while earlier ones are still alive. Every batch
-holds one token id of its own, so that a lost or doubled batch shows in the token counts. Prints JSON.
+Tiny harvests commit after every batch, by 1 to 4 independent workers at a time. Workers are killed at random times.
+Their successors are of another number more often than not, and some begin while predecessors are still alive. Every
+batch holds one token id of its own, so that a lost or doubled batch shows in the token counts. The output is JSON.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _SUBRUN = "da-kills"
 # Longer than most workers take, so that some end by themselves.
 _LONGEST = 1.0
 _TOLERANCE = 1e-6
-# How a worker ends that others have replaced.
+# Words of the message with which a worker ends that others have replaced.
 _REPLACED = ("has taken over", "was changed by another process")
 
 
@@ -42,8 +42,8 @@ class Kills:
     """Harvests under fire.
 
     Args:
-        folder: For everything.
-        seed: Of what is random.
+        folder: Folder for everything.
+        seed: Seed of all that is random.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -100,17 +100,17 @@ class Kills:
         while workers:
             workers.pop().join()
 
-    def _check(self, found: DatasetAttributionStorage) -> None:
-        """Each token id belongs to one batch."""
+    def _check(self, result: DatasetAttributionStorage) -> None:
+        """Count the batches that are lost or doubled: each token id belongs to one batch."""
         per_batch = _ROWS * BLOCK
-        self.counts["lost"] += int((found.embed_token_count < per_batch).sum())
-        self.counts["doubled"] += int((found.embed_token_count > per_batch).sum())
-        self.counts["lost"] += found.n_tokens_processed < _N_BATCHES * per_batch
-        self.counts["doubled"] += found.n_tokens_processed > _N_BATCHES * per_batch
+        self.counts["lost"] += int((result.embed_token_count < per_batch).sum())
+        self.counts["doubled"] += int((result.embed_token_count > per_batch).sum())
+        self.counts["lost"] += result.n_tokens_processed < _N_BATCHES * per_batch
+        self.counts["doubled"] += result.n_tokens_processed > _N_BATCHES * per_batch
         expected = dict(self.expected.named_sums())
         self.counts["unequal"] += any(
             float((tensor - expected[name]).abs().max()) > _TOLERANCE * float(expected[name].abs().max())
-            for name, tensor in found.named_sums()
+            for name, tensor in result.named_sums()
         )
 
     def _read_log(self, name: str) -> None:
@@ -132,10 +132,10 @@ def _complete(folder: Path) -> bool:
 
 
 def measure(kills: int, seed: int) -> dict[str, Any]:
-    """Kill so many workers.
+    """Kill workers until there are enough kills.
 
     Returns:
-        What was counted, in plain types.
+        The counts, in plain types.
     """
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

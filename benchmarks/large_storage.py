@@ -1,4 +1,4 @@
-"""A made-up stored harvest of a realistic large shape, written tile by tile: every byte is real, memory stays small."""
+"""A made-up result of a realistic large shape, written tile by tile: every byte is real, memory stays small."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,17 +17,17 @@ _N_TOKENS_OF_ONE = 20
 
 
 def write_large_storage(path: Path, n_components: int, n_blocks: int, vocab: int, d_model: int) -> int:
-    """Write a stored harvest of a LlamaSimpleMLP-like model, all matrices decomposed.
+    """Write the result of a LlamaSimpleMLP-like model whose matrices are all decomposed.
 
     Args:
-        path: Of the file.
-        n_components: Of each matrix.
-        n_blocks: Blocks of the model.
-        vocab: Token ids.
+        path: Path of the file.
+        n_components: Number of components of each matrix.
+        n_blocks: Number of blocks of the model.
+        vocab: Number of token ids.
         d_model: Width of the residual stream.
 
     Returns:
-        Its size in bytes.
+        Size of the file in bytes.
     """
     skeleton = _skeleton(n_components, n_blocks, vocab, d_model)
 
@@ -68,7 +68,7 @@ def _skeleton(n_components: int, n_blocks: int, vocab: int, d_model: int) -> dic
         size = n_components
 
         def regular() -> dict[str, Any]:
-            return {t: {s: torch.empty(size, size) for s in found} for t, found in sources.items()}
+            return {t: {s: torch.empty(size, size) for s in feeding} for t, feeding in sources.items()}
 
         return {
             "regular_attr": regular(),

@@ -4,8 +4,8 @@
 
 Parts of a made-up harvest are written under the folder, and removed afterwards. Merge and copy take turns; before
 each, the parts are dropped from the page cache. Both end when their output is on the disk. The merge runs in a process
-of its own, whose anonymous memory is sampled; its time is that of the work, without the start of Python. Prints one
-JSON object with medians.
+of its own, whose anonymous memory is sampled; its time is that of the work, without the start of Python. The output is
+one JSON object with medians.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
     from lit_attr.topology.graph import Topology
     from lit_attr.topology.sums import Sums
 
-    # Proportions of a real decomposition: 8 token ids for each component, most of it sums by token.
+    # The proportions are those of a real decomposition: 8 token ids for each component, most of it sums by token.
     count = max(round((megabytes * 1e6 / 8 / 20.25) ** 0.5), 4)
     topology = Topology(
         n_components={"0.mlp.up": count, "0.mlp.down": count},

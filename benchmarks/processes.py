@@ -1,4 +1,4 @@
-"""What a process takes: anonymous memory; and a page cache without given files."""
+"""The anonymous memory of processes, and a page cache without given files."""
 
 import os
 import threading
@@ -10,14 +10,14 @@ _SAMPLE_SECONDS = 0.01
 
 
 def anonymous_bytes(process: int | str = "self") -> int:
-    """Memory of a process, this one or that with an id, that is no mapped file."""
+    """Bytes of a process's memory that is no mapped file; the process is this one, or that with an id."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 @contextmanager
 def peak_anonymous_bytes() -> Iterator[list[int]]:
-    """The most that `anonymous_bytes` was inside, sampled, as the one entry of a list."""
+    """The greatest `anonymous_bytes` inside the block, sampled, as the one entry of a list."""
     peak, done = [0], threading.Event()
 
     def sample() -> None:

@@ -1,11 +1,11 @@
-"""How fast a large stored harvest answers, with an index and without, and in how much memory.
+"""How fast a large result answers, with an index and without, and in how much memory.
 
     python benchmarks/query.py [--folder /tmp] [--gb 10] [--keep FOLDER]
 
-Writes a made-up stored harvest of a realistic shape (4 blocks, 50,257 token ids, most of it sums by token) and its
-index, every byte real, and removes them afterwards. Each question is asked in a process of its own, first with nothing
-of the files in the page cache, then of other keys. Prints one JSON object: seconds, bytes, and anonymous memory, that
-of the imports included.
+A made-up result of a realistic shape (4 blocks, 50,257 token ids, most of it sums by token) and its index are written,
+every byte real, and removed afterwards. Each question is asked in a process of its own, first with nothing of the files
+in the page cache, then about other keys. The output is one JSON object: seconds, bytes, and anonymous memory, that of
+the imports included.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _QUESTIONS = {
     "matrix": ("matrix",),
     "edges": ("edges",),
 }
-# Of these without an index, every number of the file is read, and all products are computed.
+# Without an index, these questions read every number of the file and compute all products.
 _NEED_INDEX = ("matrix", "edges")
 
 
@@ -53,14 +53,14 @@ def ask(path: Path, name: str, *keys: str) -> None:
         begin = time.perf_counter()
         question(*(f"{layer}:{int(index) + number}" for layer, _, index in others))
         warm.append(time.perf_counter() - begin)
-    found = {
+    figures = {
         "open": opened - start,
         "first_after_opening": first - opened,
         "warm_median": statistics.median(warm),
         "anonymous_mb": anonymous_bytes() / 1e6,
         "anonymous_mb_of_imports": before / 1e6,
     }
-    print(json.dumps({key: round(value, 4) for key, value in found.items()}))
+    print(json.dumps({key: round(value, 4) for key, value in figures.items()}))
 
 
 def build(path: Path) -> None:
@@ -82,15 +82,15 @@ def _in_process(*arguments: str) -> Any:  # noqa: ANN401 - a JSON object
 
 
 def _questions(path: Path, names: list[str]) -> dict[str, Any]:
-    found = {}
+    figures = {}
     for name in names:
         forget(path.parent.iterdir())
-        found[name] = _in_process("--ask", str(path), *_QUESTIONS[name])
-    return found
+        figures[name] = _in_process("--ask", str(path), *_QUESTIONS[name])
+    return figures
 
 
 def _command_line(path: Path) -> dict[str, float]:
-    """Whole processes, against importing torch alone; they take turns."""
+    """Seconds of whole processes, and of importing torch alone; they take turns."""
 
     def seconds(command: list[str]) -> float:
         start = time.perf_counter()
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure")
     parser.add_argument("--gb", type=float, default=10.0)
-    parser.add_argument("--keep", type=Path, help="a folder whose stored harvest is used, or written and kept")
+    parser.add_argument("--keep", type=Path, help="a folder whose result is used, or written and kept")
     parser.add_argument("--ask", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def measure(folder: Path, gigabytes: float) -> dict[str, Any]:
-    """Write a stored harvest unless it is there, and ask it with an index and without."""
+    """Write a result unless it is there, and ask it with an index and without."""
     from benchmarks.large_storage import write_large_storage
 
     path = folder / "dataset_attributions.pt"

@@ -19,13 +19,13 @@ class Shape:
     """A LlamaSimpleMLP and its decomposition.
 
     Attributes:
-        n_layer: Blocks.
+        n_layer: Number of blocks.
         d_model: Width of the residual stream.
         d_ff: Width of the hidden layers.
-        n_head: Query heads.
-        n_kv_head: Key and value heads.
-        vocab: Token ids.
-        seq_len: Positions of a sequence.
+        n_head: Number of query heads.
+        n_kv_head: Number of key and value heads.
+        vocab: Number of token ids.
+        seq_len: Number of positions of a sequence.
         components: Matrix to its number of components.
     """
 
@@ -40,7 +40,7 @@ class Shape:
 
 
 _MATRICES = ("mlp.c_fc", "mlp.down_proj", "attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj")
-# Name to how the names of the decomposed matrices begin.
+# Name of a choice to the beginning of the names of the decomposed matrices.
 DECOMPOSED = {"all": "", "mlp": "mlp.", "attention": "attn."}
 SHAPES = {
     "ss-2l": Shape(2, 128, 512, 4, 2, 4019, 128, dict.fromkeys(_MATRICES, 650)),
@@ -54,9 +54,9 @@ def build(shape: Shape, seed: int = 0, decomposed: str = "all") -> DecomposedMod
     """A model of a shape with random weights, activations of about unit size.
 
     Args:
-        shape: Of the model.
-        seed: Of the weights.
-        decomposed: Which matrices are: `all`, those of the `mlp`, or those of the `attention`.
+        shape: Shape of the model.
+        seed: Seed of the weights.
+        decomposed: Matrices that are decomposed: `all`, those of the `mlp`, or those of the `attention`.
     """
     chosen = {matrix: count for matrix, count in shape.components.items() if matrix.startswith(DECOMPOSED[decomposed])}
     options = {
@@ -103,7 +103,7 @@ def random_ci(model: DecomposedModel, tokens: Tensor, density: float, seed: int 
 def model_and_tokens(
     name: str, batch: int, tokens: str | None, decomposed: str = "all", seed: int = 0
 ) -> tuple[DecomposedModel, Tensor]:
-    """A named shape, or a run, and tokens for it: of a file, or uniformly random."""
+    """A model of a named shape or of a run, and tokens for it, from a file or uniformly random."""
     if name in SHAPES:
         model, seq_len = build(SHAPES[name], seed, decomposed), SHAPES[name].seq_len
     elif decomposed != "all":

@@ -1,11 +1,11 @@
-"""How fast the viewer answers from a large stored harvest, and in how much memory.
+"""How fast the viewer answers from a large result, and in how much memory.
 
     python benchmarks/query.py --keep FOLDER   # writes one of 10 GB, and its index
     python benchmarks/view.py FOLDER
 
-Serves the harvest in a process of its own, with nothing of its files in the page cache, and asks all that the page
-asks, each question with three different keys and then with the same keys again. Prints one JSON object: seconds, and
-the server's anonymous memory, that of the imports included.
+The result is served in a process of its own, with nothing of its files in the page cache. All questions of the page are
+asked, each with three different keys and then with the same keys again. The output is one JSON object: seconds, and the
+server's anonymous memory, that of the imports included.
 """
 
 import argparse
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.processes import anonymous_bytes, forget
 
 _N_KEYS = 3
-# What the page asks; `{n}` is another key each time.
+# The questions of the page; `{n}` is another key each time.
 QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "a token": ("search", {"text": "ba{n}"}),
     "nothing near": ("search", {"text": "xx{n}xxx"}),
@@ -67,7 +67,7 @@ def write_tokenizer(path: Path, vocab: int) -> Path:
 
 @contextmanager
 def serving(file: Path, tokenizer: Path) -> Iterator[tuple[int, str]]:
-    """The process of `lit-attr view` of a stored harvest, and the page's address."""
+    """Serve a result by `lit-attr view`; gives the id of the process and the page's address."""
     command = [sys.executable, "-m", "lit_attr.cli.main", "view", str(file), "--port", "0"]
     command += ["--tokenizer", str(tokenizer)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -80,7 +80,7 @@ def serving(file: Path, tokenizer: Path) -> Iterator[tuple[int, str]]:
 
 
 def ask(address: str, question: str, parameters: dict[str, Any], number: int) -> tuple[float, dict[str, Any]]:
-    """Seconds, and the answer to a question about the keys with this number."""
+    """Ask a question about the keys with this number; gives seconds and the answer."""
 
     def fill_in(value: Any) -> Any:  # noqa: ANN401 - a parameter, or several
         return [fill_in(one) for one in value] if isinstance(value, list) else str(value).format(n=number)
@@ -93,14 +93,14 @@ def ask(address: str, question: str, parameters: dict[str, Any], number: int) ->
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Ask everything."""
+    """Ask every question of the page."""
     from lit_attr.query.explorer import Explorer
 
     file = folder / "dataset_attributions.pt"
     vocab = len(Explorer(file).storage.embed_token_count)
     tokenizer = write_tokenizer(folder / "tokenizer.json", vocab)
     forget(folder.iterdir())
-    found: dict[str, Any] = {"bytes": file.stat().st_size}
+    figures: dict[str, Any] = {"bytes": file.stat().st_size}
     with serving(file, tokenizer) as (process, address):
         for times in ("first", "again"):
             taken = {
@@ -110,9 +110,9 @@ def measure(folder: Path) -> dict[str, Any]:
             }
             slowest = max(taken, key=taken.__getitem__)
             median = round(statistics.median(taken.values()), 4)
-            found[times] = {"median": median, "slowest": round(taken[slowest], 4), "slowest_question": slowest[0]}
-        found["anonymous_mb"] = round(anonymous_bytes(process) / 1e6)
-    return found
+            figures[times] = {"median": median, "slowest": round(taken[slowest], 4), "slowest_question": slowest[0]}
+        figures["anonymous_mb"] = round(anonymous_bytes(process) / 1e6)
+    return figures
 
 
 if __name__ == "__main__":

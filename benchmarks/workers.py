@@ -1,4 +1,4 @@
-"""Workers of small harvests, each a process of its own; a fork server has imported all that they need."""
+"""Workers of small harvests: each is a process of its own, forked from a server that has imported all it needs."""
 
 import ctypes
 import errno
@@ -16,7 +16,7 @@ from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["pytest", "lit_attr.cli.predict"])
-# What a worker has of Lightning.
+# Settings of a worker's trainer.
 TRAINER = {
     "accelerator": "cpu",
     "devices": 1,
@@ -33,16 +33,16 @@ class Work:
     """What one process does.
 
     Attributes:
-        run: Of the model.
+        run: Folder of the decomposition run.
         tokens: The token file.
-        log: Where all that the process says is appended.
+        log: File that all output of the process is appended to.
         data: Other settings of the data: rank and world_size of independent workers, batch_size...
         writer: Settings of the writer.
         model: Settings of the harvester.
         ddp: Rank, number of processes and port of a trainer of several processes.
-        seconds: That a batch takes at least.
-        signals: Batch, counted by the process, to a signal that it sends itself in it.
-        action: What goes wrong, for tests: `delete` the parts before the end, a `full disk`, or `permissions` that bind
+        seconds: Least time of a batch.
+        signals: Number of a batch of the process to the signal that the process sends itself in that batch.
+        action: Fault, for tests: `delete` the parts before the end, a `full disk`, or `permissions` that bind
             root too.
     """
 

@@ -44,9 +44,9 @@ class Chains:
     """The normalised edges of one block's chains.
 
     Attributes:
-        out: From attention-output components to the logit of one word minus that of another.
-        mid: From value components to attention-output components.
-        into: From tokens to value components, less that of an average token.
+        out: Edges from attention-output components to the logit of one word minus that of another.
+        mid: Edges from value components to attention-output components.
+        into: Edges from tokens to value components, less the edge of an average token.
     """
 
     out: Float[Tensor, " o"]
@@ -55,7 +55,7 @@ class Chains:
 
     @property
     def scores(self) -> Float[Tensor, " vocab"]:
-        """Sum over the block's chains from each token."""
+        """The score of each token: the sum over the block's chains from it."""
         return self.out @ self.mid @ self.into
 
     def most_telling(self, tokens: Sequence[int], others: Sequence[int], k: int) -> list[tuple[int, int, float]]:
@@ -64,7 +64,7 @@ class Chains:
         Args:
             tokens: Token ids that a chain should score high.
             others: Token ids that it should score low.
-            k: How many chains.
+            k: Number of chains.
 
         Returns:
             Index of the attention-output component, index of the value component, and the difference between the mean
@@ -86,30 +86,30 @@ def chains(stored: Content, word: int, other: int) -> dict[int, Chains]:
         other: Token id of the word whose logit is subtracted.
 
     Returns:
-        Index of each block whose attention is decomposed, to its chains.
+        Index of each block whose attention is decomposed to its chains.
     """
     contrast = stored.w_unembed[:, word] - stored.w_unembed[:, other]
     count = stored.embed_token_count.clamp(min=1)
     frequency = stored.embed_token_count.double() / stored.embed_token_count.sum()
-    found: dict[int, Chains] = {}
+    blocks: dict[int, Chains] = {}
     for layer in stored.unembed_attr:
         block, _, matrix = layer.partition(".")
         values = f"{block}.attn.v"
         if matrix != "attn.o" or values not in stored.embed_attr or values not in stored.regular_attr.get(layer, {}):
             continue
         into = stored.embed_attr[values] / count / _rms(stored, values)[:, None]
-        found[int(block)] = Chains(
+        blocks[int(block)] = Chains(
             out=contrast @ stored.unembed_attr[layer] / stored.ci_sum[layer].clamp(min=_EPS),
             mid=stored.regular_attr[layer][values]
             / stored.ci_sum[values].clamp(min=_EPS)
             / _rms(stored, layer)[:, None],
             into=into - (into @ frequency.to(into.dtype))[:, None],
         )
-    return found
+    return blocks
 
 
 def chain_scores(stored: Content, word: int, other: int) -> Float[Tensor, " vocab"]:
-    """Score of each token: how much it pushes one word against another along all chains.
+    """The score of each token: how much it pushes one word against another along all chains.
 
     Args:
         stored: Sums over a data set.

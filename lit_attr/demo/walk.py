@@ -19,7 +19,7 @@ _N_CHAINS = 3
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the walk through the newest stored harvest of the demo."""
+    """Print the walk through the newest result of the demo."""
     parser = argparse.ArgumentParser(prog="python -m lit_attr.demo.walk", description=__doc__)
     parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
     out_dir = parser.parse_args(args).out_dir
@@ -37,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _scores(stored: Content, ids: dict[str, int]) -> Table:
-    """Scores of the names, over all chains."""
+    """The scores of the names over all chains, as a table."""
     scores = chain_scores(stored, ids[_WORD], ids[_OTHER])
     table = Table(
         *("female name", "score", "male name", "score"),
@@ -52,12 +52,12 @@ def _scores(stored: Content, ids: dict[str, int]) -> Table:
 def _strongest(stored: Content, ids: dict[str, int]) -> Table:
     """The chains that tell the genders apart best; the product of a row's numbers is the chain's score of a name."""
     female, male = ([ids[name] for name in NAMES[gender]] for gender in ("female", "male"))
-    found = [
+    telling = [
         (difference, block, o, v, edges)
         for block, edges in chains(stored, ids[_WORD], ids[_OTHER]).items()
         for o, v, difference in edges.most_telling(female, male, _N_CHAINS)
     ]
-    found.sort(key=lambda chain: -chain[0])
+    telling.sort(key=lambda chain: -chain[0])
     table = Table(
         Column("component", no_wrap=True),
         Column(f"to {_WORD} - {_OTHER}"),
@@ -66,7 +66,7 @@ def _strongest(stored: Content, ids: dict[str, int]) -> Table:
         title="The chains that tell the genders apart best",
         caption="the product of a row's numbers is the chain's score of a name (here of a mean one)",
     )
-    for _, block, o, v, edges in found[:_N_CHAINS]:
+    for _, block, o, v, edges in telling[:_N_CHAINS]:
         means = [f"{edges.into[v, gender].mean():+.2f}" for gender in (female, male)]
         table.add_row(
             *(f"{block}.attn.o:{o}", f"{edges.out[o]:+.2f}", f"{block}.attn.v:{v}", f"{edges.mid[o, v]:+.2f}", *means)

@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from lit_attr.demo.grammar import ANIMALS, NAMES, PRONOUNS, START, STOP, VERBS, story, vocabulary
-from tools.demo.tokenizer import word_tokenizer
+from tools.demo.build import word_tokenizer
 
 KIND_OF = {word: kind for kind in NAMES for word in (*NAMES[kind], *PRONOUNS[kind])}
 STORIES = [story(random.Random(seed), 32) for seed in range(300)]

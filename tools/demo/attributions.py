@@ -24,7 +24,10 @@ def harvest_chains(model: DecomposedModel, sets: Sequence[Int[Tensor, "_story se
     Args:
         model: The decomposed model.
         sets: Sets of stories.
-        batch_size: Stories at a time.
+        batch_size: Number of stories that are computed at a time.
+
+    Returns:
+        The sums over each set.
     """
     # A component that matters nowhere adds nothing to any chain.
     alive = _alive(model, [batch for tokens in sets for batch in tokens.split(batch_size)])

@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
 
 from lit_attr.assets import ASSETS, FIGURES, SEEDS, TOKENIZER, TOKENS, run_folder
@@ -31,7 +34,6 @@ from tools.demo.readme import write_readme
 from tools.demo.report import describe
 from tools.demo.run_files import decomposed_model, run_options, write_run
 from tools.demo.target import TargetTraining, train_target
-from tools.demo.tokenizer import word_tokenizer
 
 _CI_OPTIONS = {"mode": "layerwise", "fn_type": "shared_mlp", "hidden_dims": [64]}
 _ATTENTION_COMPONENTS = 40
@@ -46,12 +48,12 @@ class Recipe:
     Attributes:
         target: How the target is trained.
         decomposition: How each decomposition is trained.
-        n_stories: Stories that are trained on.
-        n_shipped: Stories in the token file; they are not trained on.
-        n_layer: Blocks of the target.
-        n_head: Heads of each.
+        n_stories: Number of stories that are trained on.
+        n_shipped: Number of stories in the token file; they are not trained on.
+        n_layer: Number of blocks of the target.
+        n_head: Number of heads of a block.
         n_embd: Width of the residual stream.
-        context: Tokens of a story.
+        context: Number of tokens of a story.
     """
 
     target: TargetTraining = field(default_factory=TargetTraining)
@@ -76,7 +78,7 @@ def build(out: Path, recipe: Recipe) -> None:
 
     Args:
         out: Folder for the files; made if it is not there.
-        recipe: What to build.
+        recipe: Everything that decides what is built.
     """
     started = time.monotonic()
     torch.set_num_threads(1)  # the models are too small for more, and sums are taken in the same order everywhere
@@ -103,6 +105,17 @@ def build(out: Path, recipe: Recipe) -> None:
     (out / FIGURES).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     write_readme(out, figures)
     print(json.dumps(figures, indent=1))
+
+
+def word_tokenizer(words: Sequence[str]) -> Tokenizer:
+    """A tokenizer that splits at blanks and gives each word its place in the vocabulary.
+
+    Args:
+        words: The vocabulary; the first word stands for every word that is not in it.
+    """
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token=words[0]))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return tokenizer
 
 
 def _stories(words: Sequence[str], count: int, context: int) -> Tensor:

@@ -23,15 +23,15 @@ class DecompositionTraining:
     """How a decomposition is trained.
 
     Attributes:
-        steps: Optimisation steps.
-        batch_size: Stories in a step.
-        learning_rate: At its height; it rises over the first steps and falls to zero as a cosine.
-        faithfulness_steps: Steps before the others, on the faithfulness alone.
+        steps: Number of optimisation steps.
+        batch_size: Number of stories in a step.
+        learning_rate: Greatest learning rate; it rises over the first steps and falls to zero as a cosine.
+        faithfulness_steps: Number of steps before the others, on the faithfulness alone.
         faithfulness: Coefficient of the mean squared error of the matrices.
-        importance: Coefficient of the penalty on causal importances, once it is fully there.
-        anneal_end: Part of the steps over which it grows linearly from zero, and the exponent falls.
-        exponent_start: Of the penalty at the first step.
-        exponent_end: Of the penalty from `anneal_end` on.
+        importance: Greatest coefficient of the penalty on causal importances.
+        anneal_end: Part of the steps over which that coefficient grows linearly from zero, and the exponent falls.
+        exponent_start: Exponent of the penalty at the first step.
+        exponent_end: Exponent of the penalty from `anneal_end` on.
     """
 
     steps: int = 1200
@@ -63,11 +63,11 @@ def decompose(
         counts: Path of each matrix to its number of components.
         ci_options: A run's `ci_config`.
         tokens: Stories.
-        training: How.
-        seed: Of initial weights, batches and masks.
+        training: How to train.
+        seed: Seed of initial weights, batches and masks.
 
     Returns:
-        Path to components, and the function.
+        Path of each matrix to its components, and the causal-importance function.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

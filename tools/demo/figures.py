@@ -17,14 +17,14 @@ class Figures:
     """How good a decomposition is, on some stories.
 
     Attributes:
-        target_cross_entropy: Of the target on each next word, in nats.
+        target_cross_entropy: Mean cross-entropy of the target on each next word, in nats.
         faithfulness: Mean squared difference between the entries of the matrices and of their sums of components.
-        kl_all_ones: From the target's distribution to that of the forward with all components on, in nats per position.
-        kl_ci: The same with each component multiplied by its causal importance.
-        l0: Components with a causal importance above zero at a position, on average, over all matrices.
-        l0_by_layer: The same for each matrix.
-        n_components: Of all matrices.
-        n_alive: Components whose causal importance is above zero anywhere.
+        kl_all_ones: Divergence of the forward with all components on from the target, in nats per position.
+        kl_ci: Divergence of the forward with each component multiplied by its causal importance, in nats per position.
+        l0: Mean number of components of all matrices with a causal importance above zero at a position.
+        l0_by_layer: Canonical layer to the part of `l0` that its matrix contributes.
+        n_components: Number of components of all matrices.
+        n_alive: Number of components whose causal importance is above zero anywhere.
     """
 
     target_cross_entropy: float

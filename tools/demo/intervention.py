@@ -1,4 +1,4 @@
-"""What the target model does when the name in a story is exchanged: the mechanism shown without attributions."""
+"""Exchanging the name in a story: the mechanism of the target model shown without attributions."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class Intervention:
     """The logit of the female word minus that of the male one, where a story's first pronoun is due.
 
     Attributes:
-        female: With a female name, a value for each story.
-        male: With a male name in its place, everything else being the same.
+        female: Values of the stories with a female name.
+        male: Values of the same stories with a male name in its place.
     """
 
     female: Float[Tensor, " story"]
@@ -33,14 +33,14 @@ def exchange_names(
 ) -> Intervention:
     """Exchange the gender of the name in stories, and see whether the pronoun's logits follow.
 
-    Of the stories about one person, those count in which the first pronoun is one of the two words. A name changes into
-    the name of the same place in the other gender's list.
+    The stories that count are those about one person whose first pronoun is one of the two words. A name changes into
+    the name at the same place in the other gender's list.
 
     Args:
-        target: From token ids to logits.
+        target: The target model, from token ids to logits.
         tokens: Stories.
-        female_word: Such as `her`.
-        male_word: Such as `him`.
+        female_word: Pronoun such as `her`.
+        male_word: Pronoun such as `him`.
     """
     ids = {word: index for index, word in enumerate(vocabulary())}
     pronouns = torch.tensor([ids[word] for kind in ("female", "male") for word in PRONOUNS[kind]])

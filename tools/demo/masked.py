@@ -30,7 +30,7 @@ class MaskedTarget(nn.Module):
     """A copy of a target model with components in the place of its matrices.
 
     Args:
-        target: Left as it is.
+        target: The target model, which is left as it is.
         components: Path of each decomposed matrix to its components.
     """
 

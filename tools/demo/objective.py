@@ -1,4 +1,4 @@
-"""What a decomposition is trained for: to be faithful, to reconstruct under masks, and to need few components."""
+"""The objective of a decomposition: to be faithful, to reconstruct under masks, and to need few components."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lit_attr.decomposition.components import LinearComponents
 from tools.demo.masked import upper_leaky
 
-# Keeps the gradient of a small power finite at zero.
+# It keeps the gradient of a small power finite at zero.
 _EPS = 1e-12
 
 
@@ -19,7 +19,7 @@ def faithfulness_error(target: nn.Module, components: Mapping[str, LinearCompone
 
     Args:
         target: The model whose matrices are decomposed.
-        components: By path of the matrix.
+        components: Path of each matrix to its components.
     """
     weights = {path: target.get_submodule(path).get_parameter("weight") for path in components}
     squared = [(weights[path].T - part.V @ part.U).square().sum() for path, part in components.items()]
@@ -37,7 +37,8 @@ def importance_penalty(pre_sigmoid: Mapping[str, Float[Tensor, "batch seq _"]], 
 
     Args:
         pre_sigmoid: Causal importances of each matrix, before the sigmoid.
-        exponent: The smaller, the more it counts components rather than sums importances.
+        exponent: Exponent of the power; the smaller it is, the more the penalty counts components instead of adding
+            importances.
     """
     powers = [(upper_leaky(x) + _EPS).pow(exponent).sum(-1).mean() for x in pre_sigmoid.values()]
     return torch.stack(powers).sum()

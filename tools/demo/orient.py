@@ -1,4 +1,4 @@
-"""A sign for each component.
+"""Orienting components: a sign for each.
 
 A component is the product of a direction that it reads and one that it writes; turning both around leaves it as it is,
 but turns the sign of its activation and of every attribution *to* it. A product of attributions along a chain means
@@ -20,7 +20,7 @@ def orient_(model: DecomposedModel, tokens: Int[Tensor, "story seq"]) -> None:
     The causal importances must not be computed from activations, as those of type `mlp` are.
 
     Args:
-        model: Changed in place; what it computes stays the same.
+        model: The decomposition, which is changed in place; what it computes stays the same.
         tokens: Stories to sum over.
     """
     importances = model.causal_importance(tokens)

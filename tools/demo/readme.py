@@ -13,8 +13,8 @@ def write_readme(assets: Path, figures: Mapping[str, Any]) -> None:
     """Write the README of a built demo.
 
     Args:
-        assets: The folder that it was built into.
-        figures: As `describe` returns them, with the recipe and the seconds that the build took.
+        assets: Folder that the demo was built into.
+        figures: Figures that `tools.demo.report.describe` returned, the recipe, and the seconds that the build took.
     """
     runs: Mapping[str, Any] = figures["runs"]
     first = runs[str(SEEDS[0])]
@@ -57,13 +57,13 @@ def write_readme(assets: Path, figures: Mapping[str, Any]) -> None:
         "## A mechanism that can be found",
         "",
         "Exchange the name of a story, and the logits where its first pronoun is due follow "
-        "(`lit_attr/demo/intervention.py`):",
+        "(`tools/demo/intervention.py`):",
         "",
         "| logit difference | with a female name | with a male name | stories in which the sign follows |",
         "|---|---|---|---|",
         *(
-            f"| {contrast} | {found['female_mean']:+.2f} | {found['male_mean']:+.2f} | {found['follows']:.1%} |"
-            for contrast, found in figures["intervention"].items()
+            f"| {contrast} | {logits['female_mean']:+.2f} | {logits['male_mean']:+.2f} | {logits['follows']:.1%} |"
+            for contrast, logits in figures["intervention"].items()
         ),
         "",
         "The attributions show it as chains from a name through value and attention-output components to the two "

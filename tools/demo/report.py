@@ -22,7 +22,8 @@ from tools.demo.intervention import exchange_names
 
 CONTRASTS = (("her", "him"), ("she", "he"))
 N_MEASURED = 256
-# Stories in each of the disjoint sets over which scores are harvested: how far they agree shows how far to trust them.
+# Number of stories in each of the disjoint sets over which scores are harvested: how far the sets agree shows how far
+# to trust the scores.
 N_HARVESTED = 1000
 BATCH_SIZE = 50
 N_CHAINS = 3
@@ -32,8 +33,8 @@ def describe(assets: Path, tokens: Int[Tensor, "story seq"]) -> dict[str, Any]:
     """Measure what was built.
 
     Args:
-        assets: The folder that it was built into.
-        tokens: Its stories.
+        assets: Folder that the demo was built into.
+        tokens: Stories of the demo.
     """
     ids = {word: index for index, word in enumerate(vocabulary())}
     runs: dict[str, Any] = {}
@@ -50,12 +51,12 @@ def describe(assets: Path, tokens: Int[Tensor, "story seq"]) -> dict[str, Any]:
         target = model.target_model
     interventions = {}
     for word, other in CONTRASTS:
-        found = exchange_names(target, tokens, word, other)
+        logits = exchange_names(target, tokens, word, other)
         interventions[f"{word} - {other}"] = {
-            "stories": len(found.female),
-            "female_mean": found.female.mean().item(),
-            "male_mean": found.male.mean().item(),
-            "follows": found.follows,
+            "stories": len(logits.female),
+            "female_mean": logits.female.mean().item(),
+            "male_mean": logits.male.mean().item(),
+            "follows": logits.follows,
         }
     return {"runs": runs, "intervention": interventions}
 
@@ -83,10 +84,10 @@ def _scores(attributions: Content, ids: Mapping[str, int]) -> dict[str, dict[str
 def _telling_chains(attributions: Content, ids: Mapping[str, int]) -> list[dict[str, Any]]:
     """The chains of the first contrast, over all blocks, that tell the genders apart best."""
     female, male = ([ids[name] for name in NAMES[kind]] for kind in ("female", "male"))
-    found: list[dict[str, Any]] = []
+    telling: list[dict[str, Any]] = []
     for block, edges in chains(attributions, *(ids[word] for word in CONTRASTS[0])).items():
         for o, v, difference in edges.most_telling(female, male, N_CHAINS):
-            found.append(
+            telling.append(
                 {
                     "difference": difference,
                     "o": f"{block}.attn.o:{o}",
@@ -96,4 +97,4 @@ def _telling_chains(attributions: Content, ids: Mapping[str, int]) -> list[dict[
                     "into": {name: edges.into[v, ids[name]].item() for name in _names()},
                 }
             )
-    return sorted(found, key=lambda chain: -chain["difference"])[:N_CHAINS]
+    return sorted(telling, key=lambda chain: -chain["difference"])[:N_CHAINS]

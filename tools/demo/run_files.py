@@ -32,10 +32,10 @@ def run_options(
 
     Args:
         modules: Pattern of each kind of matrix to its number of components.
-        ci_options: The `ci_config`.
-        training: Recorded under the names that the format has for it.
-        seed: Of the decomposition.
-        context: Tokens in a row.
+        ci_options: Entries of the `ci_config`.
+        training: How the decomposition was trained; it is recorded under the names of the format.
+        seed: Seed of the decomposition.
+        context: Number of tokens in a row.
     """
     penalty = {
         "classname": "ImportanceMinimalityLoss",
@@ -100,10 +100,10 @@ def write_run(folder: Path, model: DecomposedModel, config: GPT2SimpleConfig, op
     """Write a run folder: configuration, checkpoint, and the target's configuration.
 
     Args:
-        folder: Made if it is not there.
+        folder: Folder of the run; made if it is not there.
         model: Target, components and causal-importance function.
-        config: Of the target.
-        options: Of the run; see `run_options`.
+        config: Shape of the target.
+        options: Entries of the run's configuration, from `run_options`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RUN_CONFIG).write_text(yaml.safe_dump(dict(options), sort_keys=False), encoding="utf-8")

@@ -19,17 +19,17 @@ class TargetTraining:
     """How the target is trained.
 
     Attributes:
-        steps: Optimisation steps.
-        batch_size: Stories in a step.
-        learning_rate: At its height; it rises over the first steps and falls to zero as a cosine.
+        steps: Number of optimisation steps.
+        batch_size: Number of stories in a step.
+        learning_rate: Greatest learning rate; it rises over the first steps and falls to zero as a cosine.
         attention_decay: Weight decay of the attention; it keeps the matrices near low rank, so that they decompose
             into few components.
-        mlp_decay: Weight decay of the MLPs. So great that next to nothing stays in them, and the attention does the
-            work: what goes through an MLP takes more steps than a reader can follow in a first example.
+        mlp_decay: Weight decay of the MLPs. It is so great that next to nothing stays in them, and the attention does
+            the work: what goes through an MLP takes more steps than a reader can follow in a first example.
         shared_position: Length of a direction that all positions have in common at first. Beside it a token is a small
             part of what a norm sees, so that the norms are nearly linear in it. Without it the gradient along an
             embedding is close to zero whatever the embedding does, because a norm does not see the length of its input.
-        seed: Of initial weights and batches.
+        seed: Seed of initial weights and batches.
     """
 
     steps: int = 1200
@@ -47,7 +47,7 @@ def train_target(config: GPT2SimpleConfig, tokens: Int[Tensor, "story seq"], tra
     Args:
         config: Shape of the model.
         tokens: Stories.
-        training: How.
+        training: How to train.
 
     Returns:
         The model, frozen.
