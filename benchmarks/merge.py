@@ -56,8 +56,8 @@ def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
     sums.n_tokens.fill_(len(sums.token_count))
     for rank in range(n_parts):
         ledger = Ledger(plan.digest, 1, rank, n_parts, [[rank, rank, 1]], int(sums.n_tokens))
-        write_part(generation.part(rank), sums, ledger)
-    return [generation.part(rank) for rank in range(n_parts)]
+        write_part(generation.part_path(rank), sums, ledger)
+    return [generation.part_path(rank) for rank in range(n_parts)]
 
 
 def merge_and_measure(folder: Path) -> None:

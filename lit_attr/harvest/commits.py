@@ -30,7 +30,7 @@ class Commits:
     def __init__(self, generation: Generation, rank: int, minutes: float, batches: int | None) -> None:
         self.generation = generation
         self.rank = rank
-        self.path: Path = generation.part(rank)
+        self.path: Path = generation.part_path(rank)
         self._seconds = minutes * 60
         self._batches = batches
         self._found = FileIdentity.of(self.path)

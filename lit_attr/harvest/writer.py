@@ -10,22 +10,22 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import distributed
 
-from lit_attr.data.batch_ids import Ids, all_ids, show, union, without
+from lit_attr.data.batch_ids import Ids, union
 from lit_attr.data.token_file import TokenBatch
-from lit_attr.errors import ConfigurationError, InterruptedHarvestError, StorageError
+from lit_attr.errors import ConfigurationError, InterruptedHarvestError
 from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.preemption import StopSignals, agree, message_group, requeue
 from lit_attr.harvest.processes import on_each_process, on_first_process, others_alive
-from lit_attr.harvest.provenance import provenance
+from lit_attr.harvest.record import harvest_record
 from lit_attr.harvest.session import Settings, open_harvest
-from lit_attr.parts.gather import coverage
+from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
+from lit_attr.parts.history import record_generation
 from lit_attr.parts.merge import write_merged
-from lit_attr.parts.part import read_part
-from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PARTS_FOLDER
+from lit_attr.topology.words import HEADER_FILE
 
 # What a process may wish for at the end of a step; the greatest wish of all counts.
 _GO_ON, _COMMIT, _STOP, _END = range(4)
@@ -99,20 +99,22 @@ class StorageWriter(Callback):
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""
         harvester = _harvester(pl_module)
         on_first_process(trainer, partial(self._begin, trainer, harvester))
-        self._frame = on_each_process(self._group, partial(Header.load, self._generation.folder))
-        harvester.alive = dict(self._frame.alive)
+        self._header = on_each_process(self._group, partial(Header.load, self._generation.folder))
+        harvester.alive = dict(self._header.alive)
         on_each_process(self._group, partial(self._commits.restore, harvester.sums, harvester.topology))
-        if n_done := len(self._all_done(trainer)):
+        if n_done := len(union([self._generation.frozen_ids, self._done_by_all(trainer)])):
             rank_zero_info(f"lit_attr: continuing, with {n_done} of {self._generation.n_batches} batches done")
 
     def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
-        """Write down what all parts share, where no worker has."""
+        """Write down what all parts share, where no worker has, and what this generation is run with."""
         folder = self._generation.folder
-        if not (folder / HEADER_FILE).exists():
-            alive = harvester.find_alive()
-            known = provenance(trainer, harvester, _data(trainer), alive, {"out_dir": self.out_dir})
+        is_new = not (folder / HEADER_FILE).exists()
+        alive = harvester.find_alive() if is_new else Header.load(folder).alive
+        known = harvest_record(trainer, harvester, _data(trainer), alive, {"out_dir": self.out_dir})
+        if is_new:
             threshold = harvester.hparams["ci_threshold"]
             Header(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
+        record_generation(self._generation, known)
 
     def on_predict_batch_end(
         self,
@@ -162,29 +164,31 @@ class StorageWriter(Callback):
         self._commit(harvester)
         if _data(trainer).hparams["world_size"] > 1:
             return  # `lit-attr merge` does the rest, once all workers are done
-        done = self._all_done(trainer)
+        done = self._done_by_all(trainer)
         with others_alive():
             harvester.sums.sync()
         self.path = on_first_process(trainer, partial(self._write, harvester, done))
 
-    def _all_done(self, trainer: Trainer) -> Ids:
-        """Batches in the sums of any process, or in frozen parts."""
+    def _done_by_all(self, trainer: Trainer) -> Ids:
+        """Batches in the sums of any process."""
         parts: list[Ids] = [self._commits.done]
         if self._group is not None:
             gathered: list[Any] = [None] * trainer.world_size
             with others_alive():
                 distributed.all_gather_object(gathered, self._commits.done, group=self._group)
             parts = gathered
-        return union([self._generation.frozen_ids, *parts])
+        return union(parts)
 
     def _write(self, harvester: AttributionHarvester, done: Ids) -> Path:
-        generation, frame = self._generation, self._frame
-        if len(missing := without(all_ids(generation.n_batches), done)):
-            raise StorageError(f"{generation.folder}: batches are missing: {show(missing)}; the same command continues")
-        parts = generation.folder / PARTS_FOLDER
-        frozen = [read_part(parts / name, frame.topology)[0] for name, _ in generation.frozen]
-        path = generation.folder / MERGED_FILE
-        write_merged(path, [harvester.sums.totals, *frozen], frame, coverage(done, generation.n_batches))
+        generation, header = self._generation, self._header
+        frozen = list(counting_parts(generation, header.topology, only_frozen=True))
+        ids = union([done, *(part.ids for part in frozen)])
+        remedy = (
+            "Put the file back, or write a partial result with `lit-attr merge` and --allow_partial, or begin a new "
+            "harvest: all that was done since is committed"
+        )
+        check_nothing_missing(generation, ids, remedy)
+        path = write_merged(generation, header, [harvester.sums.totals, *(part.sums for part in frozen)], ids)
         rank_zero_info(f"lit_attr: wrote {path}")
         return path
 

@@ -51,8 +51,8 @@ class Generation:
         """Where it is written down."""
         return _path(self.folder, self.number)
 
-    def part(self, rank: int) -> Path:
-        """Where a worker's part is."""
+    def part_path(self, rank: int) -> Path:
+        """The file of a worker's part."""
         suffix = f"_generation_{self.number}" if self.number > 1 else ""
         return self.folder / PARTS_FOLDER / _PART.format(rank=rank, generation=suffix)
 
@@ -135,7 +135,7 @@ def current_generation(folder: Path, plan: Plan, world_size: int, n_batches: int
             _unlink(folder, [name for name, _ in found.frozen if name not in counting])
             continue
         if newest is not None:
-            _unlink(folder, [newest.part(rank).name for rank in range(newest.world_size)])
+            _unlink(folder, [newest.part_path(rank).name for rank in range(newest.world_size)])
         return found
 
 
@@ -148,7 +148,7 @@ def _freeze(generation: Generation) -> list[tuple[str, list[list[int]]]]:
     frozen, linked = list(generation.frozen), []
     try:
         for rank in range(generation.world_size):
-            part = generation.part(rank)
+            part = generation.part_path(rank)
             # Unique, since several workers may try to begin the same generation.
             name = f"frozen_generation_{generation.number}_rank_{rank}_{uuid.uuid4().hex[:8]}.pt"
             try:
@@ -177,7 +177,7 @@ def _checked_batches(generation: Generation, rank: int, link: Path) -> list[list
         ledger = read_ledger(link)
         generation.check_ledger(link, rank, ledger)
     except StorageError as error:
-        problem = str(error).replace(str(link), str(generation.part(rank)))
+        problem = str(error).replace(str(link), str(generation.part_path(rank)))
         batches = show(generation.assigned(rank))
         raise StorageError(f"{problem}; without this file its batches are done again: {batches}") from error
     return ledger.batches

@@ -36,7 +36,7 @@ class Header:
     provenance: Mapping[str, Any]
 
     def publish(self, folder: Path) -> "Header":
-        """Write the frame of a harvest, unless another worker has: the first one counts.
+        """Write the header of a harvest, unless another worker has: the first one counts.
 
         Returns:
             The one that counts.
@@ -61,7 +61,7 @@ class Header:
 
     @classmethod
     def load(cls, folder: Path) -> "Header":
-        """Read the frame of a harvest.
+        """Read the header of a harvest.
 
         Raises:
             StorageError: If it is missing or damaged.

@@ -1,39 +1,51 @@
 """The result of a harvest: the sum of its parts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from lit_attr.data.batch_ids import Ids, union
 from lit_attr.errors import StorageError
-from lit_attr.parts.gather import gather
+from lit_attr.parts.counting import begun_generation, check_nothing_missing, counting_parts
+from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
+from lit_attr.parts.history import recorded_provenance
+from lit_attr.storage.coverage import Coverage
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import MERGED_FILE, PARTIAL_FILE
 
 
-def write_merged(path: Path, parts: Sequence[Sums], frame: Header, coverage: Mapping[str, Any]) -> None:
-    """Write the result of a harvest.
+def write_merged(generation: Generation, header: Header, parts: Sequence[Sums], ids: Ids) -> Path:
+    """Write the result of a harvest; a result that lacks batches gets a name of its own.
 
     Args:
-        path: Of the file.
-        parts: Sums, as for `write_result`.
-        frame: What the parts share.
-        coverage: What the result covers; becomes a part of its provenance.
+        generation: The newest of the harvest.
+        header: What the parts share.
+        parts: The sums, as for `write_result`.
+        ids: The batches in them.
+
+    Returns:
+        The written file.
 
     Raises:
         StorageError: If it cannot be written.
     """
-    n_tokens = sum(int(part.n_tokens) for part in parts)
-    provenance = {**frame.provenance, "n_tokens": n_tokens, "coverage": dict(coverage)}
-    write_result(path, parts, frame.w_unembed, frame.ci_threshold, provenance)
+    coverage = Coverage.of(ids, generation.n_batches)
+    path = generation.folder / (MERGED_FILE if coverage.complete else PARTIAL_FILE)
+    provenance = {
+        **recorded_provenance(generation, header.provenance),
+        "n_tokens": sum(int(part.n_tokens) for part in parts),
+        "coverage": coverage.to_mapping(),
+    }
+    write_result(path, parts, header.w_unembed, header.ci_threshold, provenance)
+    return path
 
 
 def merge_harvest(folder: Path, allow_partial: bool = False) -> Path:
     """Merge the parts of a harvest.
 
     Args:
-        folder: Of the harvest.
+        folder: The harvest's folder.
         allow_partial: Whether batches may be missing; the result then has a name of its own.
 
     Returns:
@@ -42,10 +54,12 @@ def merge_harvest(folder: Path, allow_partial: bool = False) -> Path:
     Raises:
         StorageError: If a part is missing, damaged, foreign or counted twice, or the result cannot be written.
     """
-    frame = Header.load(folder)
-    gathered = gather(folder, frame.topology, allow_partial)
-    if not gathered.sums:
+    header, generation = Header.load(folder), begun_generation(folder)
+    parts = list(counting_parts(generation, header.topology))
+    ids = union(part.ids for part in parts)
+    if not allow_partial:
+        remedy = "Let the workers finish, or write a partial result with --allow_partial"
+        check_nothing_missing(generation, ids, remedy)
+    if not parts:
         raise StorageError(f"{folder}: no worker has committed anything yet")
-    path = folder / (PARTIAL_FILE if len(gathered.missing) else MERGED_FILE)
-    write_merged(path, gathered.sums, frame, gathered.coverage())
-    return path
+    return write_merged(generation, header, [part.sums for part in parts], ids)

@@ -10,6 +10,7 @@ from lit_attr.files.publish import reading
 from lit_attr.parts.generations import Generation, newest_generation
 from lit_attr.parts.part import Ledger, read_ledger
 from lit_attr.parts.plan import Plan
+from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.words import MERGED_FILE
 
 
@@ -104,7 +105,7 @@ def status(folder: Path) -> HarvestStatus:
 
 
 def _worker(generation: Generation, rank: int) -> WorkerStatus:
-    path = generation.part(rank)
+    path = generation.part_path(rank)
     ledger = read_ledger(path) if path.exists() else None
     return WorkerStatus(rank, len(generation.assigned(rank)), ledger, os.path.getmtime(generation.path))
 
@@ -114,6 +115,9 @@ def _n_merged(path: Path) -> int | None:
         return None
     with reading(path) as file:
         try:
-            return int(layout(file)["provenance"]["coverage"]["n_batches"])
+            coverage = Provenance.from_mapping(layout(file)["provenance"]).coverage
         except Exception as error:  # torch raises many kinds for a damaged file
             raise StorageError(f"{path} is damaged, or no result of this harvest: {error!r}") from error
+    if coverage is None:
+        raise StorageError(f"{path} is no result of this harvest: it does not record its coverage")
+    return coverage.n_batches

@@ -1,6 +1,6 @@
 """How fast the strongest sources settle: the top-k of some batches against that of all, part of a harvest by part."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import accumulate
@@ -12,17 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.parts.generations import Generation, newest_generation
+from lit_attr.parts.counting import begun_generation, counting_parts
 from lit_attr.parts.header import Header
-from lit_attr.parts.part import read_part
-from lit_attr.parts.plan import Plan
 from lit_attr.query.strongest_edges import strongest_of_targets
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.content import Content
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.sums import Sums
-from lit_attr.topology.words import PARTS_FOLDER
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Stability:
         targets: The targets.
         k: How many sources of each are compared.
         n_batches: After each part, from the first on.
-        n_tokens: The same in tokens.
+        n_tokens: Tokens after each part.
         overlap: Jaccard index of the `k` strongest sources so far and in the end; the last ones are 1.
         n_planned: Batches of the whole harvest.
     """
@@ -53,53 +50,38 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
     edges in the largest part, one pass over which finds them.
 
     Args:
-        folder: Of the harvest.
+        folder: The harvest's folder.
         k: How many sources of each target.
         n_targets: How many targets at most.
 
     Raises:
         ConfigurationError: If the harvest has fewer than two parts, or a number is not positive.
-        StorageError: If a part is damaged or foreign, or the harvest has not begun.
+        StorageError: If a part is damaged, foreign or counted twice, or the harvest has not begun.
     """
     if min(k, n_targets) < 1:
         raise ConfigurationError(f"k and the number of targets must be at least 1, found {k} and {n_targets}")
-    frame, plan = Header.load(folder), Plan.load(folder)
-    generation = newest_generation(folder, plan)
-    parts = [] if generation is None else list(_parts(generation, frame))
-    if generation is None or len(parts) < 2:
+    header, generation = Header.load(folder), begun_generation(folder)
+    parts = [part for part in counting_parts(generation, header.topology) if len(part.ids)]
+    if len(parts) < 2:
         raise ConfigurationError(
             f"{folder}: stability needs at least 2 committed parts, found {len(parts)}; harvest with several workers "
             "(--data.rank and --data.world_size, or lit-attr submit --n_gpus), or extend a harvest with more batches"
         )
-    blocks = [Blocks(_content(sums, frame)) for _, sums in parts]
+    blocks = [Blocks(_content(part.sums, header)) for part in parts]
     largest = max(blocks, key=lambda part: part.content.n_tokens_processed)
     targets = _strongest_targets(largest, n_targets)
     return Stability(
         targets,
         k,
-        list(accumulate(n_batches for n_batches, _ in parts)),
+        list(accumulate(len(part.ids) for part in parts)),
         list(accumulate(part.content.n_tokens_processed for part in blocks)),
         torch.tensor([_overlaps(_tops(blocks, target, k)) for target in targets]).T,
         generation.n_batches,
     )
 
 
-def _parts(generation: Generation, frame: Header) -> Iterator[tuple[int, Sums]]:
-    """Batches and sums of the parts that count and hold something."""
-    frozen = [(generation.folder / PARTS_FOLDER / name, None) for name, _ in generation.frozen]
-    own = [(generation.part(rank), rank) for rank in range(generation.world_size)]
-    for path, rank in [*frozen, *own]:
-        if rank is not None and not path.exists():
-            continue  # that worker has not committed anything
-        sums, ledger = read_part(path, frame.topology)
-        if rank is not None:
-            generation.check_ledger(path, rank, ledger)
-        if len(ledger.ids):
-            yield len(ledger.ids), sums
-
-
-def _content(sums: Sums, frame: Header) -> Content:
-    return DatasetAttributionStorage.from_sums(sums, frame.w_unembed, frame.ci_threshold)
+def _content(sums: Sums, header: Header) -> Content:
+    return DatasetAttributionStorage.from_sums(sums, header.w_unembed, header.ci_threshold)
 
 
 def _strongest_targets(blocks: Blocks, n_targets: int) -> list[ComponentKey]:

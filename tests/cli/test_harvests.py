@@ -73,7 +73,7 @@ def test_status_of_a_running_harvest(folder, capsys, monkeypatch):
     commit(generation, 2, [2], started=now - 1000, committed=now, n_tokens=2_400_000)
     lines = answer(capsys, "status", RUN, "--silent_minutes", 100)
     assert lines[3:] == ["  speed       3,600 tokens/s", "  time left   1:06:40"]
-    generation.part(2).unlink()
+    generation.part_path(2).unlink()
     assert answer(capsys, "status", RUN)[-1] == "  silent      worker 2, for 1:00:00: 0 of 3 batches"
     assert not any("silent" in line for line in answer(capsys, "status", RUN, "--silent_minutes", "70"))
 

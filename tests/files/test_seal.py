@@ -10,7 +10,7 @@ from lit_attr.files.seal import check_seal, publish_sealed, trailer
 from lit_attr.parts.header import Header
 from lit_attr.parts.part import Ledger, read_ledger, read_part, write_part
 from lit_attr.topology.words import HEADER_FILE
-from tests.parts.harvests import frame, sums_of
+from tests.parts.harvests import header, sums_of
 from tests.storage.examples import TOPOLOGY, random_sums, unembedding
 
 
@@ -18,12 +18,12 @@ def write_small_part(path):
     write_part(path, sums_of([1]), Ledger("plan", 1, 0, 1, [[1, 1, 1]], 2))
 
 
-def write_small_frame(path):
-    frame().publish(path.parent)
+def write_small_header(path):
+    header().publish(path.parent)
     (path.parent / HEADER_FILE).rename(path)
 
 
-@pytest.mark.parametrize("write", [write_small_part, write_small_frame])
+@pytest.mark.parametrize("write", [write_small_part, write_small_header])
 def test_every_flipped_byte_and_every_truncation_shows(write, tmp_path):
     path = tmp_path / "a.pt"
     write(path)
@@ -172,8 +172,8 @@ def test_identity_changes_with_every_publish(tmp_path):
     assert FileIdentity.of(path) != first
 
 
-def test_frame_comes_back_and_the_first_one_counts(tmp_path):
-    published = frame().publish(tmp_path)
+def test_header_comes_back_and_the_first_one_counts(tmp_path):
+    published = header().publish(tmp_path)
     again = Header(TOPOLOGY, {}, unembedding(5), 0.9, {}).publish(tmp_path)
     for found in (published, again, Header.load(tmp_path)):
         assert found.topology == TOPOLOGY
@@ -184,7 +184,7 @@ def test_frame_comes_back_and_the_first_one_counts(tmp_path):
 
 
 @pytest.mark.parametrize("content", [{}, {"topology": {"sources": {}}}])
-def test_frame_of_another_version(tmp_path, content):
+def test_header_of_another_version(tmp_path, content):
     publish_sealed(tmp_path / HEADER_FILE, lambda file: torch.save(content, file), 0)
     with pytest.raises(StorageError, match=r"harvest\.pt was written by another version"):
         Header.load(tmp_path)

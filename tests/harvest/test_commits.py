@@ -238,7 +238,7 @@ def test_a_foreign_part_is_refused(new):
     commits, sums = new(rank=1, world_size=2)
     do(commits, sums, 1)
     commits.commit(sums)
-    commits.path.rename(commits.generation.part(0))
+    commits.path.rename(commits.generation.part_path(0))
     with pytest.raises(StorageError, match="is a foreign part: expected rank 0, found 1"):
         new(rank=0, world_size=2)
 

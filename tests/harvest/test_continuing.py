@@ -134,6 +134,34 @@ def test_more_batches_extend_a_finished_harvest_if_it_is_named(given, expected, 
     assert_complete(extended.path, expected)
 
 
+def test_a_frozen_part_that_was_exchanged_is_refused_by_the_last_write(given, expected, tmp_path):
+    """As merging refuses it: another part with a seal of its own, of the same harvest, and with as many batches."""
+    folder = stop(1, *given, tmp_path, subrun_id=SUBRUN)
+    other = stop(2, *given, tmp_path / "other", subrun_id=SUBRUN)
+
+    class Exchange(Callback):
+        def on_predict_epoch_end(self, trainer, pl_module):
+            (self.frozen,) = (folder / "worker_states").glob("frozen_generation_1_rank_0_*.pt")
+            self.kept = self.frozen.read_bytes()
+            shutil.copy(other / "worker_states" / "dataset_attributions_rank_0.pt", self.frozen)
+
+    exchange = Exchange()
+    for worker in (independent(1, 3), independent(2, 3)):
+        work(*given, tmp_path, **worker)  # a new generation, with two of its three workers
+    with pytest.raises(StorageError) as refused:
+        work(*given, tmp_path, exchange, subrun_id=SUBRUN)
+    assert f"{exchange.frozen} is a foreign part: it holds batches 2 (0-1)" in str(refused.value)
+    assert "Expected there are batches 1 (0)" in str(refused.value)
+    assert not list(folder.glob("dataset_attributions*.pt"))
+    with pytest.raises(StorageError, match="is a foreign part: it holds batches 2"):
+        merge_harvest(folder)
+    exchange.frozen.unlink()
+    with pytest.raises(StorageError, match=rf"of 7 batches 1 \(0\) are missing; no file {exchange.frozen.name}\. Put"):
+        work(*given, tmp_path, subrun_id=SUBRUN)
+    exchange.frozen.write_bytes(exchange.kept)
+    assert_complete(work(*given, tmp_path, subrun_id=SUBRUN).path, expected)
+
+
 def test_everything_committed_and_nothing_written(given, expected, tmp_path):
     class Crash(Callback):
         def on_predict_epoch_end(self, trainer, pl_module):
@@ -183,7 +211,7 @@ def test_targets_are_found_once(given, tmp_path, monkeypatch):
     assert found.provenance["not_targets"] == expected.provenance["not_targets"]
 
 
-def test_another_workers_frame_counts(given, tmp_path, monkeypatch):
+def test_another_workers_header_counts(given, tmp_path, monkeypatch):
     """Two workers begin at once: the one whose file was there first decides for both."""
     from lit_attr.harvest.harvester import AttributionHarvester
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lit_attr.data.batch_ids import to_ranges
-from lit_attr.parts.gather import Gathered, gather
+from lit_attr.data.batch_ids import to_ranges, union
+from lit_attr.parts.counting import begun_generation, check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation, current_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.part import Ledger, read_ledger, write_part
@@ -35,7 +35,7 @@ def sums_of(batches: Iterable[int]) -> Sums:
     return sums
 
 
-def frame() -> Header:
+def header() -> Header:
     return Header(TOPOLOGY, ALIVE, unembedding(), 0.25, {"weights_digest": "w"})
 
 
@@ -43,7 +43,7 @@ def begin(folder: Path, world_size: int, n_batches: int = 10, plan: Plan = PLAN)
     """Begin a harvest, or go on with it, as so many workers do."""
     if not (folder / "plan.json").exists():
         plan.publish(folder)
-        frame().publish(folder)
+        header().publish(folder)
     return current_generation(folder, plan, world_size, n_batches)
 
 
@@ -62,13 +62,13 @@ def commit(generation: Generation, rank: int, batches: Iterable[int] | None = No
         "started": now - 10,
         "committed": now,
     }
-    write_part(generation.part(rank), sums, Ledger(**{**known, **changes}))
-    return generation.part(rank)
+    write_part(generation.part_path(rank), sums, Ledger(**{**known, **changes}))
+    return generation.part_path(rank)
 
 
 def committed(generation: Generation, rank: int) -> list[int]:
     """Batches in a worker's part."""
-    path = generation.part(rank)
+    path = generation.part_path(rank)
     return read_ledger(path).ids.tolist() if path.exists() else []
 
 
@@ -79,17 +79,17 @@ def complete_harvest(folder: Path, world_size: int = 3, n_batches: int = 10) -> 
     return generation
 
 
-def total(gathered: Gathered) -> Sums:
-    sums = Sums.zeros(TOPOLOGY, torch.float64)
-    for part in gathered.sums:
-        sums.add_(part)
-    return sums
-
-
 def assert_holds(folder: Path, batches: Iterable[int], allow_partial: bool = False) -> None:
     """The harvest has each of the batches once, by its ledgers and by its numbers."""
     expected = sorted(batches)
-    gathered = gather(folder, TOPOLOGY, allow_partial)
-    assert gathered.ids.tolist() == expected
-    for (name, found), (_, right) in zip(total(gathered).named(), sums_of(expected).named(), strict=True):
+    generation = begun_generation(folder)
+    parts = list(counting_parts(generation, TOPOLOGY))
+    ids = union(part.ids for part in parts)
+    if not allow_partial:
+        check_nothing_missing(generation, ids, "")
+    assert ids.tolist() == expected
+    total = Sums.zeros(TOPOLOGY, torch.float64)
+    for part in parts:
+        total.add_(part.sums)
+    for (name, found), (_, right) in zip(total.named(), sums_of(expected).named(), strict=True):
         assert torch.equal(found, right), name

@@ -28,7 +28,7 @@ def test_first_generation(tmp_path):
     generation = begin(tmp_path, 3)
     assert (generation.number, generation.world_size, generation.n_batches) == (1, 3, 10)
     assert [generation.assigned(rank).tolist() for rank in range(3)] == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
-    assert generation.part(2) == tmp_path / "worker_states" / "dataset_attributions_rank_2.pt"
+    assert generation.part_path(2) == tmp_path / "worker_states" / "dataset_attributions_rank_2.pt"
     assert newest_generation(tmp_path, PLAN) == generation
 
 
@@ -44,7 +44,7 @@ def test_a_new_generation_freezes_what_is_there(tmp_path, world_size, n_batches)
     first = begin(tmp_path, 3)
     commit(first, 1, [1, 4])
     commit(first, 2, [2])
-    inode = first.part(1).stat().st_ino
+    inode = first.part_path(1).stat().st_ino
     second = begin(tmp_path, world_size, n_batches)
     assert (second.number, second.world_size, second.n_batches) == (2, world_size, n_batches)
     assert second.frozen_ids.tolist() == [1, 2, 4]
@@ -52,7 +52,7 @@ def test_a_new_generation_freezes_what_is_there(tmp_path, world_size, n_batches)
     assert [second.assigned(rank).tolist() for rank in range(world_size)] == [
         remaining[rank::world_size] for rank in range(world_size)
     ]
-    assert second.part(0).name == "dataset_attributions_rank_0_generation_2.pt"
+    assert second.part_path(0).name == "dataset_attributions_rank_0_generation_2.pt"
     # Linked, not copied, and the old names are gone.
     assert parts_in(tmp_path) == {name for name, _ in second.frozen}
     assert inode in {(tmp_path / "worker_states" / name).stat().st_ino for name, _ in second.frozen}
@@ -126,13 +126,13 @@ def test_damaged_or_foreign_parts_are_not_frozen(tmp_path, damage):
     elif damage == "truncate":
         path.write_bytes(content[:-1])
     elif damage == "other rank":
-        path.write_bytes(generation.part(0).read_bytes())
+        path.write_bytes(generation.part_path(0).read_bytes())
     else:
         commit(generation, 1, **({"plan": "other"} if "plan" in damage else {"generation": 2}))
     with pytest.raises(StorageError, match=r"rank_1\.pt .*done again: 5 \(1-9 step 2\)") as refused:
         begin(tmp_path, 3)
     assert "frozen" not in str(refused.value)
-    assert parts_in(tmp_path) == {generation.part(rank).name for rank in range(2)}, "no links are left behind"
+    assert parts_in(tmp_path) == {generation.part_path(rank).name for rank in range(2)}, "no links are left behind"
     assert newest_generation(tmp_path, PLAN).number == 1
     path.unlink()  # as the message says
     assert begin(tmp_path, 3).frozen_ids.tolist() == [0, 2, 4, 6, 8]

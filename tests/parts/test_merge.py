@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from lit_attr.errors import StorageError
 from lit_attr.files.json_file import publish_json
 from lit_attr.files.seal import check_seal
-from lit_attr.parts.gather import coverage, gather
+from lit_attr.parts.counting import begun_generation, counting_parts
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.plan import Plan
+from lit_attr.plots.stability import stability
 from lit_attr.query.repo import AttributionRepo
 from lit_attr.storage import write as merge
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.provenance import SCHEMA
 from lit_attr.storage.verify import verify
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
@@ -38,7 +40,7 @@ def flip(path, place=0.5):
 
 def mutate(folder, generation, how):
     """One change of one part; the name in the message, and the batches."""
-    one, other = generation.part(1), generation.part(2)
+    one, other = generation.part_path(1), generation.part_path(2)
     if how == "missing":
         one.unlink()
     elif how == "twice":
@@ -58,8 +60,8 @@ def mutate(folder, generation, how):
     elif how == "of another world size":
         commit(generation, 1, world_size=4)
     elif how == "beyond the world size":
-        shutil.copy(one, generation.part(3))
-        return generation.part(3).name
+        shutil.copy(one, generation.part_path(3))
+        return generation.part_path(3).name
     elif how == "batches of another worker":
         commit(generation, 1, [*generation.assigned(1), *generation.assigned(2)[:1]])
     return one.name
@@ -111,10 +113,17 @@ def test_every_mutation_of_a_frozen_part_is_refused(tmp_path, how):
     assert path.name in str(refused.value)
     assert "2 (0-4 step 4)" in str(refused.value)
     if how == "missing":
-        assert gather(tmp_path, TOPOLOGY, allow_partial=True).missing.tolist() == [0, 4]
+        path = merge_harvest(tmp_path, allow_partial=True)
+        assert path.name == "dataset_attributions.partial.pt"
+        assert "of 10 batches 2 (0-4 step 4) are missing" in verify(path)[-1]
         return
     with pytest.raises(StorageError):
         merge_harvest(tmp_path, allow_partial=True)
+    with pytest.raises(StorageError):
+        list(counting_parts(begun_generation(tmp_path), TOPOLOGY, only_frozen=True))
+    with pytest.raises(StorageError) as refused:
+        stability(tmp_path)
+    assert path.name in str(refused.value)
 
 
 def test_two_frozen_parts_with_the_same_batches(tmp_path):
@@ -145,7 +154,7 @@ def test_merge_is_the_float64_sum_rounded_once(tmp_path):
     parts = [random_sums(seed) for seed in range(3)]
     for rank, sums in enumerate(parts):
         ranges = [[rank, 9 - (9 - rank) % 3, 3]]
-        write_part(generation.part(rank), sums, Ledger(PLAN.digest, 1, rank, 3, ranges, int(sums.n_tokens)))
+        write_part(generation.part_path(rank), sums, Ledger(PLAN.digest, 1, rank, 3, ranges, int(sums.n_tokens)))
     path = merge_harvest(tmp_path)
     storage = DatasetAttributionStorage.load(path)
 
@@ -167,7 +176,14 @@ def test_merge_is_the_float64_sum_rounded_once(tmp_path):
     assert torch.equal(storage.w_unembed, unembedding())
     assert storage.ci_threshold == 0.25
     assert storage.provenance == {
+        "schema": SCHEMA,
         "weights_digest": "w",
+        "generations": [
+            {
+                **{"generation": 1, "n_batches": 10, "world_size": 3},
+                **{"created": None, "lit_attr_version": None, "engine": None},
+            }
+        ],
         "n_tokens": storage.n_tokens_processed,
         "coverage": {"n_batches": 10, "batches": [[0, 9, 1]], "complete": True},
     }
@@ -294,11 +310,6 @@ def test_merging_again_replaces_the_result(tmp_path):
     assert names_in(tmp_path) == {
         *["plan.json", "generation_1.json", "harvest.pt", "worker_states", "dataset_attributions.pt"]
     }
-
-
-def test_coverage():
-    assert coverage(np.array([0, 1, 2]), 3) == {"n_batches": 3, "batches": [[0, 2, 1]], "complete": True}
-    assert coverage(np.array([0, 2]), 3) == {"n_batches": 3, "batches": [[0, 2, 2]], "complete": False}
 
 
 def test_harvests_merged_as_files_keep_their_coverage(tmp_path):

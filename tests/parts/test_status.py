@@ -84,6 +84,6 @@ def test_no_harvest_and_damaged_ones(tmp_path):
     (tmp_path / "dataset_attributions.pt").write_text("no")
     with pytest.raises(StorageError, match=r"attributions\.pt is damaged, or no result of this harvest"):
         status(tmp_path)
-    generation.part(0).write_text("no")
+    generation.part_path(0).write_text("no")
     with pytest.raises(StorageError, match=r"cannot read .*rank_0\.pt"):
         status(tmp_path)

@@ -21,7 +21,7 @@ def random_parts(folder, world_size, sizes=None):
         ids = generation.assigned(rank)
         ranges = [[int(n), int(n), 1] for n in ids]
         known = {"plan": generation.plan.digest, "generation": 1, "rank": rank, "world_size": world_size}
-        write_part(generation.part(rank), part, Ledger(**known, batches=ranges, n_tokens=int(part.n_tokens)))
+        write_part(generation.part_path(rank), part, Ledger(**known, batches=ranges, n_tokens=int(part.n_tokens)))
     return sums
 
 

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from lit_attr.errors import StorageError
+from lit_attr.storage.coverage import Coverage
 from lit_attr.storage.provenance import SCHEMA, Provenance
 
 
@@ -20,6 +22,14 @@ from lit_attr.storage.provenance import SCHEMA, Provenance
 )
 def test_what_is_missing(provenance, expected):
     assert Provenance.from_mapping(provenance).partial == expected
+
+
+@pytest.mark.parametrize(("ids", "batches", "complete"), [([0, 1, 2], [[0, 2, 1]], True), ([0, 2], [[0, 2, 2]], False)])
+def test_coverage_comes_back(ids, batches, complete):
+    coverage = Coverage.of(np.array(ids), 3)
+    assert coverage.to_mapping() == {"n_batches": 3, "batches": batches, "complete": complete}
+    assert Coverage.from_mapping(coverage.to_mapping()) == coverage
+    assert sorted([*ids, *coverage.missing()]) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where the numbers of a harvest come from, in plain types."""
+"""What a harvest records of itself before its first batch: the provenance of its result, in plain types."""
 
 import json
 from collections.abc import Mapping
@@ -17,25 +17,25 @@ from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 
 
-def provenance(
+def harvest_record(
     trainer: Trainer,
     harvester: AttributionHarvester,
     data: TokenDataModule,
     alive: Mapping[str, Bool[Tensor, " _component"]],
     writer: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What is known before the first batch.
+    """The entries of a result's provenance that are known before the first batch; `Provenance` reads them.
 
     Args:
-        trainer: Of the harvest.
-        harvester: After its setup.
-        data: Open.
+        trainer: The trainer of the harvest.
+        harvester: The module, after its setup.
+        data: The data, open.
         alive: Layer to the components that are targets.
         writer: Settings of the writer.
     """
     run = harvester.load_run()
     dataset = asdict(data.spec) if data.spec else None  # complete, not only what was changed
-    found = {
+    record = {
         "lit_attr_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "run_id": run.run_id,
@@ -67,7 +67,7 @@ def provenance(
         },
     }
     # Paths and the like become text: the file must load without unpickling objects.
-    return json.loads(json.dumps(found, default=str))
+    return json.loads(json.dumps(record, default=str))
 
 
 def _reference(reference: str) -> str:

@@ -1,0 +1,65 @@
+"""What each generation of a harvest was run with, and what a result says of all of them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lit_attr.files.json_file import publish_json, read_json
+from lit_attr.parts.generations import Generation
+from lit_attr.storage.provenance import SCHEMA
+
+# What a result keeps of every generation; of the newest it keeps all.
+_OF_EACH_GENERATION = ("created", "lit_attr_version", "engine")
+# What the header's provenance, of the first generation, says of all: found once, and only read afterwards.
+_OF_THE_HARVEST = ("created", "n_alive", "not_targets", "targets")
+
+
+def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> None:
+    """Write down what a generation is run with, unless another of its workers has: the first one counts.
+
+    Args:
+        generation: The generation, just begun.
+        provenance: What is known before its first batch, in plain types.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    known = {name: value for name, value in provenance.items() if name == "created" or name not in _OF_THE_HARVEST}
+    with suppress(FileExistsError):
+        publish_json(_path(generation.folder, generation.number), known, replace=False)
+
+
+def recorded_provenance(generation: Generation, first: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of a harvest: of its newest generation, with a line for each generation.
+
+    Args:
+        generation: The newest of the harvest.
+        first: The provenance in the harvest's header.
+
+    Raises:
+        StorageError: If a file is damaged.
+    """
+    lines: list[dict[str, Any]] = []
+    newest = dict(first)
+    for number, content in _generations(generation):
+        path = _path(generation.folder, number)
+        record = read_json(path) if path.exists() else {}  # the version before wrote none
+        if number > 1 and not record:
+            newest.pop("data_shape", None)  # would be that of a generation before, which may have had fewer batches
+        newest |= {name: value for name, value in record.items() if name not in _OF_THE_HARVEST}
+        known = record or (first if number == 1 else {})
+        lines.append({"generation": number, **content, **{name: known.get(name) for name in _OF_EACH_GENERATION}})
+    return {"schema": SCHEMA, **newest, "generations": lines}
+
+
+def _generations(generation: Generation) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number of each generation, with how many batches and workers it had."""
+    for number in range(1, generation.number + 1):
+        path = generation.folder / f"generation_{number}.json"
+        content = read_json(path) if path.exists() else {}
+        yield number, {name: content.get(name) for name in ("n_batches", "world_size")}
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"generation_{number}_provenance.json"
