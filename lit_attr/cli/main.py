@@ -24,6 +24,9 @@ _COMMANDS = {
     "submit": ("lit_attr.cli.submit", "harvest on a SLURM cluster"),
 }
 _USAGE_ERROR = 2
+_HELP = ("-h", "--help")
+# torchmetrics imports them wherever they are installed, which takes longer than all else together.
+_NOT_FOR_HELP = ("matplotlib", "transformers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +38,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for a mistake, which is explained on standard error.
     """
+    is_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if is_process and not _open_standard_streams():
+        print("lit-attr: error: standard output is closed; `> /dev/null` drops what is said", file=sys.stderr)
+        return _USAGE_ERROR
+    try:
+        try:
+            return _run(arguments, is_process)
+        finally:  # help ends in SystemExit, and what cannot be written must be seen here
+            sys.stdout.flush()
+    except LitAttrError as error:
+        print(f"lit-attr: error: {error}", file=sys.stderr)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _drop_output()  # standard output is what has no name
+        # A reader such as `head` may have seen enough of an answer; a harvest is not done by then.
+        if isinstance(error, BrokenPipeError) and (_wants_help(arguments) or arguments[0] != "predict"):
+            return 0
+        print(f"lit-attr: error: cannot write the output: {error}", file=sys.stderr)
+    return _USAGE_ERROR
+
+
+def _run(arguments: list[str], is_process: bool) -> int:
+    if not arguments or arguments[0] in _HELP:
         print(_help())
         return 0 if arguments else _USAGE_ERROR
     if arguments[0] == "--version":
@@ -47,25 +73,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lit-attr: unknown command {command!r}\n\n{_help()}", file=sys.stderr)
         return _USAGE_ERROR
     gc.disable()  # imports keep all that they allocate: looking for garbage meanwhile takes a seventh of their time
-    run: Callable[[Sequence[str]], None] = import_module(_COMMANDS[command][0]).run
+    run = _import_command(command, is_for_help=is_process and _wants_help(rest))
+    if is_process:
+        gc.freeze()  # and so does looking through it later
     gc.enable()
     if isinstance(sys.stdout, io.TextIOWrapper):  # tokens may have characters that a terminal has not
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        run(rest)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        _drop_output()
-    except LitAttrError as error:
-        print(f"lit-attr: error: {error}", file=sys.stderr)
-        return _USAGE_ERROR
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        _drop_output()  # standard output is what has no name
-        print(f"lit-attr: error: cannot write the output: {error}", file=sys.stderr)
-        return _USAGE_ERROR
+    run(rest)
     return 0
+
+
+def _import_command(command: str, *, is_for_help: bool) -> Callable[[Sequence[str]], None]:
+    module, _ = _COMMANDS[command]
+    if not is_for_help:
+        return import_module(module).run
+    from lit_attr.cli.not_installed import not_installed
+
+    with not_installed(*_NOT_FOR_HELP):
+        return import_module(module).run
+
+
+def _wants_help(arguments: Sequence[str]) -> bool:
+    return any(argument in _HELP for argument in arguments)
+
+
+def _open_standard_streams() -> bool:
+    """Put something in the place of standard streams that are closed, which the next file to be opened would take.
+
+    Returns:
+        Whether standard output was open.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
+    has_output = sys.stdout is not None
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process lives
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    return has_output
 
 
 def _drop_output() -> None:
