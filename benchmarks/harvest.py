@@ -5,8 +5,9 @@
 In one process, in turns: two plain forwards of the target; the plain autograd loop, as goodfire-ai/spd runs it (one
 backward pass for each target component and metric, and one for each output dimension), on a sample of targets of each
 layer, extrapolated; the engines that `auto` chooses: closed forms, and forward mode where matrices on the paths are not
-decomposed (`--decomposed mlp` or `attention`). The last two include the component forward that they start from. Times
-are medians of the rounds; FLOPs are those that the closed forms need, counted with the non-zero causal importances.
+decomposed (`--decomposed mlp` or `attention`). The last two include the component forward that they start from, and the
+last the normalisers. Times are medians of the rounds; FLOPs are those that the closed forms need, counted with the
+non-zero causal importances.
 """
 
 import argparse
@@ -26,9 +27,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.shapes import DECOMPOSED, SHAPES, model_and_tokens, random_ci
 from lit_attr.attribution.autograd import AutogradEngine
+from lit_attr.attribution.batch import add_batch_with_ci_
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.engines import AttributionEngine, Choice, build_engine, choose_engines
+from lit_attr.attribution.engine import Engine
+from lit_attr.attribution.engine_choice import EngineChoice, build_engine, choose_engines
 from lit_attr.decomposition.anatomy import Attention, Mlp
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.harvest.memory import PeakMemory, keep_freed_memory
@@ -88,7 +91,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     choice = choose_engines("auto", model, topology)
     edges = choice.closed_form
 
-    def engine(of: Choice) -> AttributionEngine:
+    def engine(of: EngineChoice) -> Engine:
         return build_engine(of, model, topology, alive, arguments.targets_per_pass, arguments.workspace_mb << 20)
 
     def forwards() -> None:
@@ -97,7 +100,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             model.target_model(tokens)
 
     def auto() -> None:
-        engine(choice).add_(sums, model.component_forward(tokens, graph=False), ci)
+        add_batch_with_ci_(sums, model, topology, engine(choice), tokens, ci)
 
     times: dict[str, list[float]] = {"forwards": [], "auto": [], "component_forward": [], "autograd": []}
     forwards(), auto()
@@ -111,11 +114,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     capture = model.component_forward(tokens, graph=False)
     kinds = {
-        kind: Choice([edge for edge in edges if edge.kind == kind], {}, {})
+        kind: EngineChoice([edge for edge in edges if edge.kind == kind], {}, {})
         for kind in dict.fromkeys(e.kind for e in edges)
     }
     if choice.forward_mode:
-        kinds["forward_mode"] = Choice([], choice.forward_mode, {})
+        kinds["forward_mode"] = EngineChoice([], choice.forward_mode, {})
     by_edge = {
         kind: statistics.median(
             seconds(lambda of=of: engine(of).add_(sums, capture, ci), device) for _ in range(arguments.rounds)

@@ -17,10 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lit_attr.attribution.edge_sums import EdgeSums
 from lit_attr.decomposition.model import Capture
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
+from lit_attr.topology.words import AttrMetric
 
 
 class AutogradEngine:
@@ -33,6 +35,9 @@ class AutogradEngine:
         targets_per_pass: Gradients taken in one batched backward pass; memory grows with it. 1 takes them singly, which
             needs no batching rules of the model's operations.
     """
+
+    needs_graph = True
+    reserved_bytes = 0
 
     def __init__(
         self, topology: Topology, alive: Mapping[str, Bool[Tensor, " component"]], targets_per_pass: int
@@ -48,15 +53,10 @@ class AutogradEngine:
         return AutogradEngine(self.topology, first, self.targets_per_pass)
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
-        """Add the attributions of one batch.
-
-        Args:
-            sums: Changed in place.
-            capture: Of the component forward, with its graph.
-            ci: Layer to causal importances.
-        """
+        """Add the attributions of one batch; see `Engine.add_`."""
         batch = _Batch(capture, ci, self.topology, sums.logit_sq.dtype)
         for target, sources in self.topology.sources.items():
+            values: dict[AttrMetric, Tensor]
             if target == OUTPUT:
                 values = {"attr": capture.residual}
             else:
@@ -87,7 +87,7 @@ def _add_pass_(
     batch: _Batch,
     target: str,
     sources: tuple[str, ...],
-    metric: str,
+    metric: AttrMetric,
     total: Float[Tensor, " target"],
     chosen: Int[Tensor, " chosen"],
 ) -> None:
@@ -100,18 +100,11 @@ def _add_pass_(
             # A frequent token is thousands of terms added one by one.
             by_token = at_position.new_zeros(len(batch.token_ids), len(chosen), dtype=torch.float64)
             by_token.index_add_(0, batch.token_slot, at_position.double())
-            if target == OUTPUT:
-                into = sums.embed_unembed
-            else:
-                into = (sums.embed if metric == "attr" else sums.embed_abs)[target]
-            into[batch.token_ids[:, None], chosen] += by_token.to(into.dtype)
+            into = EdgeSums(sums.edge(source, target)[metric], batch.token_ids, chosen)
+            into.add_(by_token)
         else:
-            contribution = gradient.mul(weight).sum((1, 2))
-            if target == OUTPUT:
-                into = sums.unembed[source]
-            else:
-                into = (sums.regular if metric == "attr" else sums.regular_abs)[target][source]
-            into.index_add_(0, chosen, contribution)
+            into = EdgeSums(sums.edge(source, target)[metric], None, chosen)
+            into.add_(gradient.mul(weight).sum((1, 2)).T)
 
 
 def _gradients(

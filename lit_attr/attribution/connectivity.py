@@ -33,9 +33,9 @@ def trace_topology(model: DecomposedModel) -> Topology:
         for target, value in targets.items()
         if value.requires_grad
     }
-    found: dict[str, tuple[str, ...]] = {}
+    feeding: dict[str, tuple[str, ...]] = {}
     for source in sources:
         for target, gradients in connected.items():
             if source != target and gradients[source] is not None:
-                found[target] = (*found.get(target, ()), source)
-    return Topology(model.n_components, found, model.vocab_size, model.d_model)
+                feeding[target] = (*feeding.get(target, ()), source)
+    return Topology(model.n_components, feeding, model.vocab_size, model.d_model)

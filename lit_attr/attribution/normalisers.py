@@ -18,7 +18,7 @@ def add_normalisers_(
     Args:
         sums: Changed in place.
         topology: Squared activations are summed for its targets only.
-        capture: Of the component forward.
+        capture: What the component forward left.
         ci: Layer to causal importances, from the target forward.
     """
     dtype = sums.logit_sq.dtype

@@ -10,9 +10,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from lit_attr.attribution.batch import add_batch_
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.engines import AttributionEngine, EngineName, build_engine, choose_engines
-from lit_attr.attribution.normalisers import add_normalisers_
+from lit_attr.attribution.engine import Engine
+from lit_attr.attribution.engine_choice import EngineName, build_engine, choose_engines
 from lit_attr.data.token_file import TokenBatch, check_batch
 from lit_attr.decomposition.harvest_db import alive_in_harvest, file_digest
 from lit_attr.decomposition.load import Run
@@ -91,7 +92,7 @@ class AttributionHarvester(LightningModule):
         self.sums = AttributionSums()
         self.alive: Alive | None = None
         self.run: Run | None = None
-        self._engine: AttributionEngine | None = None
+        self._engine: Engine | None = None
         self._rows_at_once: int | None = None
 
     @classmethod
@@ -200,26 +201,21 @@ class AttributionHarvester(LightningModule):
         return {}
 
     @property
-    def engine(self) -> AttributionEngine:
+    def engine(self) -> Engine:
         """The attribution engine; after `on_predict_start`."""
         if self._engine is None:
             raise ConfigurationError("the harvest has not started: there is no engine yet")
         return self._engine
 
     def _contribute(
-        self, engine: AttributionEngine, tokens: Int[Tensor, "rows seq"], batch_id: int, first_row: int, sums: Sums
+        self, engine: Engine, tokens: Int[Tensor, "rows seq"], batch_id: int, first_row: int, sums: Sums
     ) -> None:
-        # Lightning's autocast is on for the two forwards.
-        ci = self.model.causal_importance(tokens, batch_id, first_row)
-        capture = self.model.component_forward(tokens, graph=engine.needs_graph)
-        with torch.autocast(self.device.type, enabled=False):
-            engine.add_(sums, capture, ci)
-            add_normalisers_(sums, self.topology, capture, ci)
+        add_batch_(sums, self.model, self.topology, engine, tokens, batch_id, first_row)
 
     def _measure_rows(self, batch: TokenBatch) -> int:
         """How many rows of a batch to take at once; a trial of a few rows, whose sums are dropped."""
-        closed_form, truncated = self.engine.closed_form, self.engine.truncated()
-        limit = self._memory_limit - (closed_form.workspace.nbytes if closed_form else 0)
+        truncated = self.engine.truncated()
+        limit = self._memory_limit - self.engine.reserved_bytes
 
         def trial(rows: Int[Tensor, "rows seq"]) -> None:
             with torch.enable_grad():

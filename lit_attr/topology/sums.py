@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.words import AttrMetric
 
 # Elements that one chunk of an addition converts: bounds its temporary, 32 MiB in float64.
 CHUNK = 1 << 22
@@ -24,9 +25,9 @@ class Sums:
 
     Attributes:
         regular: Target layer to source layer to sums.
-        regular_abs: The same for `attr_abs`.
+        regular_abs: Target layer to source layer to sums of `attr_abs`.
         embed: Target layer to sums by token, for the targets that the embedding feeds.
-        embed_abs: The same for `attr_abs`.
+        embed_abs: Target layer to sums of `attr_abs` by token.
         unembed: Source layer to sums by residual dimension, for the sources that feed the output.
         embed_unembed: Sums by token and residual dimension.
         ci: Layer to sums of causal importances.
@@ -54,8 +55,8 @@ class Sums:
 
         Args:
             topology: Decides names and shapes.
-            dtype: Of the sums; counts are int64.
-            device: Where they are kept.
+            dtype: Floating-point type of the sums; counts are int64.
+            device: Device that keeps them.
         """
 
         def zeros(*shape: int) -> Tensor:
@@ -118,6 +119,25 @@ class Sums:
         yield "logit_sq", self.logit_sq
         yield "token_count", self.token_count
         yield "n_tokens", self.n_tokens
+
+    def edge(self, source: str, target: str) -> dict[AttrMetric, Float[Tensor, "source target"]]:
+        """Views of one edge block's sums, source by target: what is added to them is added to the sums.
+
+        Args:
+            source: Layer whose components are the sources, or `embed`, whose sources are token ids.
+            target: Layer whose components are the targets, or `output`, whose targets are residual dimensions.
+
+        Returns:
+            `attr` and, unless the target is the output, `attr_abs`.
+
+        Raises:
+            KeyError: If the topology has no such edge block.
+        """
+        if target == OUTPUT:
+            return {"attr": self.embed_unembed if source == EMBED else self.unembed[source].T}
+        if source == EMBED:
+            return {"attr": self.embed[target], "attr_abs": self.embed_abs[target]}
+        return {"attr": self.regular[target][source].T, "attr_abs": self.regular_abs[target][source].T}
 
     @property
     def nbytes(self) -> int:

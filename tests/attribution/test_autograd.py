@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from lit_attr.attribution.autograd import AutogradEngine
+from lit_attr.attribution.batch import add_batch_
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
 from tests.toys import ARCHITECTURES, VOCAB, random_tokens, toy_model
@@ -17,9 +17,7 @@ def engine_sums(model, tokens, targets_per_pass=4, alive=None, into=None):
     topology = trace_topology(model)
     sums = Sums.zeros(topology, torch.float64) if into is None else into
     engine = AutogradEngine(topology, alive or all_alive(topology), targets_per_pass)
-    ci, capture = model.causal_importance(tokens), model.component_forward(tokens)
-    engine.add_(sums, capture, ci)
-    add_normalisers_(sums, topology, capture, ci)
+    add_batch_(sums, model, topology, engine, tokens)
     return sums
 
 

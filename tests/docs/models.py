@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.engines import choose_engines
+from lit_attr.attribution.engine_choice import choose_engines
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.topology.paths import PATH_TABLES
 from tests.huggingface_toys import VARIANTS, huggingface_model

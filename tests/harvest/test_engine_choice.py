@@ -76,7 +76,7 @@ def test_closed_form_alone_is_refused_before_the_first_batch(partial, tokens, tm
 def test_workspace_is_what_was_set_and_at_most_half_of_the_memory(run, tokens, tmp_path, options, expected):
     harvester = AttributionHarvester(run, **{"memory_gb": 8.0, **options})
     harvest(harvester, tokens, tmp_path)
-    assert harvester.engine.closed_form.workspace.nbytes == expected
+    assert harvester.engine.reserved_bytes == expected
 
 
 @pytest.mark.parametrize(("engine", "graph"), [("auto", False), ("autograd", True)])

@@ -38,6 +38,28 @@ def test_addition_has_a_bounded_temporary():
     assert memory.peak <= 8 * CHUNK
 
 
+@pytest.mark.parametrize(("target", "sources"), TOPOLOGY.sources.items())
+def test_edge_is_a_view_of_the_sums_source_by_target(target, sources):
+    width = {"embed": TOPOLOGY.vocab_size, "output": TOPOLOGY.d_model, **TOPOLOGY.n_components}
+    for source in sources:
+        sums = Sums.zeros(TOPOLOGY, torch.float64)
+        edge = sums.edge(source, target)
+        assert list(edge) == (["attr"] if target == "output" else ["attr", "attr_abs"])
+        for number, (metric, table) in enumerate(edge.items(), 1):
+            assert table.shape == (width[source], width[target])
+            table[1, 0] = number
+            (changed,) = [(name, t) for name, t in sums.named() if (t == number).any()]
+            assert changed[0] == f"{metric}/{source}->{target}"
+            # Tokens are rows in the sums too; component sources are columns.
+            assert changed[1][(1, 0) if source == "embed" else (0, 1)] == number
+
+
+@pytest.mark.parametrize(("source", "target"), [("0.mlp.up", "output"), ("embed", "0.mlp.down"), ("output", "embed")])
+def test_an_edge_that_the_topology_does_not_have(source, target):
+    with pytest.raises(KeyError):
+        random_sums().edge(source, target)
+
+
 def test_zero():
     sums = random_sums()
     sums.zero_()

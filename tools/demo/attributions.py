@@ -7,8 +7,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lit_attr.attribution.autograd import AutogradEngine
+from lit_attr.attribution.batch import add_batch_
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.topology.address import OUTPUT
 from lit_attr.topology.graph import Topology
@@ -43,10 +43,7 @@ def harvest_chains(model: DecomposedModel, sets: Sequence[Int[Tensor, "_story se
     for tokens in sets:
         sums = Sums.zeros(topology, torch.float32)
         for batch in tokens.split(batch_size):
-            importances = model.causal_importance(batch)
-            capture = model.component_forward(batch)
-            engine.add_(sums, capture, importances)
-            add_normalisers_(sums, topology, capture, importances)
+            add_batch_(sums, model, topology, engine, batch)
         harvested.append(sums)
     return harvested
 

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 import torch
 
-from lit_attr.attribution.closed_form.ends import PushedSums, SourceEnd, TargetEnd
 from lit_attr.attribution.closed_form.heads import Heads, PairBlock
+from lit_attr.attribution.closed_form.operands import PairSums, SourceComponents, TargetComponents
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 
-def add_values_(source: SourceEnd, target: TargetEnd, heads: Heads) -> None:
+def add_values_(source: SourceComponents, target: TargetComponents, heads: Heads) -> None:
     """Add an edge block from values: the pattern mixes the signs of targets, or ones, over positions."""
     batch, n_heads, seq_len, width = heads.sizes
     n_targets = target.read.shape[1]
@@ -45,10 +45,10 @@ def add_values_(source: SourceEnd, target: TargetEnd, heads: Heads) -> None:
 
 
 def add_queries_(
-    source: SourceEnd, target: TargetEnd, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
+    source: SourceComponents, target: TargetComponents, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
 ) -> None:
     """Add an edge block from queries, which act at their own position: pair by pair, as in an MLP."""
-    sums = PushedSums(target, source.pairs)
+    sums = PairSums(target, source.pairs)
     batch, n_heads, seq_len, width = heads.sizes
     sign = None if target.sign is None else target.sign.view(batch, seq_len, -1)
     size = target.read.element_size()
@@ -63,23 +63,23 @@ def add_queries_(
             scores.mul_(part.placed(here.by_query(block, past)))
             moved = scores @ here.value[:, :, past]
             moved.addcmul_(part.placed(here.out[:, :, block]), scores.sum(-1, keepdim=True), value=-1)
-            sums.push_(
+            sums.add_local_(
                 part.source.flatten(),
                 moved.transpose(1, 2).flatten(2).flatten(0, 1),
                 None if sign is None else part.placed(sign[rows, block]).flatten(0, 1),
             )
-    sums.close()
+    sums.write_out()
 
 
 def add_keys_(
-    source: SourceEnd, target: TargetEnd, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
+    source: SourceComponents, target: TargetComponents, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
 ) -> None:
     """Add an edge block from keys, which act at all later positions.
 
     The effect on a target, A[p, q] l[p, q] (V . v[q] - V . z[p]), is a product of small factors: it is never formed for
     single positions p.
     """
-    sums = PushedSums(target, source.pairs)
+    sums = PairSums(target, source.pairs)
     batch, n_heads, seq_len, width = heads.sizes
     n_targets, size = target.read.shape[1], target.read.element_size()
     read = target.read.unflatten(0, (n_heads, width))
@@ -101,12 +101,12 @@ def add_keys_(
                 moved.mul_(part.placed(few.by_key(later, block)))
                 change = part.placed(few.value[:, :, block]).mul_(moved.sum(-1, keepdim=True))
                 change.sub_(moved @ few.out[:, :, later])
-                sums.move_(sources, change.transpose(1, 2).flatten(2).flatten(0, 1))
+                sums.add_tangents_(sources, change.transpose(1, 2).flatten(2).flatten(0, 1))
                 if sign is not None and of_out is not None:
                     effect = moved.new_zeros(*part.source.shape, n_targets)
                     for head in range(n_heads):
                         of_value = few.value[:, head, block] @ read[head]
                         effect.addcmul_(moved[:, head] @ sign[inner, later], part.placed(of_value))
                         effect.baddbmm_(moved[:, head], of_out[inner, head, later], alpha=-1)
-                    sums.sign_(sources, effect.flatten(0, 1))
-    sums.close()
+                    sums.add_signed_effects_(sources, effect.flatten(0, 1))
+    sums.write_out()

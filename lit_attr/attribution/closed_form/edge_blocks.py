@@ -13,9 +13,9 @@ class EdgeBlock:
     """An edge block with a closed form.
 
     Attributes:
-        source: Layer.
-        target: Layer.
-        kind: Through what: the residual stream, the hidden layer of an MLP, or a part of attention.
+        source: Source layer, or `embed`.
+        target: Target layer, or `output`.
+        kind: What the block leads through: the residual stream, the hidden layer of an MLP, or a part of attention.
         through: The norm in front of the target, or the sublayer that both are in.
     """
 
@@ -53,18 +53,18 @@ def closed_edges(topology: Topology, anatomy: Anatomy | None) -> list[EdgeBlock]
             reads |= {layer: (depth, sublayer.norm) for layer in sublayer.readers}
             for edge in _inside(sublayer):
                 within.setdefault((edge.source, edge.target), []).append(edge)
-    found = []
+    edges: list[EdgeBlock] = []
     for source in (EMBED, *(layer for s in sublayers for layer in (*s.readers, s.out))):
         for target, sources in topology.sources.items():
             if source not in sources:
                 continue
             if (source, target) in within:
-                found += within[source, target]
+                edges += within[source, target]
             elif source in writes and target in reads:
                 depth, norm = reads[target]
                 if all(cut[writes[source] + 1 : depth]):
-                    found.append(EdgeBlock(source, target, "stream", norm))
-    return found
+                    edges.append(EdgeBlock(source, target, "stream", norm))
+    return edges
 
 
 def _inside(sublayer: Attention | Mlp) -> list[EdgeBlock]:

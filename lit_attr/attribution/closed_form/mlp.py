@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.attribution.closed_form.ends import PushedSums, SourceEnd, TargetEnd
+from lit_attr.attribution.closed_form.operands import PairSums, SourceComponents, TargetComponents
 from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.decomposition.anatomy import Mlp
 
@@ -32,18 +32,18 @@ def slope(
 
 
 def add_mlp_(
-    source: SourceEnd, target: TargetEnd, slope: Float[Tensor, "position hidden"], workspace: Workspace
+    source: SourceComponents, target: TargetComponents, slope: Float[Tensor, "position hidden"], workspace: Workspace
 ) -> None:
     """Add an edge block through a hidden layer: each pair moves it by its write vector times the slope.
 
     `attr_abs` has no cheaper form: the sign of each target at each position stands between two products.
     """
     pairs = source.pairs
-    sums = PushedSums(target, pairs)
+    sums = PairSums(target, pairs)
     bytes_per_pair = (2 * slope.shape[1] + 2 * target.read.shape[1]) * slope.element_size()
     for piece in workspace.pieces(len(pairs.weight), bytes_per_pair):
         sources, positions = pairs.source[piece], pairs.position[piece]
         movement = slope.index_select(0, positions).mul_(source.write.index_select(0, sources))
         sign = None if target.sign is None else target.sign.index_select(0, positions)
-        sums.push_(sources, movement.mul_(pairs.weight[piece, None]), sign)
-    sums.close()
+        sums.add_local_(sources, movement.mul_(pairs.weight[piece, None]), sign)
+    sums.write_out()

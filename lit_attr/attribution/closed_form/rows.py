@@ -9,13 +9,14 @@ from torch import Tensor
 
 from lit_attr.attribution.closed_form.attention import add_keys_, add_queries_, add_values_
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
-from lit_attr.attribution.closed_form.ends import Destination, SourceEnd, TargetEnd
 from lit_attr.attribution.closed_form.heads import Heads, pair_blocks
 from lit_attr.attribution.closed_form.mlp import add_mlp_, slope
 from lit_attr.attribution.closed_form.norm import Normalised
+from lit_attr.attribution.closed_form.operands import SourceComponents, TargetComponents
 from lit_attr.attribution.closed_form.stream import add_stream_, add_tokens_
 from lit_attr.attribution.closed_form.weights import SparseWeights, cheaper, pairs_of
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly
+from lit_attr.attribution.edge_sums import EdgeSums
 from lit_attr.decomposition.anatomy import Attention, Mlp, Norm
 from lit_attr.decomposition.model import Capture, DecomposedModel
 from lit_attr.topology.address import EMBED, OUTPUT
@@ -26,12 +27,12 @@ class Rows:
     """Some sequences of a captured batch, positions counting through all of them.
 
     Args:
-        model: Whose components they are.
-        capture: Of the component forward.
+        model: Decomposed model.
+        capture: What the component forward left.
         ci: Layer to causal importances.
-        rows: Which sequences.
-        dtype: In which to compute.
-        workspace: For temporaries.
+        rows: Which sequences of the batch.
+        dtype: Floating-point type of the computation.
+        workspace: Memory for temporaries.
     """
 
     def __init__(
@@ -56,24 +57,24 @@ class Rows:
         sums: Sums,
         source_layer: str,
         edges: Sequence[EdgeBlock],
-        chosen: Mapping[str, Int[Tensor, " target"] | None],
+        columns: Mapping[str, Int[Tensor, " target"] | None],
         n_targets: int,
     ) -> None:
         """Add all edge blocks of one source layer.
 
         Args:
             sums: Changed in place.
-            source_layer: The layer.
-            edges: Its edge blocks.
-            chosen: Layer to the components that are targets, None for all.
-            n_targets: At most so many at once.
+            source_layer: Source layer, or `embed`.
+            edges: Edge blocks of this source layer.
+            columns: Layer to the components that are targets, None for all.
+            n_targets: Most targets that are taken at once.
         """
         source, token_ids = self._source(source_layer)
         for edge in edges:
-            for target in self._targets(sums, edge, token_ids, chosen.get(edge.target), n_targets):
+            for target in self._targets(sums, edge, token_ids, columns.get(edge.target), n_targets):
                 self._add_edge_(edge, source, target)
 
-    def _add_edge_(self, edge: EdgeBlock, source: SourceEnd, target: TargetEnd) -> None:
+    def _add_edge_(self, edge: EdgeBlock, source: SourceComponents, target: TargetComponents) -> None:
         through = edge.through
         if isinstance(through, Norm):
             stream = Normalised.of(through, self._flat(self.capture.stream[through.path]))
@@ -100,7 +101,7 @@ class Rows:
     def _flat(self, values: Float[Tensor, "batch seq width"]) -> Float[Tensor, "position width"]:
         return values.detach()[self.rows].flatten(0, 1).to(self.dtype)
 
-    def _source(self, layer: str) -> tuple[SourceEnd, Int[Tensor, " token"] | None]:
+    def _source(self, layer: str) -> tuple[SourceComponents, Int[Tensor, " token"] | None]:
         """A source layer; for the embedding, one source for each token that occurs, and which these are."""
         if layer == EMBED:
             tokens = self.capture.tokens[self.rows].flatten()
@@ -109,39 +110,34 @@ class Rows:
             write = rows.new_zeros(len(token_ids), rows.shape[1]).index_copy_(0, which, rows)
             position = which.argsort(stable=True)
             pairs = SparseWeights.of(position, which[position], rows.new_ones(len(tokens)), len(token_ids))
-            return SourceEnd(write, pairs, pairs), token_ids
+            return SourceComponents(write, pairs, pairs), token_ids
         weights = self._flat(self.capture.post[layer]) * self._flat(self.ci[layer])
         pairs = pairs_of(weights)
         write = self.model.components(layer).U.to(self.dtype)
-        return SourceEnd(write, cheaper(weights, pairs), pairs), None
+        return SourceComponents(write, cheaper(weights, pairs), pairs), None
 
     def _targets(
         self,
         sums: Sums,
         edge: EdgeBlock,
         token_ids: Int[Tensor, " token"] | None,
-        chosen: Int[Tensor, " target"] | None,
+        columns: Int[Tensor, " target"] | None,
         n_targets: int,
-    ) -> Iterator[TargetEnd]:
+    ) -> Iterator[TargetComponents]:
         """The targets of an edge block, some at a time."""
         if edge.target == OUTPUT:
             y = self._flat(self.capture.residual)
             read = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
-            tables = [sums.embed_unembed if token_ids is not None else sums.unembed[edge.source].T]
         else:
             y = self._flat(self.capture.pre[edge.target])
             read = self.model.components(edge.target).V.to(self.dtype)
-            if token_ids is not None:
-                tables = [sums.embed[edge.target], sums.embed_abs[edge.target]]
-            else:
-                tables = [by_target[edge.target][edge.source].T for by_target in (sums.regular, sums.regular_abs)]
-        for piece in evenly(y.shape[1] if chosen is None else len(chosen), n_targets):
-            columns = piece if chosen is None else chosen[piece]
-            attr, *attr_abs = (Destination(table, token_ids, columns) for table in tables)
-            here = y[:, columns].contiguous()
-            yield TargetEnd(
-                read[:, columns], here, here.sign() if attr_abs else None, attr, attr_abs[0] if attr_abs else None
-            )
+        tables = sums.edge(edge.source, edge.target)
+        for piece in evenly(y.shape[1] if columns is None else len(columns), n_targets):
+            some = piece if columns is None else columns[piece]
+            into = {metric: EdgeSums(table, token_ids, some) for metric, table in tables.items()}
+            here = y[:, some].contiguous()
+            sign = here.sign() if "attr_abs" in into else None
+            yield TargetComponents(read[:, some], here, sign, into["attr"], into.get("attr_abs"))
 
     def _attention(self, attention: Attention) -> Heads:
         if self._heads is None or self._heads[0] is not attention:

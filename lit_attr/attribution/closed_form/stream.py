@@ -3,14 +3,14 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.attribution.closed_form.ends import SourceEnd, TargetEnd
 from lit_attr.attribution.closed_form.norm import Normalised
+from lit_attr.attribution.closed_form.operands import SourceComponents, TargetComponents
 from lit_attr.attribution.closed_form.weights import Weights
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 
 def add_tokens_(
-    rows: Float[Tensor, "position d_model"], weights: Weights, target: TargetEnd, stream: Normalised
+    rows: Float[Tensor, "position d_model"], weights: Weights, target: TargetComponents, stream: Normalised
 ) -> None:
     """Add an edge block from the embedding, position by position.
 
@@ -29,7 +29,7 @@ def add_tokens_(
         target.attr_abs.add_(weights.total(effect.mul_(target.sign)))
 
 
-def add_stream_(source: SourceEnd, target: TargetEnd, stream: Normalised, workspace: Workspace) -> None:
+def add_stream_(source: SourceComponents, target: TargetComponents, stream: Normalised, workspace: Workspace) -> None:
     """Add an edge block through the residual stream.
 
     Of the norm's derivative (`Normalised.push`) the first term is the same at all positions but for the scale; the

@@ -1,17 +1,19 @@
-"""Attributions in forward mode: what active sources add to the output of their matrix is pushed on to all targets.
+"""Attributions in forward mode: what active sources add to the output of their matrix is pushed forward to all targets.
 
-If the output of source s's matrix moves by activation times causal importance times write vector at all positions of a
-sequence at once, the activations of the targets move, to first order, by `dy[p, t]`; then
+A source s moves the output of its matrix by activation times causal importance times write vector, at all positions of
+a sequence at once: a tangent of that output. Its Jacobian-vector product moves the activations of the targets by
+`dy[p, t]`; then
 
     attr[t, s]     = sum_p               dy[p, t]
     attr_abs[t, s] = sum_p sign(y[p, t]) dy[p, t]
 
-summed over sequences. One movement for each source serves both metrics and all targets, where gradients need one for
+summed over sequences. One tangent for each source serves both metrics and all targets, where gradients need one for
 each target and metric; and a source that is nowhere active in a sequence needs none. Where no attention lies on the
-paths positions do not mix, and one movement serves a different source at each of them.
+paths positions do not mix, and one tangent serves a different source at each of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -19,87 +21,126 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.workspace import evenly
-from lit_attr.attribution.forward_mode.direct_paths import DirectPaths, JacobianProduct
-from lit_attr.attribution.forward_mode.locality import spreads
-from lit_attr.attribution.forward_mode.movements import Movements
-from lit_attr.attribution.forward_mode.responses import Reader, add_answer_, tables
+from lit_attr.attribution.forward_mode.accumulate import ReadVectors, add_input_tangents_
+from lit_attr.attribution.forward_mode.jvp import JVP, DirectPaths
+from lit_attr.attribution.forward_mode.locality import mixes_positions
+from lit_attr.attribution.forward_mode.tangents import Tangents
 from lit_attr.decomposition.model import Capture, DecomposedModel
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Edge blocks of one source layer that share tangents.
+
+    Attributes:
+        source: Source layer, or `embed`.
+        mixes: Whether their paths mix positions.
+        targets: Target layers, or `output`.
+    """
+
+    source: str
+    mixes: bool
+    targets: list[str] = field(default_factory=list)
+
+
 class ForwardModeEngine:
     """Attributions sequence by sequence, source layer by source layer, whatever lies on the paths.
 
     Args:
-        model: Whose components they are; on its device already.
+        model: Decomposed model, on its device already.
         topology: The attribution graph; only its edge blocks are computed.
         alive: Layer to the components that are targets; rows of others stay zero.
-        movements_per_pass: Movements pushed on at once; memory grows with it.
+        tangents_per_pass: Tangents pushed forward at once; memory grows with it.
     """
+
+    needs_graph = False
+    reserved_bytes = 0
 
     def __init__(
         self,
         model: DecomposedModel,
         topology: Topology,
         alive: Mapping[str, Bool[Tensor, " component"]],
-        movements_per_pass: int,
+        tangents_per_pass: int,
     ) -> None:
         self.model = model
-        self.topology = topology
-        self.alive = alive
-        self.movements_per_pass = movements_per_pass
+        self.tangents_per_pass = tangents_per_pass
         device, anatomy = model.unembedding.device, model.anatomy()
         self._columns = {layer: slice(None) if m.all() else m.nonzero()[:, 0].to(device) for layer, m in alive.items()}
-        # Source layer, and whether its paths mix positions, to target layers.
-        self._groups: dict[tuple[str, bool], list[str]] = {}
+        groups: dict[tuple[str, bool], _Group] = {}
         for target, sources in topology.sources.items():
             for source in sources if target not in alive or alive[target].any() else ():
-                group = source, spreads(source, target, anatomy, topology.n_components)
-                self._groups.setdefault(group, []).append(target)
+                mixes = mixes_positions(source, target, anatomy, topology.n_components)
+                groups.setdefault((source, mixes), _Group(source, mixes)).targets.append(target)
+        self._groups = list(groups.values())
 
-    def truncated(self) -> "ForwardModeEngine":
+    def truncated(self) -> "_OnePass":
         """An engine that takes one full pass for each source layer: enough to see how much memory a pass needs."""
-        return _OnePass(self.model, self.topology, self.alive, self.movements_per_pass)
+        return _OnePass(self)
+
+    def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
+        """Add the attributions of one batch; see `Engine.add_`."""
+        self.add_passes_(sums, capture, ci, first_only=False)
 
     @torch.no_grad()
-    def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
-        """Add the attributions of one batch.
+    def add_passes_(
+        self,
+        sums: Sums,
+        capture: Capture,
+        ci: Mapping[str, Float[Tensor, "batch seq _"]],
+        *,
+        first_only: bool,
+    ) -> None:
+        """Add the attributions of one batch, or a part of them.
 
         Args:
             sums: Changed in place.
-            capture: Of the component forward; its graph is not needed.
+            capture: From the component forward; its graph is not needed.
             ci: Layer to causal importances.
+            first_only: Whether to take one pass of each sequence and source layer, as large as passes may be.
         """
         for row in range(len(capture.tokens)):
             sequence = _Sequence(self.model, capture, ci, row)
-            for (source, spreading), targets in self._groups.items():
-                self._add_group_(sums, sequence, source, spreading, targets)
+            for group in self._groups:
+                tangents = sequence.tangents(group)
+                if not tangents.count:
+                    continue
+                largest = slice(0, min(tangents.count, self.tangents_per_pass))
+                passes = [largest] if first_only else evenly(tangents.count, self.tangents_per_pass)
+                self._add_group_(sums, sequence, group, (tangents.some(piece) for piece in passes))
 
-    def _add_group_(self, sums: Sums, sequence: "_Sequence", source: str, spreading: bool, targets: list[str]) -> None:
-        movements = sequence.movements(source, spreading)
-        if not movements.count:
-            return
-        push = JacobianProduct(sequence.paths, source, targets)
-        readers = {target: sequence.reader(target, self._columns.get(target, slice(None))) for target in targets}
-        for piece in self._passes(movements.count):
-            some = movements.some(piece)
-            for target, answer in push(some.dense(len(sequence.tokens))).items():
-                add_answer_(tables(sums, source, target), readers[target], some, spreading, answer)
-
-    def _passes(self, n_movements: int) -> list[slice]:
-        return list(evenly(n_movements, self.movements_per_pass))
+    def _add_group_(self, sums: Sums, sequence: "_Sequence", group: _Group, passes: Iterable[Tangents]) -> None:
+        jvp = JVP(sequence.paths, group.source, group.targets)
+        targets = {
+            target: sequence.read_vectors(target, self._columns.get(target, slice(None))) for target in group.targets
+        }
+        for tangents in passes:
+            for target, moved in jvp(tangents.dense(len(sequence.tokens))).items():
+                add_input_tangents_(sums.edge(group.source, target), targets[target], tangents, moved)
 
 
-class _OnePass(ForwardModeEngine):
-    """Every source is taken to be active everywhere: sequences may differ in how many are, and passes with it."""
+@dataclass(frozen=True)
+class _OnePass:
+    """The first pass of each source layer, with every source active everywhere.
+
+    Sequences may differ in how many sources are active, and memory with it: this is the most that any needs.
+    """
+
+    engine: ForwardModeEngine
+    needs_graph = False
+    reserved_bytes = 0
+
+    def truncated(self) -> "_OnePass":
+        """Itself."""
+        return self
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
-        super().add_(sums, capture, {layer: torch.ones_like(values) for layer, values in ci.items()})
-
-    def _passes(self, n_movements: int) -> list[slice]:
-        return [slice(0, min(n_movements, self.movements_per_pass))]
+        """Add a part of the attributions of one batch."""
+        active = {layer: torch.ones_like(values) for layer, values in ci.items()}
+        self.engine.add_passes_(sums, capture, active, first_only=True)
 
 
 class _Sequence:
@@ -111,28 +152,29 @@ class _Sequence:
         self.ci = ci
         self.row = row
         self.tokens = capture.tokens[row]
-        self._embeddings = self._of(capture.embed)
+        self._embeddings = self._values(capture.embed)
 
-    def _of(self, values: Float[Tensor, "batch seq width"]) -> Float[Tensor, "seq width"]:
-        return values[self.row].detach().to(self.model.unembedding.dtype)
+    def _values(self, batch: Float[Tensor, "batch seq width"]) -> Float[Tensor, "seq width"]:
+        return batch[self.row].detach().to(self.model.unembedding.dtype)
 
     @cached_property
     def paths(self) -> DirectPaths:
-        """All of its direct paths."""
+        """All direct paths of the sequence."""
         post = self.capture.post
-        outputs = {layer: self.model.components(layer).write(self._of(values)) for layer, values in post.items()}
+        outputs = {layer: self.model.components(layer).write(self._values(values)) for layer, values in post.items()}
         return DirectPaths(self.model, self.tokens, {EMBED: self._embeddings, **outputs})
 
-    def movements(self, source: str, spreading: bool) -> Movements:
-        """Of a source layer."""
-        if source == EMBED:
-            return Movements.of_tokens(self._embeddings, self.tokens, spreading)
-        weights = self._of(self.capture.post[source]) * self._of(self.ci[source])
-        return Movements.of_components(self.model.components(source).U, weights, spreading)
+    def tangents(self, group: _Group) -> Tangents:
+        """Tangents of the output of a group's source layer."""
+        if group.source == EMBED:
+            return Tangents.of_tokens(self._embeddings, self.tokens, one_source_each=group.mixes)
+        weights = self._values(self.capture.post[group.source]) * self._values(self.ci[group.source])
+        write = self.model.components(group.source).U
+        return Tangents.of_components(write, weights, one_source_each=group.mixes)
 
-    def reader(self, target: str, columns: slice | Tensor) -> Reader:
-        """Of a target layer."""
+    def read_vectors(self, target: str, columns: slice | Tensor) -> ReadVectors:
+        """How the components of a target layer read its input."""
         if target == OUTPUT:
-            return Reader(None, None, columns)
-        sign = self._of(self.capture.pre[target])[:, columns].sign()
-        return Reader(self.model.components(target).V[:, columns], sign, columns)
+            return ReadVectors(None, None, columns)
+        sign = self._values(self.capture.pre[target])[:, columns].sign()
+        return ReadVectors(self.model.components(target).V[:, columns], sign, columns)

@@ -1,4 +1,4 @@
-"""Which edge blocks lead from a position to other positions."""
+"""Which edge blocks have direct paths from a position to other positions."""
 
 from collections.abc import Collection
 
@@ -6,12 +6,12 @@ from lit_attr.decomposition.anatomy import Anatomy, Attention
 from lit_attr.topology.address import EMBED, OUTPUT
 
 
-def spreads(source: str, target: str, anatomy: Anatomy | None, decomposed: Collection[str]) -> bool:
+def mixes_positions(source: str, target: str, anatomy: Anatomy | None, decomposed: Collection[str]) -> bool:
     """Whether direct paths between two layers may lead through attention, the one thing that mixes positions.
 
     Args:
-        source: Layer that writes.
-        target: Layer that reads.
+        source: Layer that the paths leave.
+        target: Layer that they reach.
         anatomy: What lies between the matrices; where that is not known the answer is yes.
         decomposed: Layers that cut direct paths.
     """

@@ -33,7 +33,7 @@ def test_activations_of_half_precision():
 
 @pytest.mark.parametrize("name", ["only MLPs", "only attention"])
 @pytest.mark.parametrize("per_pass", [1, 2, 100])
-def test_movements_per_pass_and_batch_size_invariance(name, per_pass):
+def test_tangents_per_pass_and_batch_size_invariance(name, per_pass):
     model = partial_model("GPT2Simple", name)
     ci, topology = random_ci(model, TOKENS, 0.4), trace_topology(model)
     sums = Sums.zeros(topology, torch.float64)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.forward_mode.locality import spreads
+from lit_attr.attribution.forward_mode.locality import mixes_positions
 from lit_attr.topology.address import EMBED, OUTPUT
 from tests.attribution.forward_mode.test_engine import PARTIAL, TOKENS, partial_model
 from tests.huggingface_toys import huggingface_model
@@ -22,7 +22,7 @@ def assert_follows_gradients(model, exact=True):
     topology, capture = trace_topology(model), model.component_forward(TOKENS)
     for target, sources in topology.sources.items():
         for source in sources:
-            said = spreads(source, target, model.anatomy(), topology.n_components)
+            said = mixes_positions(source, target, model.anatomy(), topology.n_components)
             found = mixing(model, source, target, capture)
             # The query's own path stays at its position; it is pushed with those of keys and values.
             local_query = source.endswith("attn.q")
@@ -42,4 +42,4 @@ def test_parallel_sublayers_are_never_taken_for_local(variant, patterns):
 
 
 def test_unknown_paths_may_mix():
-    assert spreads(EMBED, OUTPUT, None, [])
+    assert mixes_positions(EMBED, OUTPUT, None, [])

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.engines import build_engine, choose_engines
+from lit_attr.attribution.engine_choice import build_engine, choose_engines
 from lit_attr.decomposition.huggingface import build_from_config, load_pretrained
 from lit_attr.decomposition.untrained import Svd
 from lit_attr.decomposition.untrained.run import load_untrained

@@ -1,4 +1,4 @@
-"""The direct paths of one sequence as linear maps, whatever lies on them."""
+"""Jacobian-vector products along the direct paths of one sequence, whatever lies on them."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,12 +12,16 @@ from lit_attr.topology.address import EMBED, OUTPUT
 
 
 class DirectPaths:
-    """A forward of one sequence in which every decomposed matrix puts out what it is told, and its linearisation.
+    """The graph of a forward of one sequence in which every decomposed matrix puts out a given value.
 
     Args:
-        model: Whose paths they are.
-        tokens: Of the sequence.
+        model: Decomposed model.
+        tokens: Token ids.
         outputs: Layer to output of each decomposed matrix, and `embed` to the token embeddings.
+
+    Attributes:
+        outputs: Layer to the given output: the leaves of the graph.
+        inputs: Layer to the input of each decomposed matrix, and `output` to what the unembedding reads.
     """
 
     def __init__(
@@ -49,31 +53,39 @@ class DirectPaths:
                 handle.remove()
 
 
-class JacobianProduct:
-    """How the inputs of some matrices answer to movements of one output, to first order.
+class JVP:
+    """Jacobian-vector products from the output of one layer to the inputs of others.
 
-    The gradient is linear in the direction that it is taken along, and its transpose is what is asked for: the gradient
-    of a gradient, for many movements in one pass. The transposed operations are those of the backward pass, so that
-    models need no rules for forward differentiation, and whatever does not depend on the movement is computed once.
+    The gradient of the inputs along a cotangent is linear in the cotangent, and its transpose is the product that is
+    asked for: the gradient of a gradient, for many tangents in one pass. The transposed operations are those of the
+    backward pass, so that models need no rules for forward differentiation, and whatever does not depend on the tangent
+    is computed once.
 
     Args:
-        paths: Of the sequence.
-        source: Layer whose output moves, or `embed`.
-        targets: Layers whose inputs answer.
+        paths: Direct paths of the sequence.
+        source: Layer whose output is the point of departure, or `embed`.
+        targets: Layers whose inputs are reached.
     """
 
     def __init__(self, paths: DirectPaths, source: str, targets: Sequence[str]) -> None:
         # Matrices behind one norm share their input.
         inputs = {id(paths.inputs[target]): paths.inputs[target] for target in targets}
         self._place = {target: list(inputs).index(id(paths.inputs[target])) for target in targets}
-        self._along = [torch.zeros_like(x, requires_grad=True) for x in inputs.values()]
+        self._cotangents = [torch.zeros_like(x, requires_grad=True) for x in inputs.values()]
         (self._gradient,) = torch.autograd.grad(
-            list(inputs.values()), paths.outputs[source], self._along, create_graph=True
+            list(inputs.values()), paths.outputs[source], self._cotangents, create_graph=True
         )
 
-    def __call__(self, movements: Float[Tensor, "movement seq d_out"]) -> dict[str, Float[Tensor, "movement seq _"]]:
-        """Target to what its input does."""
-        answers = torch.autograd.grad(
-            self._gradient, self._along, movements[:, None], retain_graph=True, is_grads_batched=True
+    def __call__(self, tangents: Float[Tensor, "tangent seq d_out"]) -> dict[str, Float[Tensor, "tangent seq _"]]:
+        """Push tangents of the output forward.
+
+        Args:
+            tangents: Directions in which the output moves.
+
+        Returns:
+            Target to the tangents of its input.
+        """
+        products = torch.autograd.grad(
+            self._gradient, self._cotangents, tangents[:, None], retain_graph=True, is_grads_batched=True
         )
-        return {target: answers[place][:, 0] for target, place in self._place.items()}
+        return {target: products[place][:, 0] for target, place in self._place.items()}

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.engines import build_engine, choose_engines
+from lit_attr.attribution.engine_choice import build_engine, choose_engines
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import MB, assert_close, random_ci
@@ -43,9 +43,7 @@ def test_auto_equals_autograd_on_partial_decompositions(name, gated):
     ci = random_ci(model, TOKENS, 0.5)
     alive = {layer: torch.arange(n) != 1 for layer, n in model.n_components.items()} if gated else None
     auto = engine_of("auto", model, alive)
-    assert auto.closed_form is not None
-    assert auto.forward_mode is not None
-    assert auto.autograd is None
+    assert list(auto.engines) == ["closed_form", "forward_mode"]
     assert_close(harvest(auto, model, ci), harvest(engine_of("autograd", model, alive), model, ci), 1e-10)
 
 
@@ -55,7 +53,7 @@ def test_auto_equals_autograd_with_queries_keys_and_values_in_one_matrix(pattern
     model = toy_model(module_info=modules, model_options={"use_grouped_query_attention": False})
     ci = random_ci(model, TOKENS, 0.5)
     auto = engine_of("auto", model)
-    assert auto.closed_form is not None
+    assert "closed_form" in auto.engines
     assert_close(harvest(auto, model, ci), harvest(engine_of("autograd", model), model, ci), 1e-10)
 
 
@@ -65,24 +63,21 @@ def test_closed_form_alone_where_every_matrix_is_decomposed(architecture, name):
     model = toy_model(architecture)
     ci = random_ci(model, TOKENS, 0.5)
     engine = engine_of(name, model)
-    assert engine.forward_mode is None
-    assert engine.autograd is None
+    assert list(engine.engines) == ["closed_form"]
     assert not engine.needs_graph
     assert_close(harvest(engine, model, ci), harvest(engine_of("autograd", model), model, ci), 1e-10)
 
 
 def test_autograd_alone():
     engine = engine_of("autograd", toy_model())
-    assert engine.closed_form is None
-    assert engine.forward_mode is None
+    assert list(engine.engines) == ["autograd"]
     assert engine.needs_graph
 
 
 def test_forward_mode_alone_where_nothing_is_closed():
     model = toy_model(module_info=[{"module_pattern": "h.1.mlp.c_fc", "C": 3}])
     engine = engine_of("auto", model)
-    assert engine.closed_form is None
-    assert engine.forward_mode is not None
+    assert list(engine.engines) == ["forward_mode"]
 
 
 def test_forward_mode_needs_no_graph_of_the_capture():
@@ -128,14 +123,3 @@ def test_description():
         "(embed->0.mlp.up, embed->1.mlp.up, 0.mlp.down->1.mlp.up, embed->output, 0.mlp.down->output)"
     )
     assert described("auto", partial_model("no values")).count(", ...") == 1
-
-
-def test_truncated_engine_has_no_closed_forms():
-    truncated = engine_of("auto", partial_model("only MLPs")).truncated()
-    assert truncated.closed_form is None
-    assert truncated.forward_mode is not None
-    assert truncated.autograd is None
-    assert engine_of("auto", toy_model()).truncated().forward_mode is None
-    by_definition = engine_of("autograd", partial_model("only MLPs")).truncated()
-    assert by_definition.autograd is not None
-    assert {int(mask.sum()) for mask in by_definition.autograd.alive.values()} == {3, 4}

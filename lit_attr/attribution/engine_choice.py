@@ -4,24 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock, closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
+from lit_attr.attribution.engine import CombinedEngine, Engine
 from lit_attr.attribution.forward_mode.engine import ForwardModeEngine
-from lit_attr.decomposition.model import Capture, DecomposedModel
+from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.graph import Topology
-from lit_attr.topology.sums import Sums
 
 EngineName = Literal["auto", "closed_form", "autograd"]
 _SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Choice:
+class EngineChoice:
     """Which engine computes which edge block.
 
     Attributes:
@@ -39,10 +39,10 @@ class Choice:
         """Name of an engine to its edge blocks, as `source->target`; engines without any are left out."""
         # A fused matrix has one closed form for each of its parts.
         closed = dict.fromkeys(f"{edge.source}->{edge.target}" for edge in self.closed_form)
-        found = {"closed_form": list(closed)}
+        by_engine = {"closed_form": list(closed)}
         for name, by_target in (("forward_mode", self.forward_mode), ("autograd", self.autograd)):
-            found[name] = [f"{source}->{target}" for target, sources in by_target.items() for source in sources]
-        return {engine: blocks for engine, blocks in found.items() if blocks}
+            by_engine[name] = [f"{source}->{target}" for target, sources in by_target.items() for source in sources]
+        return {engine: blocks for engine, blocks in by_engine.items() if blocks}
 
     def describe(self) -> str:
         """One line for a log."""
@@ -55,20 +55,20 @@ class Choice:
         return "; ".join(parts)
 
 
-def choose_engines(name: EngineName, model: DecomposedModel, topology: Topology) -> Choice:
+def choose_engines(name: EngineName, model: DecomposedModel, topology: Topology) -> EngineChoice:
     """Choose an engine for each edge block.
 
     Args:
         name: `autograd` or `closed_form` for all of them, or `auto`: the closed form wherever it is exact, and forward
             mode elsewhere.
-        model: Whose attributions are computed.
+        model: Decomposed model.
         topology: The attribution graph.
 
     Raises:
         ConfigurationError: If `closed_form` is asked for and not exact everywhere.
     """
     if name == "autograd":
-        return Choice([], {}, topology.sources)
+        return EngineChoice([], {}, topology.sources)
     edges = closed_edges(topology, model.anatomy())
     closed = {(edge.source, edge.target) for edge in edges}
     rest = {
@@ -76,7 +76,7 @@ def choose_engines(name: EngineName, model: DecomposedModel, topology: Topology)
         for target, sources in topology.sources.items()
         if (kept := tuple(source for source in sources if (source, target) not in closed))
     }
-    choice = Choice(edges, rest, {})
+    choice = EngineChoice(edges, rest, {})
     if name == "closed_form" and rest:
         open_blocks = choice.blocks["forward_mode"]
         raise ConfigurationError(
@@ -87,72 +87,37 @@ def choose_engines(name: EngineName, model: DecomposedModel, topology: Topology)
     return choice
 
 
-@dataclass(frozen=True)
-class AttributionEngine:
-    """An engine for each kind of edge blocks; None where there are none.
-
-    Attributes:
-        closed_form: Of those with a closed form.
-        forward_mode: Of those computed in forward mode.
-        autograd: Of those computed by their definition.
-    """
-
-    closed_form: ClosedFormEngine | None
-    forward_mode: ForwardModeEngine | None
-    autograd: AutogradEngine | None
-
-    @property
-    def needs_graph(self) -> bool:
-        """Whether the capture must have a graph."""
-        return self.autograd is not None
-
-    def truncated(self) -> "AttributionEngine":
-        """What is needed to see how memory grows with a batch: the closed forms stay within their workspace."""
-        return AttributionEngine(
-            None, self.forward_mode and self.forward_mode.truncated(), self.autograd and self.autograd.truncated()
-        )
-
-    def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
-        """Add the attributions of one batch.
-
-        Args:
-            sums: Changed in place.
-            capture: Of the component forward; with its graph where `needs_graph`.
-            ci: Layer to causal importances.
-
-        Raises:
-            ConfigurationError: If the workspace does not hold one sequence.
-        """
-        for engine in (self.closed_form, self.forward_mode, self.autograd):
-            if engine is not None:
-                engine.add_(sums, capture, ci)
-
-
 def build_engine(
-    choice: Choice,
+    choice: EngineChoice,
     model: DecomposedModel,
     topology: Topology,
     alive: Mapping[str, Bool[Tensor, " component"]],
     targets_per_pass: int,
     workspace_bytes: int,
-) -> AttributionEngine:
+) -> CombinedEngine:
     """Build the engines that were chosen.
 
     Args:
-        choice: Which for which edge block.
-        model: Whose attributions are computed; on its device already.
+        choice: Edge blocks of each engine.
+        model: Decomposed model, on its device already.
         topology: The attribution graph.
         alive: Layer to the components that are targets.
-        targets_per_pass: Of `autograd`; in forward mode so many sources.
-        workspace_bytes: Of the closed forms.
+        targets_per_pass: Gradients in one pass of `autograd`, and tangents in one pass of forward mode.
+        workspace_bytes: Memory for temporaries of the closed forms.
+
+    Returns:
+        One engine of those that have any edge block, under the names of `EngineChoice.blocks`.
     """
     edges = choice.closed_form
 
     def only(blocks: Mapping[str, tuple[str, ...]]) -> Topology:
         return replace(topology, sources=dict(blocks))
 
-    return AttributionEngine(
-        ClosedFormEngine(model, topology, alive, edges, workspace_bytes) if edges else None,
-        ForwardModeEngine(model, only(choice.forward_mode), alive, targets_per_pass) if choice.forward_mode else None,
-        AutogradEngine(only(choice.autograd), alive, targets_per_pass) if choice.autograd else None,
-    )
+    engines: dict[str, Engine] = {}
+    if edges:
+        engines["closed_form"] = ClosedFormEngine(model, topology, alive, edges, workspace_bytes)
+    if choice.forward_mode:
+        engines["forward_mode"] = ForwardModeEngine(model, only(choice.forward_mode), alive, targets_per_pass)
+    if choice.autograd:
+        engines["autograd"] = AutogradEngine(only(choice.autograd), alive, targets_per_pass)
+    return CombinedEngine(engines)
