@@ -16,16 +16,16 @@ from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["pytest", "lit_attr.cli.predict"])
-# Settings of a worker's trainer.
-TRAINER = {
+# Settings of a trainer that says nothing, and of a worker's.
+QUIET: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
     "logger": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
-    "inference_mode": False,
 }
+TRAINER: dict[str, Any] = {**QUIET, "inference_mode": False}
 
 
 @dataclass(frozen=True)

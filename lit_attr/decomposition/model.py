@@ -14,6 +14,7 @@ from lit_attr.decomposition.ci.layerwise import dashed
 from lit_attr.decomposition.ci.sigmoid import SIGMOIDS, binomial_shift
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
+from lit_attr.decomposition.matrix import forward_with_inputs
 from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.address import EMBED, OUTPUT
@@ -133,19 +134,7 @@ class DecomposedModel(nn.Module):
         Returns:
             Canonical layer to values, nominally in [0, 1], in module order.
         """
-        inputs: dict[str, Tensor] = {}
-
-        def record(path: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            inputs[path] = args[0]
-
-        handles = [
-            self._module(layer).register_forward_pre_hook(partial(record, path)) for layer, path in self.paths.items()
-        ]
-        try:
-            self.target_model(tokens)
-        finally:
-            for handle in handles:
-                handle.remove()
+        _, inputs = forward_with_inputs(self.target_model, self.paths.values(), tokens)
         values = self.ci_fn({path: inputs[path] for path in self.paths.values()})
         pre_sigmoid = {layer: values[path] for layer, path in self.paths.items()}
         if self.config is None:

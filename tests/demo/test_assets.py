@@ -16,6 +16,7 @@ from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tools.demo.attributions import harvest_chains
 from tools.demo.figures import measure
 from tools.demo.intervention import exchange_names
+from tools.demo.readme import write_readme
 from tools.demo.report import BATCH_SIZE, CONTRASTS, N_HARVESTED, N_MEASURED, describe
 
 RECORDED = json.loads((ASSETS / FIGURES).read_text())
@@ -142,3 +143,8 @@ def test_all_recorded_figures_are_true():
             for mine, theirs in zip(*parts, strict=True):
                 for contrast, by_name in theirs.items():
                     assert mine[contrast] == pytest.approx(by_name, rel=1e-2, abs=1e-2)
+
+
+def test_the_readme_is_what_the_figures_make(tmp_path):
+    write_readme(tmp_path, RECORDED)
+    assert (tmp_path / "README.md").read_text() == (ASSETS / "README.md").read_text()

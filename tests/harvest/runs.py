@@ -8,21 +8,13 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, Trainer
 
+from benchmarks.workers import QUIET
 from lit_attr.errors import InterruptedHarvestError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.writer import StorageWriter
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.toys import write_run
-
-QUIET = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 def harvest(

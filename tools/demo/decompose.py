@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lit_attr.decomposition.ci.build import build_ci
 from lit_attr.decomposition.components import LinearComponents
+from lit_attr.decomposition.matrix import forward_with_inputs
 from tools.demo.masked import MaskedTarget, lower_leaky
 from tools.demo.objective import faithfulness_error, importance_penalty, kl_to
 from tools.demo.target import cosine
@@ -109,7 +110,8 @@ def _train_(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(cosine, steps=training.steps))
     for step in range(training.steps):
         batch = tokens[torch.randint(len(tokens), (training.batch_size,))]
-        reference, inputs = _forward_with_inputs(target, components, batch)
+        with torch.no_grad():
+            reference, inputs = forward_with_inputs(target, components, batch)
         pre_sigmoid = ci_fn(inputs)
         ci = {path: lower_leaky(x) for path, x in pre_sigmoid.items()}
         stochastic = {path: values + (1 - values) * torch.rand_like(values) for path, values in ci.items()}
@@ -129,21 +131,3 @@ def _train_(
 
 def _parameters(components: Mapping[str, LinearComponents]) -> list[nn.Parameter]:
     return [parameter for part in components.values() for parameter in part.parameters()]
-
-
-@torch.no_grad()
-def _forward_with_inputs(
-    target: nn.Module, components: Mapping[str, LinearComponents], tokens: Int[Tensor, "batch seq"]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The target's logits, and what each decomposed matrix reads."""
-    inputs: dict[str, Tensor] = {}
-
-    def record(path: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        inputs[path] = args[0]
-
-    handles = [target.get_submodule(path).register_forward_pre_hook(partial(record, path)) for path in components]
-    try:
-        return target(tokens), inputs
-    finally:
-        for handle in handles:
-            handle.remove()
