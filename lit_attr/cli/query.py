@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lit_attr.cli.keys import check_keys
 from lit_attr.cli.locate import STORED_HELP, add_place
 from lit_attr.errors import ConfigurationError
+from lit_attr.topology.choice import check_count
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
@@ -124,8 +125,7 @@ def _ask_matrix(explorer: "Explorer", options: argparse.Namespace) -> object:
             f"{options.pair}"
         )
     options.k = 10 if options.k is None else options.k
-    if options.k < 1:
-        raise ConfigurationError(f"k must be at least 1, found {options.k}")
+    check_count("k", options.k)
     source, target = options.pair
     return explorer.block(source, target, options.metric, not options.raw)
 

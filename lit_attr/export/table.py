@@ -6,13 +6,13 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
 from lit_attr.files.place import write_file
 from lit_attr.optional import require
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
 from lit_attr.storage.blocks import Blocks
+from lit_attr.topology.choice import check_count
 from lit_attr.topology.words import AttrMetric
 
 # The text of a token, by layer and index.
@@ -51,8 +51,7 @@ def export_parquet(
         ConfigurationError: If `k` is not positive, or pyarrow is not installed.
         StorageError: If the file exists already, cannot be written, or a value is not finite.
     """
-    if k < 1:
-        raise ConfigurationError(f"k must be at least 1, found {k}")
+    check_count("k", k)
     arrow, parquet = require("pyarrow", "export"), require("pyarrow.parquet", "export")
     metadata = {**describe(explorer.storage, "lit_attr.edges"), "edges": f"the {k} strongest of each {per}"}
     schema = _schema(arrow).with_metadata(metadata)

@@ -19,6 +19,7 @@ from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.content import Content
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.choice import Measure, check_count
 from lit_attr.topology.sums import Sums
 
 
@@ -58,8 +59,8 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
         ConfigurationError: If the harvest has fewer than two parts, or a number is not positive.
         StorageError: If a part is damaged, foreign or counted twice, or the harvest has not begun.
     """
-    if min(k, n_targets) < 1:
-        raise ConfigurationError(f"k and the number of targets must be at least 1, found {k} and {n_targets}")
+    check_count("k", k)
+    check_count("n_targets", n_targets)
     header, generation = Header.load(folder), begun_generation(folder)
     parts = [part for part in counting_parts(generation, header.topology) if len(part.ids)]
     if len(parts) < 2:
@@ -98,10 +99,11 @@ def _strongest_targets(blocks: Blocks, n_targets: int) -> list[ComponentKey]:
 def _tops(blocks: Sequence[Blocks], target: ComponentKey, k: int) -> list[set[int]]:
     """The strongest sources after each part, as positions; the target's own scale does not change their order."""
     layers = blocks[0].source_layers(target.layer, "attr")
+    raw_sums = Measure("attr", normalized=False)
     raw = scale = torch.zeros((), dtype=torch.float64)
     tops = []
     for part in blocks:
-        raw = raw + torch.cat([part.row(layer, target.layer, "attr", target.index).double() for layer in layers])
+        raw = raw + torch.cat([part.row(layer, target.layer, raw_sums, target.index).double() for layer in layers])
         scale = scale + torch.cat([part.source_scale(layer).double() for layer in layers])
         best = (raw / scale).abs().topk(min(k, len(raw)))
         tops.append(set(best.indices[best.values > 0].tolist()))

@@ -13,7 +13,8 @@ import numpy as np
 from lit_attr.errors import StorageError
 from lit_attr.query.index_file import IndexFile, identity, index_path
 from lit_attr.query.lists import PAIRS, Family, place_of
-from lit_attr.topology.words import AttrMetric, Sign
+from lit_attr.topology.choice import Measure
+from lit_attr.topology.words import Sign
 
 _log = logging.getLogger(__name__)
 
@@ -63,19 +64,16 @@ class Index:
             return None
         return cls(file)
 
-    def neighbours(
-        self, family: Family, key: int, metric: AttrMetric, normalized: bool, sign: Sign
-    ) -> IndexedNeighbours | None:
+    def neighbours(self, family: Family, key: int, measure: Measure, sign: Sign) -> IndexedNeighbours | None:
         """The strongest neighbours of a key, of one kind; None if they are not known.
 
         Args:
             family: Which lists.
             key: Index of the key in its layer.
-            metric: `attr` or `attr_abs`.
-            normalized: Whether normalised values decide.
+            measure: Which numbers decide.
             sign: Which end.
         """
-        found = self._list(family.name, key, place_of(metric, normalized, sign))
+        found = self._list(family.name, key, place_of(measure.metric, measure.normalized, sign))
         if found is None:
             return None
         positions, raw, is_full = found
@@ -85,21 +83,22 @@ class Index:
         complete = not is_full or len(positions) == family.n_neighbours
         return IndexedNeighbours(layers, (positions - starts[places]).tolist(), raw, complete)
 
-    def mass(self, source: str, target: str, metric: AttrMetric, normalized: bool) -> float | None:
+    def mass(self, pair: tuple[str, str], measure: Measure) -> float | None:
         """Sum of the absolute values of all edges between two layers; None if it is not known."""
-        number = self._pairs.get((source, target, metric))
-        return None if number is None else self._file.contents["pairs"][number][3 + normalized]
+        number = self._pairs.get((*pair, measure.metric))
+        if number is None:
+            return None
+        *_, raw, normalized = self._file.contents["pairs"][number]
+        return normalized if measure.normalized else raw
 
-    def edges(
-        self, source: str, target: str, metric: AttrMetric, normalized: bool, sign: Sign
-    ) -> tuple[np.ndarray, np.ndarray, bool] | None:
+    def edges(self, pair: tuple[str, str], measure: Measure, sign: Sign) -> tuple[np.ndarray, np.ndarray, bool] | None:
         """The strongest edges between two layers; None if they are not known.
 
         Returns:
             Positions (`target * n_sources + source`), raw values, and whether there may be more edges of the sign.
         """
-        number = self._pairs.get((source, target, metric))
-        return None if number is None else self._list(PAIRS, number, place_of("attr", normalized, sign))
+        number = self._pairs.get((*pair, measure.metric))
+        return None if number is None else self._list(PAIRS, number, place_of("attr", measure.normalized, sign))
 
     def _list(self, name: str, number: int, place: int) -> tuple[np.ndarray, np.ndarray, bool] | None:
         if name not in self._file.sections:

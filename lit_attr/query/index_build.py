@@ -18,6 +18,7 @@ from lit_attr.query.lists import PAIRS, Family, families, layer_pairs
 from lit_attr.query.tops import PairSummary, RunningTops
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import METRICS, AttrMetric
 
 _log = logging.getLogger(__name__)
@@ -115,15 +116,13 @@ def _read(
     normalized: Float[Tensor, "key _neighbour"],
 ) -> None:
     """Fill in a tile; its numbers are exactly those of questions that are answered without an index."""
-    source, target = family.pair(piece.layer)
     if family.direction == "targets":
-        raw.copy_(blocks.tile(source, target, metric, keys, piece.part).T)
-        torch.div(raw, blocks.source_scale(source)[keys, None], out=normalized)
-        normalized.div_(blocks.target_scale(target)[piece.part])
+        raw, normalized, places = raw.T, normalized.T, (keys, piece.part)
     else:
-        raw.copy_(blocks.tile(source, target, metric, piece.part, keys))
-        torch.div(raw, blocks.source_scale(source)[piece.part], out=normalized)
-        normalized.div_(blocks.target_scale(target)[keys, None])
+        places = (piece.part, keys)
+    pair = family.pair(piece.layer)
+    raw.copy_(blocks.tile(*pair, Measure(metric, normalized=False), *places))
+    blocks.normalized(raw, *pair, *places, out=normalized)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from lit_attr.query.opened import Opened
 from lit_attr.query.subgraph import Ways, collect
 from lit_attr.storage.strongest import DatasetAttributionEntry
 from lit_attr.topology.address import OUTPUT, ComponentKey
+from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import AnySign, AttrMetric, Direction
 
 
@@ -75,7 +76,7 @@ class KeyQuestions:
         """
         reader, node = self._opened.reader, self._opened.node
         ends = reader.key(source), reader.key(target)
-        raw, normalized = (self._query.edge(*ends, metric, is_normalized) for is_normalized in (False, True))
+        raw, normalized = (self._query.edge(*ends, Measure(metric, normalized)) for normalized in (False, True))
         return EdgeAnswer(node(ends[0]), node(ends[1]), metric, raw, normalized)
 
     def subgraph(
@@ -116,8 +117,10 @@ class KeyQuestions:
                 role: Literal["source", "target"] = "target" if key.layer == OUTPUT else "source"
                 raise EdgeNotFoundError(f"no edges of {key}: {self._query.why_unknown(key, role)}")
 
+        measure, selection = Measure(metric, normalized), Selection(k, sign, wanted)
+
         def follow(way: Direction, key: ComponentKey) -> list[DatasetAttributionEntry]:
-            return self._opened.ranker.neighbours(way, key, k, sign, metric, normalized, wanted)
+            return self._opened.ranker.neighbours(way, key, measure, selection)
 
         found = collect(begin, follow, depth, threshold, direction)
         edges = tuple(Edge(node(source), node(target), value) for (source, target), value in found.items())
@@ -142,7 +145,8 @@ class KeyQuestions:
         if asks_sources and key.layer == OUTPUT and metric == "attr_abs":
             raise EdgeNotFoundError(f"no sources of {text}: {query.why_no_edges(OUTPUT, metric)}")
         wanted = self._opened.reader.matching(layers)
-        found = self._opened.ranker.neighbours(question, key, k, sign, metric, normalized, wanted)
+        selection = Selection(k, sign, wanted)
+        found = self._opened.ranker.neighbours(question, key, Measure(metric, normalized), selection)
         nodes = [self._opened.node(ComponentKey(entry.layer, entry.component_idx)) for entry in found]
         entries = [Neighbour(**vars(node), value=entry.value) for node, entry in zip(nodes, found, strict=True)]
         was_harvested = not asks_sources or query.was_harvested(key)

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import get_args
 
-import torch
-
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.query.answers import Edge, StrongestEdges
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
@@ -12,6 +10,7 @@ from lit_attr.query.lists import layer_pairs
 from lit_attr.query.opened import Opened
 from lit_attr.storage.strongest import NOT_FINITE
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
+from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import AnySign, AttrMetric
 
 # Edges of a block that is computed: 400 MB.
@@ -50,9 +49,9 @@ class LayerQuestions:
         """
         if statistic not in get_args(Statistic):
             raise ConfigurationError(f"statistic must be one of {list(get_args(Statistic))}, found {statistic!r}")
-        blocks, values = self._blocks, {}
+        blocks, values, measure = self._blocks, {}, Measure(metric, normalized)
         for source, target in (pairs := self._layer_pairs(metric, layers)):
-            mass = self._opened.pairs.mass((source, target), metric, normalized)
+            mass = self._opened.pairs.mass((source, target), measure)
             n_edges = blocks.size(source) * blocks.size(target)
             values[source, target] = mass if statistic == "mass" else mass / max(n_edges, 1)
         sources, targets = (in_order({pair[end] for pair in pairs}) for end in (0, 1))
@@ -83,9 +82,7 @@ class LayerQuestions:
                 f"the block from {source} to {target} has {n_edges:,} edges, and at most {_LARGEST_BLOCK:,} are "
                 "computed at once: ask for single keys, or for the raw block of a layer of components"
             )
-        values = blocks.tile(source, target, metric)
-        if normalized:
-            values = torch.div(values, blocks.source_scale(source)).div_(blocks.target_scale(target)[:, None])
+        values = blocks.tile(source, target, Measure(metric, normalized))
         if not values.isfinite().all():
             raise StorageError(f"{source} to {target}: {NOT_FINITE}")
         sources, targets = (
@@ -114,11 +111,11 @@ class LayerQuestions:
         Raises:
             ConfigurationError: If an option is not understood.
         """
-        node = self._opened.node
+        node, measure, selection = self._opened.node, Measure(metric, normalized), Selection(k, sign)
         edges = [
             Edge(node(source), node(target), value)
             for pair in self._layer_pairs(metric, layers)
-            for source, target, value in self._opened.pairs.edges(pair, k, sign, metric, normalized)
+            for source, target, value in self._opened.pairs.edges(pair, measure, selection)
         ]
         return StrongestEdges(metric, sign, normalized, tuple(edges))
 

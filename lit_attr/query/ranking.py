@@ -4,26 +4,26 @@ With an index and without, the answers are the same, but for the order of equal 
 to output tokens, which are products.
 """
 
-from collections.abc import Callable, Container, Iterable
-from typing import Literal, TypeVar, get_args
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeVar
 
 import torch
 
-from lit_attr.errors import ConfigurationError
 from lit_attr.query.index import Index
 from lit_attr.query.lists import Family, families, kind_of
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.strongest import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import ComponentKey
-from lit_attr.topology.words import SIGNS, AnySign, AttrMetric, Direction, Sign
+from lit_attr.topology.choice import Measure, Selection
+from lit_attr.topology.words import Direction, Sign
 
 
 class Ranker:
-    """Ranks the edges of a stored harvest.
+    """Ranks the edges of a result.
 
     Args:
-        query: To the stored harvest.
-        index: Its index, where there is one.
+        query: Questions to the result.
+        index: The result's index, where there is one.
     """
 
     def __init__(self, query: KeyEdges, index: Index | None) -> None:
@@ -37,61 +37,52 @@ class Ranker:
         self,
         direction: Direction,
         key: ComponentKey,
-        k: int,
-        sign: AnySign,
-        metric: AttrMetric,
-        normalized: bool,
-        layers: Container[str] | None,
+        measure: Measure,
+        selection: Selection,
     ) -> list[DatasetAttributionEntry]:
         """The strongest sources or targets of a key, best first.
 
         Args:
-            direction: Which.
+            direction: Whether sources or targets are ranked.
             key: A key that has some.
-            k: How many at most.
-            sign: `both` ranks by magnitude.
-            metric: `attr` or `attr_abs`.
-            normalized: Divide by the scales of source and target.
-            layers: Those to look at; all if None.
+            measure: Which number of an edge decides.
+            selection: How many, of which sign, in which layers.
 
         Raises:
-            ConfigurationError: If `k` is not positive, or the sign is unknown.
             StorageError: If values are not finite.
         """
         find = self._blocks.source_layers if direction == "sources" else self._blocks.target_layers
         by_kind: dict[str, list[str]] = {}
-        for layer in find(key.layer, metric):
-            if layers is None or layer in layers:
+        for layer in find(key.layer, measure.metric):
+            if selection.admits(layer):
                 by_kind.setdefault(kind_of(layer), []).append(layer)
 
-        def of_sign(one: Sign) -> list[DatasetAttributionEntry]:
-            found: list[DatasetAttributionEntry] = []
-            for kind, wanted in by_kind.items():
-                kept = self._kept(
-                    self._families.get((direction, key.layer, kind)), key, k, one, metric, normalized, wanted
-                )
-                if kept is None:
+        def of_sign(sign: Sign) -> list[DatasetAttributionEntry]:
+            entries: list[DatasetAttributionEntry] = []
+            for kind, layers in by_kind.items():
+                family = self._families.get((direction, key.layer, kind))
+                known = self._kept(family, key, measure, selection.k, sign, layers)
+                if known is None:
                     ask = self._query.sources if direction == "sources" else self._query.targets
-                    kept = strongest(ask(key, metric, normalized, wanted), k, one)
-                found += kept
-            return found
+                    known = strongest(ask(key, measure, layers), selection.k, sign)
+                entries += known
+            return entries
 
-        return rank(of_sign, k, sign, lambda entry: entry.value)
+        return rank(of_sign, selection, lambda entry: entry.value)
 
     def _kept(
         self,
         family: Family | None,
         key: ComponentKey,
+        measure: Measure,
         k: int,
         sign: Sign,
-        metric: AttrMetric,
-        normalized: bool,
         layers: list[str],
     ) -> list[DatasetAttributionEntry] | None:
         """What the index knows, if that is enough."""
         if family is None or self._index is None:
             return None
-        kept = self._index.neighbours(family, key.index, metric, normalized, sign)
+        kept = self._index.neighbours(family, key.index, measure, sign)
         if kept is None:
             return None
         wanted = [place for place, layer in enumerate(kept.layers) if layer in layers]
@@ -100,7 +91,7 @@ class Ranker:
         wanted = wanted[:k]
         keys = [ComponentKey(kept.layers[place], kept.indices[place]) for place in wanted]
         values = torch.from_numpy(kept.raw[wanted])
-        if normalized:
+        if measure.normalized:
             others = self._scale(keys, "source" if family.direction == "sources" else "target")
             own = self._scale([key], "target" if family.direction == "sources" else "source")
             values = values / others / own if family.direction == "sources" else values / own / others
@@ -119,22 +110,14 @@ Ranked = TypeVar("Ranked")
 
 
 def rank(
-    find: Callable[[Sign], Iterable[Ranked]], k: int, sign: AnySign, value: Callable[[Ranked], float]
+    find: Callable[[Sign], Iterable[Ranked]], selection: Selection, value: Callable[[Ranked], float]
 ) -> list[Ranked]:
     """The strongest of what is found of one sign, or of both by magnitude; best first.
 
     Args:
         find: At least the `k` strongest of a sign.
-        k: How many at most.
-        sign: Which end, or `both`.
-        value: Of what was found.
-
-    Raises:
-        ConfigurationError: If `k` is not positive, or the sign is unknown.
+        selection: How many, of which sign.
+        value: The number by which one is ranked.
     """
-    if sign not in get_args(AnySign):
-        raise ConfigurationError(f"sign must be one of {list(get_args(AnySign))}, found {sign!r}")
-    if k < 1:
-        raise ConfigurationError(f"k must be at least 1, found {k}")
-    found = [one for wanted in (SIGNS if sign == "both" else (sign,)) for one in find(wanted)]
-    return sorted(found, key=lambda one: -abs(value(one)))[:k]
+    candidates = [one for sign in selection.signs for one in find(sign)]
+    return sorted(candidates, key=lambda one: -abs(value(one)))[: selection.k]

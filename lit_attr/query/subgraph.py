@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from lit_attr.errors import ConfigurationError
 from lit_attr.storage.strongest import DatasetAttributionEntry
 from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.choice import check_count
 from lit_attr.topology.words import Direction
 
 Ways = Literal["upstream", "downstream", "both"]
@@ -39,11 +40,11 @@ def collect(
     """
     if ways not in get_args(Ways):
         raise ConfigurationError(f"direction must be one of {list(get_args(Ways))}, found {ways!r}")
-    if not keys or depth < 1 or not threshold >= 0:
-        raise ConfigurationError(
-            f"expected a key, a depth of at least 1 and a threshold of at least 0, found {len(keys)} keys, {depth} and "
-            f"{threshold}"
-        )
+    if not keys:
+        raise ConfigurationError("a subgraph begins with at least one key, found 0 keys")
+    check_count("depth", depth)
+    if not threshold >= 0:  # not a number is no threshold either
+        raise ConfigurationError(f"threshold must be a number of at least 0, found {threshold!r}")
     edges: dict[tuple[ComponentKey, ComponentKey], float] = {}
     for way in _WAYS[ways]:
         seen, frontier = set(keys), list(dict.fromkeys(keys))

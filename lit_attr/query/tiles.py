@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_attr.storage.blocks import Blocks
 from lit_attr.topology.address import OUTPUT
+from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AttrMetric
 
 # Sources of a tile, and numbers of a tile: 8 MB in float32, and some times that while it is worked on.
@@ -39,10 +40,10 @@ def tiles(
         metric: `attr` or `attr_abs`.
         rows: Which components, or token ids, of the target layer.
     """
-    source_scale, target_scale = blocks.source_scale(source), blocks.target_scale(target)[rows, None]
+    raw_sums = Measure(metric, normalized=False)
     for columns in _slices(blocks.size(source), _N_SOURCES):
-        raw = blocks.tile(source, target, metric, columns, rows)
-        yield torch.arange(columns.start, columns.stop), raw, (raw / source_scale[columns]).div_(target_scale)
+        raw = blocks.tile(source, target, raw_sums, columns, rows)
+        yield torch.arange(columns.start, columns.stop), raw, blocks.normalized(raw, source, target, columns, rows)
 
 
 def _slices(size: int, step: int) -> Iterator[slice]:

@@ -1,4 +1,4 @@
-"""The blocks of a stored harvest, one for each pair of layers, and what their numbers are divided by.
+"""The blocks of a result, one for each pair of layers, and what their numbers are divided by.
 
 Values are normalised as `raw / source / target`: the source's summed causal importance (for a token, its occurrences)
 and the target's root mean square (component activation or logit), as in goodfire-ai/spd. An attribution to an output
@@ -6,19 +6,21 @@ token is the product of its unembedding column with the attributions to the resi
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_attr.errors import ConfigurationError
 from lit_attr.storage.content import Content
 from lit_attr.topology.address import EMBED, OUTPUT
-from lit_attr.topology.words import METRICS, AttrMetric
+from lit_attr.topology.choice import Measure, check_metric
+from lit_attr.topology.words import AttrMetric
 
 # Smaller denominators are raised to this.
 _EPS = 1e-10
 # Numbers that one piece of a product converts: bounds its temporary, 64 MB in float32.
 _PIECE = 1 << 24
 _ALL = slice(None)
+# One component or token id of a layer, a part of it, or one for each of some edges.
+Places = int | slice | Int[Tensor, " edge"]
 
 
 class Blocks:
@@ -54,36 +56,68 @@ class Blocks:
         feeds_output = source == EMBED or source in self.content.unembed_attr
         return [*layers, OUTPUT] if metric == "attr" and feeds_output else layers
 
-    def row(self, source: str, target: str, metric: AttrMetric, index: int) -> Float[Tensor, " _source"]:
-        """Raw attributions from a whole layer to one component or output token."""
+    def row(self, source: str, target: str, measure: Measure, index: int) -> Float[Tensor, " _source"]:
+        """Attributions from a whole layer to one component or output token."""
         if target == OUTPUT:
             block = _wide(self._to_residual(source))
-            return _product(self.content.w_unembed[:, index], block, block.dtype)
-        return _wide(self._block(source, target, metric)[index])
+            raw = _product(self.content.w_unembed[:, index], block, block.dtype)
+        else:
+            raw = _wide(self._block(source, target, measure.metric)[index])
+        return self.normalized(raw, source, target, targets=index) if measure.normalized else raw
 
-    def column(self, source: str, target: str, metric: AttrMetric, index: int) -> Float[Tensor, " _target"]:
-        """Raw attributions to a whole layer from one component or token."""
+    def column(self, source: str, target: str, measure: Measure, index: int) -> Float[Tensor, " _target"]:
+        """Attributions to a whole layer from one component or token."""
         if target == OUTPUT:
             column = _wide(self._to_residual(source)[:, index])
-            return _product(column, self.content.w_unembed, column.dtype)
-        return _wide(self._block(source, target, metric)[:, index])
+            raw = _product(column, self.content.w_unembed, column.dtype)
+        else:
+            raw = _wide(self._block(source, target, measure.metric)[:, index])
+        return self.normalized(raw, source, target, sources=index) if measure.normalized else raw
 
     def tile(
-        self, source: str, target: str, metric: AttrMetric, sources: slice = _ALL, targets: slice = _ALL
+        self, source: str, target: str, measure: Measure, sources: slice = _ALL, targets: slice = _ALL
     ) -> Float[Tensor, "_target _source"]:
-        """Raw attributions of a part of one pair of layers; products where the target is the output.
+        """Attributions of a part of one pair of layers; products where the target is the output.
 
         Args:
             source: Layer that feeds the target.
-            target: Layer.
-            metric: `attr` or `attr_abs`.
+            target: Layer that is fed.
+            measure: Which numbers; raw ones may be the file's own bytes, which must not be written to.
             sources: Components or token ids of the source.
             targets: Components or token ids of the target.
         """
         if target == OUTPUT:
             block = _wide(self._to_residual(source)[:, sources])
-            return self.content.w_unembed[:, targets].to(block.dtype).T @ block
-        return _wide(self._block(source, target, metric)[targets, sources])
+            raw = self.content.w_unembed[:, targets].to(block.dtype).T @ block
+        else:
+            raw = _wide(self._block(source, target, measure.metric)[targets, sources])
+        return self.normalized(raw, source, target, sources, targets) if measure.normalized else raw
+
+    def normalized(
+        self,
+        raw: Float[Tensor, "..."],
+        source: str,
+        target: str,
+        sources: Places = _ALL,
+        targets: Places = _ALL,
+        out: Float[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, "..."]:
+        """Raw attributions, divided by the scale of the source and then by that of the target.
+
+        All normalised values come from here, so that they agree to the last bit, however they were asked for.
+
+        Args:
+            raw: A tile with targets as rows and sources as columns, or a row, a column or a number of it, or edges one
+                by one.
+            source: Layer of the sources.
+            target: Layer of the targets.
+            sources: Which of the source layer `raw` is from.
+            targets: Which of the target layer `raw` is to.
+            out: Where the values are written; by default into new memory.
+        """
+        by_target = self.target_scale(target)[targets]
+        values = torch.div(raw, self.source_scale(source)[sources], out=out)
+        return values.div_(by_target[:, None] if raw.ndim == 2 else by_target)
 
     def source_scale(self, layer: str) -> Float[Tensor, " component"]:
         """What attributions from a layer are divided by: summed causal importances, or occurrences of tokens."""
@@ -108,8 +142,7 @@ class Blocks:
         return self.content.embed_unembed_attr if source == EMBED else self.content.unembed_attr[source]
 
     def _by_metric(self, metric: AttrMetric) -> tuple:
-        if metric not in METRICS:
-            raise ConfigurationError(f"metric must be one of {list(METRICS)}, found {metric!r}")
+        check_metric(metric)
         content = self.content
         if metric == "attr":
             return content.regular_attr, content.embed_attr

@@ -19,6 +19,7 @@ from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.provenance import SAME_IN_ALL_PARTS, merged_provenance
 from lit_attr.storage.strongest import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import OUTPUT, ComponentKey
+from lit_attr.topology.choice import Measure
 from lit_attr.topology.sums import Sums, add_chunked_
 from lit_attr.topology.words import AttrMetric, Sign
 
@@ -85,7 +86,7 @@ class DatasetAttributionStorage(Content):
         Raises:
             KeyFormatError: If the key is malformed.
         """
-        return strongest(KeyEdges(self).sources(ComponentKey.parse(target_key), metric), k, sign)
+        return strongest(KeyEdges(self).sources(ComponentKey.parse(target_key), Measure(metric)), k, sign)
 
     def get_top_targets(
         self,
@@ -113,7 +114,7 @@ class DatasetAttributionStorage(Content):
         query, source = KeyEdges(self), ComponentKey.parse(source_key)
         fed = query.blocks.target_layers(source.layer, metric)
         layers = [layer for layer in fed if include_outputs or layer != OUTPUT]
-        return strongest(query.targets(source, metric, layers=layers), k, sign)
+        return strongest(query.targets(source, Measure(metric), layers), k, sign)
 
     def get_attribution(
         self, source_key: str, target_key: str, *, normalized: bool = False, metric: AttrMetric = "attr"
@@ -131,7 +132,7 @@ class DatasetAttributionStorage(Content):
             EdgeNotFoundError: If there is no such edge.
         """
         source, target = ComponentKey.parse(source_key), ComponentKey.parse(target_key)
-        return KeyEdges(self).edge(source, target, metric, normalized)
+        return KeyEdges(self).edge(source, target, Measure(metric, normalized))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file: whole or not at all.

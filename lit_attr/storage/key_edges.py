@@ -1,4 +1,4 @@
-"""Questions to a stored harvest: sources, targets and edges of keys, as vectors and numbers."""
+"""Questions to a result: sources, targets and edges of keys, as vectors and numbers."""
 
 from collections.abc import Container
 from typing import Literal
@@ -8,7 +8,10 @@ from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.content import Content
 from lit_attr.storage.strongest import NOT_FINITE, Segments
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
+from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AttrMetric
+
+_NORMALIZED = Measure()
 
 
 class KeyEdges:
@@ -37,48 +40,38 @@ class KeyEdges:
         return is_target and key.index < self.blocks.size(key.layer)
 
     def sources(
-        self, target: ComponentKey, metric: AttrMetric, normalized: bool = True, layers: Container[str] | None = None
+        self, target: ComponentKey, measure: Measure = _NORMALIZED, layers: Container[str] | None = None
     ) -> Segments:
         """Attributions from every possible source, layer by layer; empty for what nothing feeds.
 
         Args:
             target: What is fed.
-            metric: `attr` or `attr_abs`.
-            normalized: Divide by the scales of sources and target.
-            layers: Those to look at; all if None.
+            measure: Which numbers.
+            layers: Layers to look at; all if None.
         """
         if not self.has_target(target):
             return []
         blocks = self.blocks
-        wanted = [s for s in blocks.source_layers(target.layer, metric) if layers is None or s in layers]
-        raw = [(s, blocks.row(s, target.layer, metric, target.index)) for s in wanted]
-        if not normalized:
-            return raw
-        scale = blocks.target_scale(target.layer)[target.index]
-        return [(layer, values / blocks.source_scale(layer) / scale) for layer, values in raw]
+        wanted = [s for s in blocks.source_layers(target.layer, measure.metric) if layers is None or s in layers]
+        return [(source, blocks.row(source, target.layer, measure, target.index)) for source in wanted]
 
     def targets(
-        self, source: ComponentKey, metric: AttrMetric, normalized: bool = True, layers: Container[str] | None = None
+        self, source: ComponentKey, measure: Measure = _NORMALIZED, layers: Container[str] | None = None
     ) -> Segments:
         """Attributions to every possible target, layer by layer; empty for what feeds nothing.
 
         Args:
             source: What feeds.
-            metric: `attr` or `attr_abs`.
-            normalized: Divide by the scales of source and targets.
-            layers: Those to look at; all if None.
+            measure: Which numbers.
+            layers: Layers to look at; all if None.
         """
         if not self.has_source(source):
             return []
         blocks = self.blocks
-        wanted = [t for t in blocks.target_layers(source.layer, metric) if layers is None or t in layers]
-        raw = [(t, blocks.column(source.layer, t, metric, source.index)) for t in wanted]
-        if not normalized:
-            return raw
-        scale = blocks.source_scale(source.layer)[source.index]
-        return [(layer, values / scale / blocks.target_scale(layer)) for layer, values in raw]
+        wanted = [t for t in blocks.target_layers(source.layer, measure.metric) if layers is None or t in layers]
+        return [(target, blocks.column(source.layer, target, measure, source.index)) for target in wanted]
 
-    def edge(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric, normalized: bool) -> float:
+    def edge(self, source: ComponentKey, target: ComponentKey, measure: Measure) -> float:
         """The attribution of one edge.
 
         Raises:
@@ -86,16 +79,14 @@ class KeyEdges:
             StorageError: If its value is not finite.
         """
         blocks = self.blocks
+        metric = measure.metric
         layers = blocks.source_layers(target.layer, metric) if self.has_target(target) else []
         if not self.has_source(source) or source.layer not in layers:
             raise EdgeNotFoundError(
                 f"no {metric} edge from {source} to {target}; {self._why_not(source, target, metric)}"
             )
         one = slice(source.index, source.index + 1), slice(target.index, target.index + 1)
-        value = blocks.tile(source.layer, target.layer, metric, *one)[0, 0]
-        if normalized:
-            value = value / blocks.source_scale(source.layer)[source.index]
-            value = value / blocks.target_scale(target.layer)[target.index]
+        value = blocks.tile(source.layer, target.layer, measure, *one)[0, 0]
         if not value.isfinite():
             raise StorageError(f"{source} to {target}: {NOT_FINITE}")
         return float(value)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.choice import check_count
 from lit_attr.topology.words import SIGNS, Sign
 
 Segments = list[tuple[str, Float[Tensor, " _entry"]]]
@@ -42,13 +43,12 @@ def strongest(segments: Segments, k: int, sign: Sign) -> list[DatasetAttribution
         sign: Which end.
 
     Raises:
-        ConfigurationError: If `k` is not positive or the sign is unknown.
+        ConfigurationError: If `k` is no whole number of at least 1, or the sign is unknown.
         StorageError: If a value is not finite.
     """
     if sign not in SIGNS:
         raise ConfigurationError(f"sign must be one of {list(SIGNS)}, found {sign!r}")
-    if k < 1:
-        raise ConfigurationError(f"k must be at least 1, found {k}")
+    check_count("k", k)
     if not segments:
         return []
     positive = sign == "positive"

@@ -21,6 +21,7 @@ from lit_attr.query.token_texts import TokenTexts
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import AnySign, AttrMetric
 from lit_attr.view.search import Search
 
@@ -78,7 +79,7 @@ class ViewedExplorer(Explorer):
         self, source: str, target: str, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
     ) -> StrongestEdges:
         """The strongest edges between two layers, between which there are edges."""
-        found = self._opened.pairs.edges((source, target), k, sign, metric, normalized)
+        found = self._opened.pairs.edges((source, target), Measure(metric, normalized), Selection(k, sign))
         edges = tuple(Edge(self.node(source), self.node(target), value) for source, target, value in found)
         return StrongestEdges(metric, sign, normalized, edges)
 

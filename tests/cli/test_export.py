@@ -67,7 +67,7 @@ def test_partial_results_say_so(tmp_path, capsys):
         (["graphml"], "--to graphml needs --keys"),
         (["graphml", "--keys", "embed"], "malformed component key 'embed'"),
         (["graphml", "--keys", "embed:9"], "no edges of embed:9: embed has 5 token ids (0 to 4)"),
-        (["parquet", "--k", "0"], "k must be at least 1, found 0"),
+        (["parquet", "--k", "0"], "k must be a whole number of at least 1, found 0"),
         (["safetensors", "--shard_mb", "0"], "shard_mb must be positive, found 0"),
     ],
 )

@@ -50,7 +50,7 @@ def test_stability(tmp_path, capsys):
         (["mass", "--out", "x.pdf"], "a picture's name ends in .png or .svg, found 'x.pdf'"),
         (["component", "embed", "--out", "x.svg"], "malformed component key 'embed'"),
         (["component", "embed:9", "--out", "x.svg"], "the embedding; no targets of embed:9: embed has 5 token ids"),
-        (["component", "embed:1", "--k", "0", "--out", "x.svg"], "k must be at least 1, found 0"),
+        (["component", "embed:1", "--k", "0", "--out", "x.svg"], "k must be a whole number of at least 1, found 0"),
     ],
 )
 def test_mistakes(file, capsys, monkeypatch, tmp_path, arguments, message):

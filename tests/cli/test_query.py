@@ -75,7 +75,7 @@ def test_tables(file, capsys):
         (["targets", "embed:5"], "no targets of embed:5: embed has 5 token ids (0 to 4)"),
         (["edge", "0.mlp.up:0", "0.attn.q:0"], "no attr edge from 0.mlp.up:0 to 0.attn.q:0"),
         (["sources", "output:0", "--metric", "attr_abs"], "attributions to the output have no attr_abs"),
-        (["sources", "output:0", "--k", "0"], "k must be at least 1, found 0"),
+        (["sources", "output:0", "--k", "0"], "k must be a whole number of at least 1, found 0"),
     ],
 )
 def test_unknown_keys_give_the_reason_and_exit_code_2(file, capsys, arguments, message):
@@ -213,7 +213,7 @@ def test_subgraph(file, capsys):
             "no attr edges from embed to 0.mlp.down; layers that feed 0.mlp.down: 0.mlp.up",
         ),
         (["edges", "--layer", "7.*"], "no layer matches '7.*'"),
-        (["subgraph", "output:1", "--depth", "0"], "a depth of at least 1"),
+        (["subgraph", "output:1", "--depth", "0"], "depth must be a whole number of at least 1, found 0"),
         (["sources", "output:x"], "names a token by its text, and no tokenizer was found"),
     ],
 )

@@ -104,7 +104,7 @@ def test_sums_in_half_precision(tmp_path):
     ("arguments", "message"),
     [
         (["matrix", "foo", "0.mlp.up"], "unknown layer 'foo'; layers are: embed, 0.attn.q, 0.mlp.up"),
-        (["matrix", "embed", "0.mlp.up", "--k", "0"], "k must be at least 1, found 0"),
+        (["matrix", "embed", "0.mlp.up", "--k", "0"], "k must be a whole number of at least 1, found 0"),
         (["matrix", "embed", "0.mlp.up", "--statistic", "mean"], "expected no layer, or a source layer and a target"),
         (["matrix", "--k", "3"], "--k is for the edges between two layers, which are not given"),
     ],

@@ -93,7 +93,7 @@ def test_zero_edges_are_left_out(tmp_path):
 
 def test_refusals(tmp_path):
     storage = random_storage()
-    with pytest.raises(ConfigurationError, match="k must be at least 1, found 0"):
+    with pytest.raises(ConfigurationError, match="k must be a whole number of at least 1, found 0"):
         export_parquet(opened(tmp_path, storage), tmp_path / "e.parquet", k=0)
     for value in (torch.nan, torch.inf):
         storage.regular_attr["0.mlp.up"]["0.attn.q"][1, 0] = value

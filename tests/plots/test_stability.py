@@ -83,7 +83,7 @@ def test_one_part_is_not_enough(tmp_path):
     commit(generation, 1, [])  # holds nothing yet
     with pytest.raises(ConfigurationError, match="found 1"):
         stability(folder)
-    with pytest.raises(ConfigurationError, match="k and the number of targets must be at least 1, found 0 and 20"):
+    with pytest.raises(ConfigurationError, match="k must be a whole number of at least 1, found 0"):
         stability(folder, k=0)
 
 

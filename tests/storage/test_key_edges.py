@@ -157,8 +157,10 @@ def test_absent_edges_say_why(storage, source, target, options, message):
 
 
 def test_options_out_of_range(storage):
-    with pytest.raises(ConfigurationError, match="k must be at least 1, found 0"):
+    with pytest.raises(ConfigurationError, match="k must be a whole number of at least 1, found 0"):
         storage.get_top_sources("output:0", 0)
+    with pytest.raises(ConfigurationError, match=r"k must be a whole number of at least 1, found 2\.5"):
+        storage.get_top_targets("embed:0", 2.5)
     with pytest.raises(ConfigurationError, match=r"sign must be one of \['positive', 'negative'\], found 'up'"):
         storage.get_top_sources("output:0", 1, "up")
     with pytest.raises(ConfigurationError, match=r"metric must be one of \['attr', 'attr_abs'\], found 'x'"):
