@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Int, Integer
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_attr.data.batch_ids import Ids, all_ids
@@ -104,9 +105,16 @@ class TokenDataModule(LightningDataModule):
         Raises:
             DataError: If the dataset or its tokenizer cannot be had, or is not as described.
         """
+        self.prepare_batches(self.hparams["n_batches"])
+
+    def prepare_batches(self, n_batches: int | Literal["whole_dataset"]) -> None:
+        """Tokenize the rows of so many batches, where that is not done yet; as `prepare_data` does.
+
+        Args:
+            n_batches: How many batches will be read, or `whole_dataset`.
+        """
         if self.spec is not None:
-            wanted = self.hparams["n_batches"]
-            self._cache(self.spec).prepare(None if wanted == WHOLE_DATASET else wanted * self.batch_size)
+            self._cache(self.spec).prepare(None if n_batches == WHOLE_DATASET else n_batches * self.batch_size)
 
     def setup(self, stage: str = "predict") -> None:
         """Open the data.
@@ -121,6 +129,12 @@ class TokenDataModule(LightningDataModule):
             self._rows = open_tokens(Path(self.hparams["tokens"]))
         else:
             self._rows, self._order = self._cache(self.spec).open()
+        wanted = self.hparams["n_batches"]
+        if wanted != WHOLE_DATASET and wanted > self.n_batches_at_hand:
+            rank_zero_info(
+                f"lit_attr: warning: data.n_batches is {wanted}, but the data has {self.n_batches_at_hand} batches of "
+                f"{self.batch_size} sequences: all of them are taken"
+            )
 
     @property
     def rows(self) -> np.ndarray:
@@ -137,23 +151,27 @@ class TokenDataModule(LightningDataModule):
         return self.rows.shape[1]
 
     @property
+    def n_batches_at_hand(self) -> int:
+        """Batches of all the data that is open, of which the harvest may take fewer."""
+        return -(-len(self.rows) // self.batch_size)
+
+    @property
     def n_batches(self) -> int:
         """Batches of the harvest, over all processes."""
-        there = -(-len(self.rows) // self.batch_size)
         wanted = self.hparams["n_batches"]
-        return there if wanted == WHOLE_DATASET else min(wanted, there)
+        return self.n_batches_at_hand if wanted == WHOLE_DATASET else min(wanted, self.n_batches_at_hand)
 
     def batch(self, batch_id: int) -> Int[Tensor, "batch seq"]:
         """The token ids of a batch: a function of its id and the data alone.
 
         Args:
-            batch_id: From 0 to `n_batches - 1`.
+            batch_id: From 0 to `n_batches_at_hand - 1`, also one that is not harvested.
 
         Raises:
             DataError: If there is no such batch.
         """
-        if not 0 <= batch_id < self.n_batches:
-            raise DataError(f"no batch {batch_id}: the harvest has batches 0 to {self.n_batches - 1}")
+        if not 0 <= batch_id < self.n_batches_at_hand:
+            raise DataError(f"no batch {batch_id}: the data has batches 0 to {self.n_batches_at_hand - 1}")
         start = batch_id * self.batch_size
         places = np.arange(start, min(start + self.batch_size, len(self.rows)))
         return torch.from_numpy(self._read(places).astype(np.int64))

@@ -47,8 +47,9 @@ class AttributionHarvester(LightningModule):
         workspace_mb: Memory for the temporaries of the closed forms, in 2^20 bytes; at most half of `memory_gb`.
         harvest_db: The `harvest.db` of a goodfire-ai/spd harvest of the run; only components that fired in it are
             targets. Without it, and without `alive_batches`, all components are.
-        alive_batches: Only components whose mean causal importance over the first so many batches exceeds
-            `ci_threshold` are targets.
+        alive_batches: Only components whose mean causal importance over the first so many batches of the data exceeds
+            `ci_threshold` are targets; how many of them are harvested makes no difference, so that a harvest of few
+            batches can be extended.
         ci_threshold: See `alive_batches`; recorded in the result.
         memory_gb: Memory for one batch's forwards, captured activations and workspace, in 10^9 bytes; batches that need
             more are split by rows. None for 70 % of what is free.
@@ -120,6 +121,8 @@ class AttributionHarvester(LightningModule):
         """Download the run where no cache holds it: one process of each machine does, the others wait."""
         if self.run is None:  # models of the hub are left to its own library, which lets one process download
             self.source.find_run_id()
+        if self.hparams["alive_batches"] is not None:
+            self._data().prepare_batches(self.hparams["alive_batches"])
 
     def setup(self, stage: str = "predict") -> None:
         """Load the run, find its attribution graph, and allocate the sums; on every process.
@@ -261,14 +264,24 @@ class AttributionHarvester(LightningModule):
             return {layer: torch.ones(count, dtype=torch.bool) for layer, count in counts.items()}
         return self._alive_by_mean()
 
-    def _alive_by_mean(self) -> Alive:
-        """The components whose mean causal importance over the first batches exceeds the threshold."""
+    def _data(self) -> TokenDataModule:
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, TokenDataModule):
             raise ConfigurationError("model.alive_batches needs a TokenDataModule, whose batches have ids")
+        return data
+
+    def _alive_by_mean(self) -> Alive:
+        """The components whose mean causal importance over the first batches of the data exceeds the threshold."""
+        data, asked = self._data(), self.hparams["alive_batches"]
+        n_batches = min(asked, data.n_batches_at_hand)
+        if asked > n_batches:
+            rank_zero_info(
+                f"lit_attr: warning: model.alive_batches is {asked}, but the data has {n_batches} batches: targets are "
+                "found over all of them"
+            )
         sums = {layer: torch.zeros(count, dtype=torch.float64) for layer, count in self.topology.n_components.items()}
         n_tokens = 0
-        for batch_id in range(min(self.hparams["alive_batches"], data.n_batches)):
+        for batch_id in range(n_batches):
             batch = TokenBatch(batch_id, data.batch(batch_id))
             check_batch(batch, self.model.vocab_size, self.model.block_size)
             for row, tokens in enumerate(batch.tokens.to(self.device).split(1)):

@@ -12,9 +12,11 @@ from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.files.publish import make_folder
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.parts.generations import Generation, current_generation, newest_generation
+from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
 from lit_attr.storage.places import create_subrun, subrun_folder, subruns
-from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
+from lit_attr.storage.provenance import Provenance
+from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE
 
 _log = logging.getLogger(__name__)
 
@@ -110,9 +112,24 @@ def _differences(folder: Path, plan: Plan, settings: Settings, data: TokenDataMo
     """What keeps a stored harvest from being continued; empty if nothing does."""
     differences = plan.differences(settings.entries(data, plan.n_batches))
     generation = newest_generation(folder, plan)
-    if generation is not None and generation.n_batches > data.n_batches:
+    if generation is None or generation.n_batches == data.n_batches:
+        return differences
+    if generation.n_batches > data.n_batches:
         return [*differences, f"n_batches: the stored harvest has {generation.n_batches}, this one {data.n_batches}"]
-    return differences
+    return [*differences, *_targets_of_fewer_batches(folder, plan)]
+
+
+def _targets_of_fewer_batches(folder: Path, plan: Plan) -> list[str]:
+    """What keeps a harvest from being extended that does not record its rule for targets: they may be of too few."""
+    asked = plan.entries.get("alive_batches")
+    if asked is None or asked <= plan.n_batches or not (folder / HEADER_FILE).exists():
+        return []
+    if Provenance.from_mapping(Header.load(folder).provenance).targets is not None:
+        return []
+    return [
+        f"alive_batches: the targets of the stored harvest were found over the {plan.n_batches} batches that it began "
+        f"with, this one asks for {asked}; it can be finished, but not extended"
+    ]
 
 
 def _job() -> str | None:

@@ -81,6 +81,12 @@ class Provenance:
         return self._text("configuration", "data", "dataset", "tokenizer")
 
     @property
+    def targets(self) -> Mapping[str, Any] | None:
+        """By which rule the components that are targets were found, and over how many batches."""
+        entry = self._entry("targets")
+        return entry if isinstance(entry, Mapping) else None
+
+    @property
     def path_table(self) -> PathTable | None:
         """Where the model keeps its matrices, if it was harvested with a table of its own."""
         table = self._entry("configuration", "model", "path_table")

@@ -124,7 +124,7 @@ def test_numbers_out_of_range(file, options, message):
 
 @pytest.mark.parametrize("batch_id", [-1, 3])
 def test_no_such_batch(file, batch_id):
-    with pytest.raises(DataError, match=f"no batch {batch_id}: the harvest has batches 0 to 2"):
+    with pytest.raises(DataError, match=f"no batch {batch_id}: the data has batches 0 to 2"):
         TokenDataModule(file, 4).batch(batch_id)
 
 

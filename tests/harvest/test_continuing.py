@@ -2,13 +2,18 @@
 
 import logging
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 
+from lit_attr._version import __version__
 from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.parts.generations import newest_generation
+from lit_attr.parts.header import Header
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.plan import Plan
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -122,7 +127,56 @@ def test_more_batches_extend_an_unfinished_harvest(given, expected, tmp_path):
     written = work(*given, tmp_path)
     assert written.folder == folder
     assert_complete(written.path, expected)
-    assert "n_batches" not in load(written.path).provenance, "it would be that of the beginning; the coverage knows"
+    provenance = load(written.path).provenance
+    assert (provenance["data_shape"], provenance["configuration"]["data"]["n_batches"]) == ([13, 8], "whole_dataset")
+    assert [(line["n_batches"], line["world_size"]) for line in provenance["generations"]] == [(3, 1), (7, 1)]
+    assert all(line["created"] and line["lit_attr_version"] == __version__ for line in provenance["generations"])
+
+
+def means(run, tokens, n_batches):
+    """Layer to mean causal importances over the first batches of two rows."""
+    harvester = AttributionHarvester(run)
+    found = harvester.load_run().model.causal_importance(torch.from_numpy(np.load(tokens)[: 2 * n_batches]).long(), 0)
+    return {layer: ci.double().mean((0, 1)) for layer, ci in found.items()}
+
+
+def test_an_extended_harvest_has_the_targets_of_one_that_was_not_interrupted(given, tmp_path, caplog):
+    """Targets are found over as many batches of the data as was asked, however few of them the first run harvests."""
+    caplog.set_level(logging.INFO)
+    few, five, all_of_them = (torch.cat(list(means(*given, n).values())) for n in (1, 5, 7))
+    threshold = float((few + five)[(few - five).abs().argmax()] / 2)  # between the two means of one component
+    assert not torch.equal(few > threshold, five > threshold)
+    model = {"alive_batches": 5, "ci_threshold": threshold}
+    expected = load(work(*given, tmp_path / "expected", model=model).path)
+    for n_batches in (1, 3, 7):
+        written = work(*given, tmp_path, model=model, subrun_id=SUBRUN, data={"n_batches": n_batches})
+    found = load(written.path)
+    assert_same(found, expected, 1e-6)
+    assert found.provenance["not_targets"] == expected.provenance["not_targets"]
+    assert sum(found.provenance["n_alive"].values()) == int((five > threshold).sum())
+    targets = {"rule": "mean_ci", "ci_threshold": threshold, "alive_batches": 5, "n_batches": 5}
+    assert found.provenance["targets"] == expected.provenance["targets"] == targets
+    assert "warning" not in caplog.text
+    beyond = {"alive_batches": 50, "ci_threshold": threshold}
+    found = load(work(*given, tmp_path / "beyond", model=beyond, data={"n_batches": 40}).path)
+    assert "model.alive_batches is 50, but the data has 7 batches: targets are found over all of them" in caplog.text
+    assert "data.n_batches is 40, but the data has 7 batches of 2 sequences: all of them are taken" in caplog.text
+    assert sum(found.provenance["n_alive"].values()) == int((all_of_them > threshold).sum())
+    assert found.provenance["targets"]["n_batches"] == 7
+
+
+def test_targets_of_fewer_batches_than_asked_are_not_extended(given, tmp_path):
+    """Of a version that found them over what it harvested first, and did not record how."""
+    model = {"alive_batches": 5, "ci_threshold": 0.2}
+    folder = stop(1, *given, tmp_path, model=model, subrun_id=SUBRUN, data={"n_batches": 3})
+    header = Header.load(folder)
+    (folder / "harvest.pt").unlink()
+    old = {name: value for name, value in header.provenance.items() if name != "targets"}
+    replace(header, provenance=old).publish(folder)
+    message = r"targets of the stored harvest were found over the 3 batches that it began with, this one asks for 5"
+    with pytest.raises(ConfigurationError, match=message):
+        work(*given, tmp_path, model=model, subrun_id=SUBRUN)
+    assert work(*given, tmp_path, model=model, data={"n_batches": 3}).folder == folder, "it can be finished"
 
 
 def test_more_batches_extend_a_finished_harvest_if_it_is_named(given, expected, tmp_path):
