@@ -34,8 +34,8 @@ def _drawing(drawn: Arrows) -> str:
     lines = ["```mermaid", "flowchart TB"]
     for floor in reversed(FLOORS):
         rooms = [room for room in floor if room not in GROUND]
-        lines += [f'  {room}["{_label(room)}"]' for room in rooms]
-    lines.append(f'  ground["{", ".join(_label(room) for floor in FLOORS for room in floor if room in GROUND)}"]')
+        lines += [f"  {room}" for room in rooms]
+    lines.append(f'  ground["{", ".join(room for floor in FLOORS for room in floor if room in GROUND)}"]')
     above_ground = {arrow: loading for arrow, loading in drawn.items() if not GROUND.intersection(arrow)}
     kept = without_implied(above_ground)
     lines += [f"  {source} {'-->' if loading else '-.->'} {target}" for (source, target), loading in _in_order(kept)]
@@ -50,11 +50,11 @@ def _table_of_arrows(drawn: Arrows) -> str:
     rows = ["| room | imports | only when a function is called |", "| --- | --- | --- |"]
     for floor in reversed(FLOORS):
         for room in floor:
-            below = [(f"`{_label(target)}`", now) for (source, target), now in _in_order(drawn) if source == room]
+            below = [(f"`{target}`", now) for (source, target), now in _in_order(drawn) if source == room]
             if below:
                 at_once = ", ".join(target for target, now in below if now)
                 later = ", ".join(target for target, now in below if not now)
-                rows.append(f"| `{_label(room)}` | {at_once} | {later} |")
+                rows.append(f"| `{room}` | {at_once} | {later} |")
     return "\n".join([*rows, ""])
 
 
@@ -68,13 +68,9 @@ def _rooms(modules: Mapping[str, Module]) -> Iterator[list[str]]:
         for room in floor:
             # By dotted name a package comes before its modules.
             heading, *files = sorted((m for m in modules.values() if m.room == room), key=lambda module: module.name)
-            title = f"**`{_label(room)}`**: {heading.summary}"
+            title = f"**`{room}`**: {heading.summary}"
             table = ["", "| file | what it is |", "| --- | --- |"] if files else []
             yield [title, *table, *(f"| {_link(module)} | {module.summary} |" for module in files)]
-
-
-def _label(room: str) -> str:
-    return "import lit_attr" if room == PACKAGE else room
 
 
 def _link(module: Module) -> str:
