@@ -1,6 +1,6 @@
 """Answers of `lit-attr query` as tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +15,9 @@ _SIGNIFICANT, _SIGNIFICANT_IN_MATRIX = 5, 3
 # Characters of a column of a matrix, borders included.
 _MATRIX_COLUMN = 13
 _BORDERS, _LONGEST_NUMBER = 3, len("-1.23e+10")
+# Nodes that a caption names.
+_NAMED = 5
+_NOT_HARVESTED = "not harvested"
 
 
 def print_answer(answer: object, n_tokens: int, k: int) -> None:
@@ -27,14 +30,38 @@ def print_answer(answer: object, n_tokens: int, k: int) -> None:
     """
     console = Console(markup=False, emoji=False, highlight=False)  # a token may be [b] or :smile:
     table = _table(answer, console.width, k)
-    table.caption = f"{n_tokens:,} tokens"
-    if isinstance(answer, Ranking) and not answer.was_harvested:
-        table.caption += "; this component was no target of the harvest, so that its attributions are not known"
-    if isinstance(answer, Ranking) and not answer.entries:
-        table.caption += "; there are none"
+    table.caption = "; ".join([f"{n_tokens:,} tokens", *_remarks(answer)])
     title, table.title = table.title, None  # which would be wrapped to the width of the table
     console.print(title, style="table.title")
     console.print(table)
+
+
+def _remarks(answer: object) -> Iterator[str]:
+    """What the caption says of numbers that are not there."""
+    if isinstance(answer, EdgeAnswer) and not answer.was_harvested:
+        yield f"{answer.target.component_key} was no target of the harvest: what feeds it was not measured"
+    if isinstance(answer, Ranking):
+        if not answer.was_harvested:
+            yield f"{answer.key.component_key} was no target of the harvest: what feeds it was not measured"
+        elif not answer.entries:
+            yield "there are none"
+    if isinstance(answer, Ranking | StrongestEdges) and answer.n_not_harvested:
+        yield f"{_components(answer.n_not_harvested)} cannot appear as targets: they were no targets of the harvest"
+    if isinstance(answer, LayerBlock) and answer.n_not_harvested:
+        yield f"{answer.n_not_harvested:,} of {len(answer.targets):,} targets were not harvested, and are not shown"
+    if isinstance(answer, Subgraph) and (unknown := [node for node in answer.nodes if not node.was_harvested]):
+        names = ", ".join(node.component_key for node in unknown[:_NAMED])
+        more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
+        yield f"no targets of the harvest, so that what feeds them was not measured: {names}{more}"
+    if isinstance(answer, LayerMatrix) and (shares := [pair.harvested for pair in answer.pairs if pair.harvested < 1]):
+        yield (
+            f"{len(answer.pairs) - len(shares)} of {len(answer.pairs)} pairs were harvested completely: values are of "
+            "the edges to components that were targets of the harvest"
+        )
+
+
+def _components(number: int) -> str:
+    return f"{number:,} component{'s' * (number != 1)}"
 
 
 def _table(answer: object, width: int, k: int) -> Table:
@@ -51,11 +78,19 @@ def _table(answer: object, width: int, k: int) -> Table:
         return _block(answer, width, k)
     if not isinstance(answer, StrongestEdges | Subgraph):
         raise TypeError(f"no table for {type(answer).__name__}")
-    what = "of each pair of layers" if isinstance(answer, StrongestEdges) else f"around {_names(answer.keys)}"
+    if isinstance(answer, Subgraph):
+        what = f"around {_names(answer.keys)}"
+    else:
+        what = "of each pair of layers" if answer.by == "pair" else "between all layers"
     sign = "" if answer.sign == "both" else f" {answer.sign}"
     title = f"strongest{sign} edges {what} ({answer.metric}, {_scale(answer.normalized)})"
     rows = [(edge.source, edge.target, [_number(edge.value)]) for edge in answer.edges]
-    return _edges(rows, title, ["value"], _sections(answer.edges) if isinstance(answer, StrongestEdges) else ())
+    return _edges(
+        rows,
+        title,
+        ["value"],
+        _sections(answer.edges) if isinstance(answer, StrongestEdges) and answer.by == "pair" else (),
+    )
 
 
 def _ranking(answer: Ranking) -> Table:
@@ -98,22 +133,17 @@ def _sections(edges: Iterable[Edge]) -> list[int]:
 
 def _matrix(answer: LayerMatrix) -> Table:
     table = Table(*_columns("fed by", *answer.sources), title=_matrix_title(answer))
-    for target, values in zip(answer.targets, answer.values, strict=True):
-        table.add_row(target, *("" if v is None else f"{v:.{_SIGNIFICANT_IN_MATRIX}g}" for v in values))
+    for target, values, shares in zip(answer.targets, answer.values, answer.harvested, strict=True):
+        cells = zip(values, shares, strict=True)
+        table.add_row(target, *("" if s is None else _magnitude(v, _SIGNIFICANT_IN_MATRIX) for v, s in cells))
     return table
 
 
 def _long_matrix(answer: LayerMatrix) -> Table:
     """Pair by pair: it fits any terminal."""
-    pairs = [
-        (value, source, target)
-        for target, values in zip(answer.targets, answer.values, strict=True)
-        for source, value in zip(answer.sources, values, strict=True)
-        if value is not None
-    ]
     table = Table(*_columns("source", "target", answer.statistic), title=_matrix_title(answer))
-    for value, source, target in sorted(pairs, reverse=True):
-        table.add_row(source, target, f"{value:.{_SIGNIFICANT}g}")
+    for pair in sorted(answer.pairs, key=lambda pair: -1 if pair.value is None else pair.value, reverse=True):
+        table.add_row(pair.source_layer, pair.target_layer, _magnitude(pair.value, _SIGNIFICANT))
     return table
 
 
@@ -124,8 +154,10 @@ def _matrix_title(answer: LayerMatrix) -> str:
 
 def _block(answer: LayerBlock, width: int, k: int) -> Table:
     """The rows and columns with the largest sums of absolute values, in their order; as many columns as fit."""
-    magnitudes = np.abs(answer.values)
-    rows, columns = (np.argsort(-magnitudes.sum(axis))[:k] for axis in (1, 0))
+    magnitudes = np.nan_to_num(np.abs(answer.values))
+    rows, columns = (np.argsort(-magnitudes.sum(axis)) for axis in (1, 0))
+    harvested = np.array([node.was_harvested for node in answer.targets], dtype=bool)
+    rows, columns = rows[harvested[rows]][:k], columns[:k]
     widths = np.array([max(len(_names([answer.sources[n]])), _LONGEST_NUMBER) + _BORDERS for n in columns])
     room = width - max((len(_names([answer.targets[n]])) for n in rows), default=0) - _BORDERS - 1
     columns = columns[: max(int((widths.cumsum() <= room).sum()), 1)]
@@ -157,5 +189,9 @@ def _scale(normalized: bool) -> str:
     return "normalised" if normalized else "raw"
 
 
-def _number(value: float) -> str:
-    return f"{value:+.{_SIGNIFICANT}g}"
+def _number(value: float | None) -> str:
+    return _NOT_HARVESTED if value is None else f"{value:+.{_SIGNIFICANT}g}"
+
+
+def _magnitude(value: float | None, digits: int) -> str:
+    return _NOT_HARVESTED if value is None else f"{value:.{digits}g}"

@@ -81,8 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     matrix.add_argument("--statistic", choices=("mass", "mean"), help="of layers: sum of absolute values, or mean")
     matrix.add_argument("--k", type=int, help="of two layers: rows and columns of the table; default: 10")
     _scaled(matrix)
-    edges = question("edges", "the strongest edges of each pair of layers", _ask_edges)
+    edges = question("edges", "the strongest edges of each pair of layers, or of all", _ask_edges)
     ranked(edges, 5, "both")
+    edges.add_argument(
+        "--by",
+        choices=("pair", "strength"),
+        default="pair",
+        help="pair: k edges of each pair of layers; strength: the k strongest of all, best first; default: pair",
+    )
     subgraph = question("subgraph", "the strongest edges around some KEYs", _ask_subgraph)
     subgraph.add_argument("keys", metavar="KEY", nargs="+")
     ranked(subgraph, 3, "both")
@@ -106,19 +112,19 @@ def _scaled(parser: argparse.ArgumentParser) -> None:
 
 def _ask_ranking(explorer: "Explorer", options: argparse.Namespace) -> object:
     ask = explorer.sources if options.question == "sources" else explorer.targets
-    return ask(options.keys[0], options.k, options.sign, options.metric, not options.raw, options.layer)
+    return ask(options.keys[0], k=options.k, sign=options.sign, **_measure(options), layers=options.layer)
 
 
 def _ask_edge(explorer: "Explorer", options: argparse.Namespace) -> object:
     source, target = options.keys
-    return explorer.edge(source, target, options.metric)
+    return explorer.edge(source, target, metric=options.metric)
 
 
 def _ask_matrix(explorer: "Explorer", options: argparse.Namespace) -> object:
     if len(options.pair) == 0:
         if options.k is not None:
             raise ConfigurationError("matrix: --k is for the edges between two layers, which are not given")
-        return explorer.matrix(options.statistic or "mass", options.metric, not options.raw, options.layer)
+        return explorer.matrix(statistic=options.statistic or "mass", **_measure(options), layers=options.layer)
     if len(options.pair) != 2 or options.layer or options.statistic:
         raise ConfigurationError(
             "matrix: expected no layer, or a source layer and a target layer without --layer and --statistic, found "
@@ -127,11 +133,11 @@ def _ask_matrix(explorer: "Explorer", options: argparse.Namespace) -> object:
     options.k = 10 if options.k is None else options.k
     check_count("k", options.k)
     source, target = options.pair
-    return explorer.block(source, target, options.metric, not options.raw)
+    return explorer.block(source, target, **_measure(options))
 
 
 def _ask_edges(explorer: "Explorer", options: argparse.Namespace) -> object:
-    return explorer.edges(options.k, options.sign, options.metric, not options.raw, options.layer)
+    return explorer.edges(k=options.k, by=options.by, sign=options.sign, **_measure(options), layers=options.layer)
 
 
 def _ask_subgraph(explorer: "Explorer", options: argparse.Namespace) -> object:
@@ -142,7 +148,10 @@ def _ask_subgraph(explorer: "Explorer", options: argparse.Namespace) -> object:
         threshold=options.threshold,
         direction=options.direction,
         sign=options.sign,
-        metric=options.metric,
-        normalized=not options.raw,
+        **_measure(options),
         layers=options.layer,
     )
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    return {"metric": options.metric, "normalized": not options.raw}

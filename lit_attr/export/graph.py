@@ -42,7 +42,7 @@ def export_graphml(
         graph.add_node(node.component_key, layer=node.layer, index=node.component_idx, is_key=is_key, **token)
     for edge in subgraph.edges:
         ends = edge.source.component_key, edge.target.component_key
-        known = explorer.edge(*ends, subgraph.metric)
+        known = explorer.edge(*ends, metric=subgraph.metric)
         graph.add_edge(*ends, value_raw=known.raw, value_normalized=known.normalized, metric=subgraph.metric)
     write_file(path, lambda file: networkx.write_graphml(graph, file), overwrite)
     return path

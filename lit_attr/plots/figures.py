@@ -66,7 +66,7 @@ def component_figure(explorer: Explorer, key: str, k: int = 10, metric: AttrMetr
     refusals: list[EdgeNotFoundError] = []
     for ask in (explorer.sources, explorer.targets):
         try:
-            rankings.append([ask(key, k, sign, metric) for sign in SIGNS])
+            rankings.append([ask(key, k=k, sign=sign, metric=metric) for sign in SIGNS])
         except EdgeNotFoundError as error:  # an output token feeds nothing, and nothing feeds the embedding
             rankings.append([])
             refusals.append(error)
@@ -106,7 +106,7 @@ def subgraph_figure(
         ConfigurationError: If nothing is found, a layer has more nodes than fit on a page, a number is not positive, or
             matplotlib is not installed.
     """
-    found = explorer.subgraph(keys, k, depth, threshold, metric=metric, layers=layers)
+    found = explorer.subgraph(keys, k=k, depth=depth, threshold=threshold, metric=metric, layers=layers)
     edges = [(_key(edge.source), _key(edge.target), edge.value) for edge in found.edges]
     ends = {key for edge in edges for key in edge[:2]}
     labels = {_key(node): short_label(node) for node in found.nodes if _key(node) in ends}

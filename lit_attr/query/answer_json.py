@@ -30,4 +30,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever an answer holds
         return plain(value)
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, np.ndarray):  # in JSON there is nothing that is not a number: what was not measured is null
+        numbers = value.astype(object)
+        numbers[np.isnan(value)] = None
+        return numbers.tolist()
+    return value

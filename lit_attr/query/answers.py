@@ -1,8 +1,12 @@
-"""Answers: what was asked, and what was found."""
+"""Answers about components, tokens and edges.
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+What was not measured is never 0: the edges to a component that was no target of the harvest are unknown, and answers
+say so in `was_harvested` and `n_not_harvested`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lit_attr.query.frames import to_frame
 from lit_attr.topology.words import AnySign, AttrMetric, Direction
@@ -10,8 +14,13 @@ from lit_attr.topology.words import AnySign, AttrMetric, Direction
 if TYPE_CHECKING:
     import polars
 
+# `pair`: the strongest of each pair of layers, pair by pair. `strength`: the strongest of all, best first.
+EdgeOrder = Literal["pair", "strength"]
+EDGE_ORDERS: tuple[EdgeOrder, ...] = get_args(EdgeOrder)
+
 _NODE = {"component_key": str, "layer": str, "component_idx": int, "token": str}
-_EDGE = {"source": str, "source_token": str, "target": str, "target_token": str, "value": float}
+# Columns of a frame that name an edge.
+ENDS = {"source": str, "source_token": str, "target": str, "target_token": str}
 
 
 @dataclass(frozen=True)
@@ -23,12 +32,14 @@ class Node:
         layer: Canonical address.
         component_idx: Component index, or token id.
         token: Text of the token; None for components, and where no tokenizer was found.
+        was_harvested: False for a component that was no target of the harvest: what feeds it was not measured.
     """
 
     component_key: str
     layer: str
     component_idx: int
     token: str | None
+    was_harvested: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,10 @@ class Ranking:
         metric: `attr` or `attr_abs`.
         sign: Which were asked for.
         normalized: Whether values are divided by the scales of source and target.
-        was_harvested: Whether the key was a target of the harvest; always true where its targets are asked for.
+        was_harvested: False if the key's sources are asked for and it was no target of the harvest: its sources were
+            not measured.
+        n_not_harvested: How many components of the asked layers cannot appear among the targets, since they were no
+            targets of the harvest; 0 where sources are asked for.
         entries: Best first.
     """
 
@@ -77,11 +91,13 @@ class Ranking:
     sign: AnySign
     normalized: bool
     was_harvested: bool
+    n_not_harvested: int
     entries: tuple[Neighbour, ...]
 
     def frame(self) -> "polars.DataFrame":
         """A row for each entry; raises a ConfigurationError if polars is not installed."""
-        return to_frame([vars(entry) for entry in self.entries], {**_NODE, "value": float})
+        columns = {**_NODE, "value": float}
+        return to_frame([{name: getattr(entry, name) for name in columns} for entry in self.entries], columns)
 
 
 @dataclass(frozen=True)
@@ -92,36 +108,44 @@ class EdgeAnswer:
         source: What feeds.
         target: What is fed.
         metric: `attr` or `attr_abs`.
-        raw: The sum as it is stored.
-        normalized: Divided by the scales of source and target.
+        was_harvested: Whether the target was a target of the harvest, so that the edge was measured.
+        raw: The sum as it is stored; None if the edge was not measured.
+        normalized: The sum divided by the scales of source and target; None if the edge was not measured.
     """
 
     source: Node
     target: Node
     metric: AttrMetric
-    raw: float
-    normalized: float
+    was_harvested: bool
+    raw: float | None
+    normalized: float | None
 
     def frame(self) -> "polars.DataFrame":
         """One row; raises a ConfigurationError if polars is not installed."""
-        row = {**_ends(self.source, self.target), "raw": self.raw, "normalized": self.normalized}
-        return to_frame([row], {**_without_value(_EDGE), "raw": float, "normalized": float})
+        values = {"raw": float, "normalized": float, "was_harvested": bool}
+        row = {**ends(self.source, self.target), **{name: getattr(self, name) for name in values}}
+        return to_frame([row], {**ENDS, **values})
 
 
 @dataclass(frozen=True)
 class StrongestEdges:
-    """The strongest edges of each pair of layers.
+    """The strongest edges between layers.
 
     Attributes:
         metric: `attr` or `attr_abs`.
         sign: Which were asked for.
         normalized: Whether values are divided by the scales of source and target.
-        edges: Pair by pair, best first.
+        by: `pair` if these are the strongest of each pair of layers, `strength` if they are the strongest of all.
+        n_not_harvested: How many components of the pairs' target layers cannot appear as targets, since they were no
+            targets of the harvest.
+        edges: Best first; of `pair`, pair by pair.
     """
 
     metric: AttrMetric
     sign: AnySign
     normalized: bool
+    by: EdgeOrder
+    n_not_harvested: int
     edges: tuple[Edge, ...]
 
     def frame(self) -> "polars.DataFrame":
@@ -156,17 +180,16 @@ class Subgraph:
 
 def edge_frame(edges: Iterable[Edge]) -> "polars.DataFrame":
     """A row for each edge."""
-    return to_frame([{**_ends(edge.source, edge.target), "value": edge.value} for edge in edges], _EDGE)
+    return to_frame(
+        [{**ends(edge.source, edge.target), "value": edge.value} for edge in edges], {**ENDS, "value": float}
+    )
 
 
-def _ends(source: Node, target: Node) -> dict[str, Any]:
+def ends(source: Node, target: Node) -> dict[str, Any]:
+    """The columns of a frame that name an edge."""
     return {
         "source": source.component_key,
         "source_token": source.token,
         "target": target.component_key,
         "target_token": target.token,
     }
-
-
-def _without_value(schema: Mapping[str, type]) -> dict[str, type]:
-    return {name: kind for name, kind in schema.items() if name != "value"}

@@ -1,27 +1,41 @@
-"""A stored harvest, opened for questions."""
+"""A result, opened for questions."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lit_attr.query.answers import EdgeAnswer, EdgeOrder, Node, Ranking, StrongestEdges, Subgraph
+from lit_attr.query.index import Index
 from lit_attr.query.key_questions import KeyQuestions
+from lit_attr.query.keys import KeyReader
+from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
 from lit_attr.query.layer_questions import LayerQuestions
-from lit_attr.query.opened import Opened
+from lit_attr.query.opened_result import OpenedResult
+from lit_attr.query.subgraph import Reach, Ways
+from lit_attr.query.token_texts import TokenTexts
+from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.choice import Measure
+from lit_attr.topology.words import AnySign, AttrMetric
 
 
-class Explorer(KeyQuestions, LayerQuestions):
-    """A stored harvest, opened for questions. `AttributionRepo.explore` opens one.
+class Explorer:
+    """A result, opened for questions. `AttributionRepo.explore` opens one.
 
     A key is `<layer>:<index>`; the layer may be a module path, the index of a token its text: `h.0.mlp.c_fc:5`,
     `output:" her"`. `layers` are names, or patterns such as `0.*` and `*.attn.o`.
 
-    With an index beside the stored harvest (`lit-attr index`), questions about what a component or token feeds, about
-    output tokens, and about pairs of layers are fast however large it is. The answers are the same without it.
+    Edges to components that were no targets of the harvest were not measured, and are never answered as 0: answers say
+    so in `was_harvested`, `n_not_harvested` and `harvested`.
+
+    With an index beside the result (`lit-attr index`), questions about what a component or token feeds, about output
+    tokens, and about pairs of layers are fast however large the result is. The answers are the same without it.
 
     Args:
-        path: The stored harvest's file.
-        tokenizer: A `tokenizer.json`; without it, the one that the harvest's provenance leads to.
+        path: The result's file.
+        tokenizer: A `tokenizer.json`; without it, the one that the result's provenance leads to.
 
     Raises:
         StorageError: If the file is missing or damaged.
@@ -29,14 +43,245 @@ class Explorer(KeyQuestions, LayerQuestions):
     """
 
     def __init__(self, path: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None = None) -> None:
-        opened = Opened(Path(path), None if tokenizer is None else Path(tokenizer))
-        KeyQuestions.__init__(self, opened)
-        LayerQuestions.__init__(self, opened)
+        self._result = OpenedResult(Path(path), None if tokenizer is None else Path(tokenizer))
+        self._keys = KeyQuestions(self._result)
+        self._layers = LayerQuestions(self._result)
+
+    def sources(
+        self,
+        key: str,
+        *,
+        k: int = 10,
+        sign: AnySign = "positive",
+        metric: AttrMetric = "attr",
+        normalized: bool = True,
+        layers: Sequence[str] = (),
+    ) -> Ranking:
+        """What feeds a component or an output token most.
+
+        Args:
+            key: The component or output token.
+            k: How many at most.
+            sign: `positive`, `negative`, or `both`, which ranks by magnitude.
+            metric: `attr`, or `attr_abs` for effects on the activation's magnitude; output tokens have only `attr`.
+            normalized: Divide by the scales of source and target; otherwise raw sums are ranked.
+            layers: Those to look at; all if none are given.
+
+        Raises:
+            EdgeNotFoundError: If nothing feeds the key.
+            KeyFormatError: If the key is malformed.
+            ConfigurationError: If an option is not understood.
+        """
+        selection = self._result.selection(k, sign, layers)
+        return self._keys.ranking("sources", key, Measure(metric, normalized), selection)
+
+    def targets(
+        self,
+        key: str,
+        *,
+        k: int = 10,
+        sign: AnySign = "positive",
+        metric: AttrMetric = "attr",
+        normalized: bool = True,
+        layers: Sequence[str] = (),
+    ) -> Ranking:
+        """What a component or a token feeds most; arguments and errors as for `sources`."""
+        selection = self._result.selection(k, sign, layers)
+        return self._keys.ranking("targets", key, Measure(metric, normalized), selection)
+
+    def edge(self, source: str, target: str, *, metric: AttrMetric = "attr") -> EdgeAnswer:
+        """One edge, raw and normalised.
+
+        Args:
+            source: What feeds.
+            target: What is fed.
+            metric: `attr` or `attr_abs`.
+
+        Raises:
+            EdgeNotFoundError: If there is no such edge.
+            KeyFormatError: If a key is malformed.
+            ConfigurationError: If there is no such metric.
+        """
+        return self._keys.edge(source, target, metric)
+
+    def subgraph(
+        self,
+        keys: Sequence[str],
+        *,
+        k: int = 3,
+        depth: int = 2,
+        threshold: float = 0.0,
+        direction: Ways = "both",
+        sign: AnySign = "both",
+        metric: AttrMetric = "attr",
+        normalized: bool = True,
+        layers: Sequence[str] = (),
+    ) -> Subgraph:
+        """The strongest edges that lead to some keys, and those that lead away from them.
+
+        Args:
+            keys: Where to begin.
+            k: How many sources, or targets, of each node at most.
+            depth: How many edges away from a key at most.
+            threshold: Edges of smaller absolute values are left out.
+            direction: `upstream` follows sources, `downstream` targets; `both` does each by itself.
+            sign: As for `sources`.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of source and target.
+            layers: Nodes beside the keys are of these; all if none are given.
+
+        Raises:
+            EdgeNotFoundError: If nothing feeds a key, and it feeds nothing.
+            KeyFormatError: If a key is malformed.
+            ConfigurationError: If an option is not understood.
+        """
+        reach, selection = Reach(depth, threshold, direction), self._result.selection(k, sign, layers)
+        return self._keys.subgraph(keys, reach, Measure(metric, normalized), selection)
+
+    def matrix(
+        self,
+        *,
+        statistic: Statistic = "mass",
+        metric: AttrMetric = "attr",
+        normalized: bool = True,
+        layers: Sequence[str] = (),
+    ) -> LayerMatrix:
+        """How much the layers influence each other.
+
+        Args:
+            statistic: `mass`, the sum of the absolute values of all measured edges between two layers, or `mean`, that
+                sum divided by their number.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of sources and targets.
+            layers: Pairs are shown that have one of these at either end; all if none are given.
+
+        Raises:
+            ConfigurationError: If an option is not understood.
+        """
+        return self._layers.matrix(statistic, Measure(metric, normalized), layers)
+
+    def block(
+        self, source_layer: str, target_layer: str, *, metric: AttrMetric = "attr", normalized: bool = True
+    ) -> LayerBlock:
+        """All edges between two layers.
+
+        Args:
+            source_layer: What feeds.
+            target_layer: What is fed.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of sources and targets.
+
+        Raises:
+            EdgeNotFoundError: If there are no such edges.
+            ConfigurationError: If there are too many to be computed at once.
+            StorageError: If a value is not finite.
+        """
+        return self._layers.block(source_layer, target_layer, Measure(metric, normalized))
+
+    def edges(
+        self,
+        *,
+        k: int = 5,
+        by: EdgeOrder = "pair",
+        sign: AnySign = "both",
+        metric: AttrMetric = "attr",
+        normalized: bool = True,
+        layers: Sequence[str] = (),
+    ) -> StrongestEdges:
+        """The strongest edges between layers.
+
+        Args:
+            k: How many at most.
+            by: `pair` for the `k` strongest of each pair of layers, pair by pair; `strength` for the `k` strongest of
+                all pairs.
+            sign: As for `sources`.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of source and target.
+            layers: As for `matrix`.
+
+        Raises:
+            ConfigurationError: If an option is not understood.
+        """
+        return self._layers.edges(by, Measure(metric, normalized), self._result.selection(k, sign, layers))
+
+    def pair_edges(
+        self,
+        source_layer: str,
+        target_layer: str,
+        *,
+        k: int = 10,
+        sign: AnySign = "both",
+        metric: AttrMetric = "attr",
+        normalized: bool = True,
+    ) -> StrongestEdges:
+        """The strongest edges between two layers.
+
+        Args:
+            source_layer: What feeds.
+            target_layer: What is fed.
+            k: How many at most.
+            sign: As for `sources`.
+            metric: `attr` or `attr_abs`.
+            normalized: Divide by the scales of source and target.
+
+        Raises:
+            EdgeNotFoundError: If there are no such edges.
+            ConfigurationError: If an option is not understood.
+        """
+        selection = self._result.selection(k, sign, ())
+        return self._layers.pair_edges(source_layer, target_layer, Measure(metric, normalized), selection)
 
     @property
     def path(self) -> Path:
-        """The stored harvest's file."""
-        return self._opened.path
+        """The result's file."""
+        return self._result.path
+
+    @property
+    def storage(self) -> DatasetAttributionStorage:
+        """The result."""
+        return self._result.storage
+
+    @property
+    def layers(self) -> Mapping[str, int]:
+        """All layers in the order of a forward pass, with their numbers of components, or of token ids."""
+        return {layer: self.blocks.size(layer) for layer in self.reader.layers}
+
+    @property
+    def reader(self) -> KeyReader:
+        """Reads keys and names of layers."""
+        return self._result.reader
+
+    @property
+    def tokens(self) -> TokenTexts | None:
+        """The texts of tokens; None where no tokenizer was found."""
+        return self._result.tokens
+
+    @property
+    def blocks(self) -> Blocks:
+        """The numbers of the edges between pairs of layers."""
+        return self._result.blocks
+
+    @property
+    def key_edges(self) -> KeyEdges:
+        """The numbers of the edges of keys, and whether a key has edges at all."""
+        return self._result.key_edges
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether answers come with the help of an index."""
+        return self._result.index is not None
+
+    def use_index(self, index: Index | None) -> None:
+        """Answer from now on with an index, or without one."""
+        self._result.use_index(index)
+
+    def node(self, key: ComponentKey) -> Node:
+        """A key with the text of its token, and whether it was a target of the harvest.
+
+        Raises:
+            DataError: If the tokenizer cannot be read.
+        """
+        return self._result.node(key)
 
     def token(self, layer: str, index: int) -> str | None:
         """The text of a token; None for components, and where no tokenizer was found.
@@ -48,9 +293,18 @@ class Explorer(KeyQuestions, LayerQuestions):
         Raises:
             DataError: If the tokenizer cannot be read.
         """
-        return self._opened.node(ComponentKey(layer, index)).token
+        return self.node(ComponentKey(layer, index)).token
 
-    @property
-    def storage(self) -> DatasetAttributionStorage:
-        """The stored harvest."""
-        return self._opened.storage
+    def layer_pair(self, source: str, target: str, *, metric: AttrMetric = "attr") -> tuple[str, str]:
+        """The canonical addresses of two layers between which there are edges.
+
+        Args:
+            source: Name or module path of what feeds.
+            target: Name or module path of what is fed.
+            metric: `attr` or `attr_abs`.
+
+        Raises:
+            EdgeNotFoundError: If there are no such edges.
+            KeyFormatError: If a module path may be that of several layers.
+        """
+        return self._result.layer_pair(source, target, metric)

@@ -1,12 +1,12 @@
 """Answers about pairs of layers."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from lit_attr.query.answers import Edge, Node, edge_frame
+from lit_attr.query.answers import ENDS, Node, ends
 from lit_attr.query.frames import to_frame
 from lit_attr.topology.words import AttrMetric
 
@@ -17,17 +17,37 @@ Statistic = Literal["mass", "mean"]
 
 
 @dataclass(frozen=True)
+class PairStatistic:
+    """How much one layer influences another.
+
+    Attributes:
+        source_layer: What feeds.
+        target_layer: What is fed.
+        value: The mass, or mean; None if no edge between the layers was measured.
+        harvested: The share of their edges that was measured.
+    """
+
+    source_layer: str
+    target_layer: str
+    value: float | None
+    harvested: float
+
+
+@dataclass(frozen=True)
 class LayerMatrix:
     """How much the layers influence each other.
 
     Attributes:
         metric: `attr` or `attr_abs`.
-        statistic: `mass`, the sum of the absolute values of all edges between two layers, or `mean`, that sum divided
-            by the number of edges.
+        statistic: `mass`, the sum of the absolute values of all measured edges between two layers, or `mean`, that sum
+            divided by their number.
         normalized: Whether values are divided by the scales of source and target.
         sources: Layers, in the order of the columns.
         targets: Layers, in the order of the rows.
-        values: Of each target for each source; None where the source does not feed the target.
+        values: A number for each target and source; None where the source does not feed the target, and where no edge
+            between them was measured.
+        harvested: The share of the edges between each target and source that was measured, from 0 to 1: those to
+            components that were targets of the harvest. None where the source does not feed the target.
     """
 
     metric: AttrMetric
@@ -36,16 +56,22 @@ class LayerMatrix:
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
+    harvested: tuple[tuple[float | None, ...], ...]
+
+    @property
+    def pairs(self) -> list[PairStatistic]:
+        """All pairs of layers with edges, target by target."""
+        return [
+            PairStatistic(source, target, value, share)
+            for target, values, shares in zip(self.targets, self.values, self.harvested, strict=True)
+            for source, value, share in zip(self.sources, values, shares, strict=True)
+            if share is not None
+        ]
 
     def frame(self) -> "polars.DataFrame":
         """A row for each pair of layers with edges; raises a ConfigurationError if polars is not installed."""
-        rows = [
-            {"source_layer": source, "target_layer": target, "value": value}
-            for target, of_target in zip(self.targets, self.values, strict=True)
-            for source, value in zip(self.sources, of_target, strict=True)
-            if value is not None
-        ]
-        return to_frame(rows, {"source_layer": str, "target_layer": str, "value": float})
+        columns = {"source_layer": str, "target_layer": str, "value": float, "harvested": float}
+        return to_frame([vars(pair) for pair in self.pairs], columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,20 +79,32 @@ class LayerBlock:
     """All edges between two layers.
 
     Attributes:
-        sources: Of the columns.
-        targets: Of the rows.
+        sources: What the columns are.
+        targets: What the rows are.
         metric: `attr` or `attr_abs`.
         normalized: Whether values are divided by the scales of source and target.
-        values: Attributions; raw ones may be the file's own bytes, which must not be written to.
+        n_not_harvested: How many rows were not measured, since their components were no targets of the harvest.
+        values: Attributions; rows that were not measured are NaN. Raw ones may be the file's own bytes, which must not
+            be written to.
     """
 
     sources: tuple[Node, ...]
     targets: tuple[Node, ...]
     metric: AttrMetric
     normalized: bool
+    n_not_harvested: int
     values: Float[np.ndarray, "_target _source"]
 
     def frame(self) -> "polars.DataFrame":
-        """A row for each edge that is not zero; raises a ConfigurationError if polars is not installed."""
-        places = zip(*self.values.nonzero(), strict=True)
-        return edge_frame(Edge(self.sources[s], self.targets[t], float(self.values[t, s])) for t, s in places)
+        """A row for each edge that is not zero, those that were not measured included, with no value.
+
+        Raises:
+            ConfigurationError: If polars is not installed.
+        """
+        rows: list[dict[str, Any]] = []
+        for place, source in zip(*self.values.nonzero(), strict=True):  # what is not a number is not zero
+            target = self.targets[place]
+            value = float(self.values[place, source]) if target.was_harvested else None
+            marks = {"value": value, "was_harvested": target.was_harvested}
+            rows.append({**ends(self.sources[source], target), **marks})
+        return to_frame(rows, {**ENDS, "value": float, "was_harvested": bool})

@@ -1,125 +1,119 @@
 """Questions about pairs of layers."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from heapq import nlargest
 from typing import get_args
 
+import torch
+
 from lit_attr.errors import ConfigurationError, StorageError
-from lit_attr.query.answers import Edge, StrongestEdges
+from lit_attr.query.answers import EDGE_ORDERS, Edge, EdgeOrder, StrongestEdges
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
 from lit_attr.query.lists import layer_pairs
-from lit_attr.query.opened import Opened
+from lit_attr.query.opened_result import OpenedResult
 from lit_attr.storage.strongest import NOT_FINITE
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure, Selection
-from lit_attr.topology.words import AnySign, AttrMetric
+from lit_attr.topology.words import AttrMetric
 
 # Edges of a block that is computed: 400 MB.
 _LARGEST_BLOCK = 10**8
+_Pair = tuple[str, str]
 
 
 class LayerQuestions:
-    """Questions about pairs of layers.
+    """Answers questions about pairs of layers; `Explorer` says what they mean.
 
     Args:
-        opened: The stored harvest.
+        result: The result that answers.
     """
 
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-        self._blocks = opened.query.blocks
+    def __init__(self, result: OpenedResult) -> None:
+        self._result = result
 
-    def matrix(
-        self,
-        statistic: Statistic = "mass",
-        metric: AttrMetric = "attr",
-        normalized: bool = True,
-        layers: Sequence[str] = (),
-    ) -> LayerMatrix:
-        """How much the layers influence each other.
-
-        Args:
-            statistic: `mass`, the sum of the absolute values of all edges between two layers, or `mean`, that sum
-                divided by the number of edges.
-            metric: `attr` or `attr_abs`.
-            normalized: Divide by the scales of sources and targets.
-            layers: Pairs are shown that have one of these at either end; all if none are given.
-
-        Raises:
-            ConfigurationError: If an option is not understood.
-        """
+    def matrix(self, statistic: Statistic, measure: Measure, layers: Sequence[str]) -> LayerMatrix:
+        """The edge mass between layers, or the mean edge."""
         if statistic not in get_args(Statistic):
             raise ConfigurationError(f"statistic must be one of {list(get_args(Statistic))}, found {statistic!r}")
-        blocks, values, measure = self._blocks, {}, Measure(metric, normalized)
-        for source, target in (pairs := self._layer_pairs(metric, layers)):
-            mass = self._opened.pairs.mass((source, target), measure)
-            n_edges = blocks.size(source) * blocks.size(target)
+        result = self._result
+        wanted = result.reader.matching(layers)
+        pairs = self._pairs(measure.metric, wanted)
+        shares = {pair: result.harvested.share(pair[1]) for pair in pairs}
+        values: dict[_Pair, float] = {}
+        for source, target in (pair for pair in pairs if shares[pair]):
+            mass = result.pairs.mass((source, target), measure)
+            n_targets = result.blocks.size(target) - result.harvested.n_missing([target])
+            n_edges = result.blocks.size(source) * n_targets
             values[source, target] = mass if statistic == "mass" else mass / max(n_edges, 1)
         sources, targets = (in_order({pair[end] for pair in pairs}) for end in (0, 1))
-        rows = tuple(tuple(values.get((source, target)) for source in sources) for target in targets)
-        return LayerMatrix(metric, statistic, normalized, sources, targets, rows)
+        rows, harvested = (
+            tuple(tuple(known.get((source, target)) for source in sources) for target in targets)
+            for known in (values, shares)
+        )
+        return LayerMatrix(measure.metric, statistic, measure.normalized, sources, targets, rows, harvested)
 
-    def block(
-        self, source_layer: str, target_layer: str, metric: AttrMetric = "attr", normalized: bool = True
-    ) -> LayerBlock:
-        """All edges between two layers.
-
-        Args:
-            source_layer: What feeds.
-            target_layer: What is fed.
-            metric: `attr` or `attr_abs`.
-            normalized: Divide by the scales of sources and targets.
-
-        Raises:
-            EdgeNotFoundError: If there are no such edges.
-            ConfigurationError: If there are too many to be computed at once.
-            StorageError: If a value is not finite.
-        """
-        blocks = self._blocks
-        source, target = self._opened.pair(source_layer, target_layer, metric)
+    def block(self, source_layer: str, target_layer: str, measure: Measure) -> LayerBlock:
+        """All edges between two layers."""
+        result, blocks = self._result, self._result.blocks
+        source, target = result.layer_pair(source_layer, target_layer, measure.metric)
+        not_harvested = list(result.harvested.missing(target))
         n_edges = blocks.size(source) * blocks.size(target)
-        if n_edges > _LARGEST_BLOCK and (normalized or target == OUTPUT):
+        # Raw numbers that are all measured are the file's own, and need no memory.
+        if n_edges > _LARGEST_BLOCK and (measure.normalized or target == OUTPUT or not_harvested):
             raise ConfigurationError(
                 f"the block from {source} to {target} has {n_edges:,} edges, and at most {_LARGEST_BLOCK:,} are "
-                "computed at once: ask for single keys, or for the raw block of a layer of components"
+                "computed at once: ask for single keys, or for the raw block of a layer whose components were all "
+                "targets of the harvest"
             )
-        values = blocks.tile(source, target, Measure(metric, normalized))
+        values = blocks.tile(source, target, measure)
         if not values.isfinite().all():
             raise StorageError(f"{source} to {target}: {NOT_FINITE}")
+        if not_harvested:
+            values = values.index_fill(0, torch.tensor(not_harvested), torch.nan)
         sources, targets = (
-            tuple(self._opened.node(ComponentKey(layer, index)) for index in range(blocks.size(layer)))
+            tuple(result.node(ComponentKey(layer, index)) for index in range(blocks.size(layer)))
             for layer in (source, target)
         )
-        return LayerBlock(sources, targets, metric, normalized, values.numpy())
+        asked = measure.metric, measure.normalized
+        return LayerBlock(sources, targets, *asked, len(not_harvested), values.numpy())
 
-    def edges(
-        self,
-        k: int = 5,
-        sign: AnySign = "both",
-        metric: AttrMetric = "attr",
-        normalized: bool = True,
-        layers: Sequence[str] = (),
+    def edges(self, by: EdgeOrder, measure: Measure, selection: Selection) -> StrongestEdges:
+        """The strongest edges of each pair of layers, or of all."""
+        if by not in EDGE_ORDERS:
+            raise ConfigurationError(f"by must be one of {list(EDGE_ORDERS)}, found {by!r}")
+        pairs = self._pairs(measure.metric, selection.layers)
+        edges: Iterable[tuple[ComponentKey, ComponentKey, float]] = self._of_pairs(pairs, measure, selection)
+        if by == "strength":
+            edges = nlargest(selection.k, edges, key=lambda edge: abs(edge[2]))
+        return self._answer(by, {target for _, target in pairs}, measure, selection, edges)
+
+    def pair_edges(
+        self, source_layer: str, target_layer: str, measure: Measure, selection: Selection
     ) -> StrongestEdges:
-        """The strongest edges of each pair of layers.
+        """The strongest edges between two layers."""
+        pair = self._result.layer_pair(source_layer, target_layer, measure.metric)
+        edges = self._of_pairs([pair], measure, selection)
+        return self._answer("pair", {pair[1]}, measure, selection, edges)
 
-        Args:
-            k: How many of each pair at most.
-            sign: As for `sources`.
-            metric: `attr` or `attr_abs`.
-            normalized: Divide by the scales of source and target.
-            layers: As for `matrix`.
+    def _of_pairs(
+        self, pairs: Iterable[_Pair], measure: Measure, selection: Selection
+    ) -> Iterator[tuple[ComponentKey, ComponentKey, float]]:
+        for pair in pairs:
+            yield from self._result.pairs.edges(pair, measure, selection)
 
-        Raises:
-            ConfigurationError: If an option is not understood.
-        """
-        node, measure, selection = self._opened.node, Measure(metric, normalized), Selection(k, sign)
-        edges = [
-            Edge(node(source), node(target), value)
-            for pair in self._layer_pairs(metric, layers)
-            for source, target, value in self._opened.pairs.edges(pair, measure, selection)
-        ]
-        return StrongestEdges(metric, sign, normalized, tuple(edges))
+    def _answer(
+        self,
+        by: EdgeOrder,
+        targets: Iterable[str],
+        measure: Measure,
+        selection: Selection,
+        edges: Iterable[tuple[ComponentKey, ComponentKey, float]],
+    ) -> StrongestEdges:
+        node, n_not_harvested = self._result.node, self._result.harvested.n_missing(targets)
+        shown = tuple(Edge(node(source), node(target), value) for source, target, value in edges)
+        asked = measure.metric, selection.sign, measure.normalized
+        return StrongestEdges(*asked, by, n_not_harvested, shown)
 
-    def _layer_pairs(self, metric: AttrMetric, layers: Sequence[str]) -> list[tuple[str, str]]:
-        wanted = self._opened.reader.matching(layers)
-        pairs = layer_pairs(self._blocks, metric)
-        return [pair for pair in pairs if wanted is None or not wanted.isdisjoint(pair)]
+    def _pairs(self, metric: AttrMetric, layers: Container[str] | None) -> list[_Pair]:
+        pairs = layer_pairs(self._result.blocks, metric)
+        return [pair for pair in pairs if layers is None or any(layer in layers for layer in pair)]

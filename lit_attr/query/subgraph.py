@@ -1,6 +1,7 @@
 """The part of the attribution graph around some keys."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lit_attr.errors import ConfigurationError
@@ -17,43 +18,60 @@ _WAYS: dict[Ways, tuple[Direction, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How far a subgraph goes.
+
+    Attributes:
+        depth: How many edges away from a key at most.
+        threshold: Edges of smaller absolute values are left out.
+        direction: `upstream` follows sources, `downstream` targets; `both` does each by itself.
+
+    Raises:
+        ConfigurationError: If a number is not in its range, or the direction is unknown.
+    """
+
+    depth: int
+    threshold: float
+    direction: Ways
+
+    def __post_init__(self) -> None:
+        """Check numbers and direction."""
+        if self.direction not in get_args(Ways):
+            raise ConfigurationError(f"direction must be one of {list(get_args(Ways))}, found {self.direction!r}")
+        check_count("depth", self.depth)
+        if not self.threshold >= 0:  # not a number is no threshold either
+            raise ConfigurationError(f"threshold must be a number of at least 0, found {self.threshold!r}")
+
+
 def collect(
     keys: Sequence[ComponentKey],
     follow: Callable[[Direction, ComponentKey], Sequence[DatasetAttributionEntry]],
-    depth: int,
-    threshold: float,
-    ways: Ways,
+    reach: Reach,
 ) -> dict[tuple[ComponentKey, ComponentKey], float]:
     """Edges from source to target with their values, nearest first.
 
-    Upstream and downstream are followed by themselves: of what feeds a key, its other targets are not looked at.
+    Upstream and downstream are followed by themselves: other targets of what feeds a key are not looked at.
 
     Args:
         keys: Where to begin.
         follow: The strongest sources, or targets, of a key.
-        depth: How many edges away from a key at most.
-        threshold: Edges of smaller absolute values are left out.
-        ways: Which to follow.
+        reach: How far to go.
 
     Raises:
-        ConfigurationError: If there are no keys, or an option is not in its range.
+        ConfigurationError: If there are no keys.
     """
-    if ways not in get_args(Ways):
-        raise ConfigurationError(f"direction must be one of {list(get_args(Ways))}, found {ways!r}")
     if not keys:
         raise ConfigurationError("a subgraph begins with at least one key, found 0 keys")
-    check_count("depth", depth)
-    if not threshold >= 0:  # not a number is no threshold either
-        raise ConfigurationError(f"threshold must be a number of at least 0, found {threshold!r}")
     edges: dict[tuple[ComponentKey, ComponentKey], float] = {}
-    for way in _WAYS[ways]:
+    for way in _WAYS[reach.direction]:
         seen, frontier = set(keys), list(dict.fromkeys(keys))
-        for _ in range(depth):
+        for _ in range(reach.depth):
             reached: list[ComponentKey] = []
             for node in frontier:
                 for entry in follow(way, node):
                     other = ComponentKey(entry.layer, entry.component_idx)
-                    if abs(entry.value) >= threshold:
+                    if abs(entry.value) >= reach.threshold:
                         edges[(other, node) if way == "sources" else (node, other)] = entry.value
                         reached.append(other)
             frontier = [node for node in dict.fromkeys(reached) if node not in seen]

@@ -1,5 +1,6 @@
 """The stored result of a harvest: to be asked, saved, loaded and merged."""
 
+import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -127,12 +128,17 @@ class DatasetAttributionStorage(Content):
             normalized: Divide by the scales of source and target; otherwise the raw sum.
             metric: `attr` or `attr_abs`.
 
+        Returns:
+            The attribution; not a number (NaN) if the target was no target of the harvest, so that no edge to it was
+            measured. The provenance lists these components under `not_targets`.
+
         Raises:
             KeyFormatError: If a key is malformed.
             EdgeNotFoundError: If there is no such edge.
         """
         source, target = ComponentKey.parse(source_key), ComponentKey.parse(target_key)
-        return KeyEdges(self).edge(source, target, Measure(metric, normalized))
+        value = KeyEdges(self).edge(source, target, Measure(metric, normalized))
+        return math.nan if value is None else value
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file: whole or not at all.

@@ -6,6 +6,7 @@ from typing import Literal
 from lit_attr.errors import EdgeNotFoundError, StorageError
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.content import Content
+from lit_attr.storage.harvested_targets import HarvestedTargets
 from lit_attr.storage.strongest import NOT_FINITE, Segments
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure
@@ -24,6 +25,7 @@ class KeyEdges:
     def __init__(self, content: Content) -> None:
         self.content = content
         self.blocks = Blocks(content)
+        self.harvested = HarvestedTargets(content)
 
     def has_source(self, key: ComponentKey) -> bool:
         """Whether the key is a source of any edge."""
@@ -71,8 +73,8 @@ class KeyEdges:
         wanted = [t for t in blocks.target_layers(source.layer, measure.metric) if layers is None or t in layers]
         return [(target, blocks.column(source.layer, target, measure, source.index)) for target in wanted]
 
-    def edge(self, source: ComponentKey, target: ComponentKey, measure: Measure) -> float:
-        """The attribution of one edge.
+    def edge(self, source: ComponentKey, target: ComponentKey, measure: Measure) -> float | None:
+        """The attribution of one edge; None if its target was no target of the harvest, so that it was not measured.
 
         Raises:
             EdgeNotFoundError: If there is no such edge.
@@ -85,6 +87,8 @@ class KeyEdges:
             raise EdgeNotFoundError(
                 f"no {metric} edge from {source} to {target}; {self._why_not(source, target, metric)}"
             )
+        if not self.harvested.include(target):
+            return None
         one = slice(source.index, source.index + 1), slice(target.index, target.index + 1)
         value = blocks.tile(source.layer, target.layer, measure, *one)[0, 0]
         if not value.isfinite():
@@ -104,14 +108,6 @@ class KeyEdges:
             return "attributions to the output have no attr_abs"
         layers = in_order(self.blocks.source_layers(target_layer, metric))
         return f"layers that feed {target_layer}: {', '.join(layers) or 'none'}"
-
-    def was_harvested(self, target: ComponentKey) -> bool:
-        """Whether the component was a target of the harvest; its row is zero if not.
-
-        Raises:
-            StorageError: If the provenance lists them otherwise than `lit_attr` does.
-        """
-        return self.content.recorded.was_target(target.layer, target.index)
 
     def why_unknown(self, key: ComponentKey, role: Literal["source", "target"]) -> str:
         """Why a key is not a source, or not a target, in words."""

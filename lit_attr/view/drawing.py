@@ -1,13 +1,11 @@
 """The part of the graph that is drawn: the edges around some keys, and the walk that led there."""
 
-import math
 from itertools import pairwise, permutations
 from typing import Any
 
-from lit_attr.errors import EdgeNotFoundError, KeyFormatError, StorageError
+from lit_attr.errors import EdgeNotFoundError, KeyFormatError
 from lit_attr.query.answer_json import plain
 from lit_attr.query.answers import Edge
-from lit_attr.storage.strongest import NOT_FINITE
 from lit_attr.topology.words import SIGNS
 from lit_attr.view.parameters import Parameters
 from lit_attr.view.search import why_unknown
@@ -34,8 +32,7 @@ def subgraph(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
         depth=asked.whole("depth", 2, 1, _DEEPEST),
         threshold=threshold,
         sign=asked.sign,
-        metric=asked.metric,
-        normalized=asked.normalized,
+        **asked.measure,
         layers=asked.layers,
     )
     edges = {(e.source.component_key, e.target.component_key): e for e in found.edges[:_MOST_EDGES]}
@@ -70,8 +67,8 @@ def _read(harvest: ViewedResult, texts: list[str], unknown: dict[str, str]) -> l
         name, why = text, None
         try:
             key = explorer.reader.key(text)
-            if not (explorer.query.has_source(key) or explorer.query.has_target(key)):
-                why = why_unknown(explorer.query, key)
+            if not (explorer.key_edges.has_source(key) or explorer.key_edges.has_target(key)):
+                why = why_unknown(explorer.key_edges, key)
             name = str(key)
         except KeyFormatError as error:
             why = str(error)
@@ -83,19 +80,10 @@ def _read(harvest: ViewedResult, texts: list[str], unknown: dict[str, str]) -> l
 
 def _edge(harvest: ViewedResult, source: str, target: str, asked: Parameters) -> Edge | None:
     try:
-        found = harvest.explorer.edge(source, target, asked.metric)
+        found = harvest.explorer.edge(source, target, metric=asked.metric)
     except EdgeNotFoundError:
         return None
     value = found.normalized if asked.normalized else found.raw
-    check_finite(value)
+    if value is None:  # it was not measured, and what that is cannot be drawn
+        return None
     return Edge(found.source, found.target, value)
-
-
-def check_finite(*values: float) -> None:
-    """Check that values are numbers.
-
-    Raises:
-        StorageError: If one is not.
-    """
-    if not all(map(math.isfinite, values)):
-        raise StorageError(NOT_FINITE)

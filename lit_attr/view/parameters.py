@@ -91,6 +91,11 @@ class Parameters:
         return self.choice("metric", get_args(AttrMetric), "attr")
 
     @property
+    def measure(self) -> dict[str, Any]:
+        """Which number of an edge is meant: arguments of an `Explorer`'s questions."""
+        return {"metric": self.metric, "normalized": self.normalized}
+
+    @property
     def sign(self) -> AnySign:
         """Which signs."""
         return self.choice("sign", get_args(AnySign), "both")

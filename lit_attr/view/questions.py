@@ -8,7 +8,7 @@ from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query.answer_json import plain
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.words import METRICS, SIGNS, Direction
-from lit_attr.view.drawing import check_finite, subgraph
+from lit_attr.view.drawing import subgraph
 from lit_attr.view.parameters import Parameters
 from lit_attr.view.viewed_result import ViewedResult
 
@@ -26,7 +26,7 @@ def about(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
         "size": harvest.size,
         "n_tokens": storage.n_tokens_processed,
         "ci_threshold": storage.ci_threshold,
-        "layers": [{"layer": layer, "size": size} for layer, size in harvest.layers],
+        "layers": [{"layer": layer, "size": size} for layer, size in explorer.layers.items()],
         "partial": _partial(storage.recorded),
         "provenance": _plain_json(storage.provenance),
         "indexed": explorer.is_indexed,
@@ -41,20 +41,21 @@ def neighbours(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     known = explorer.reader.key(key)
     answer: dict[str, Any] = {"metric": asked.metric, "normalized": asked.normalized}
     ways: tuple[tuple[Direction, Callable[..., Any], bool], ...] = (
-        ("sources", explorer.sources, explorer.query.has_target(known)),
-        ("targets", explorer.targets, explorer.query.has_source(known)),
+        ("sources", explorer.sources, explorer.key_edges.has_target(known)),
+        ("targets", explorer.targets, explorer.key_edges.has_source(known)),
     )
     for name, ask, _ in ways:
-        answer[name] = {"positive": [], "negative": [], "none": None}
+        answer[name] = {"positive": [], "negative": [], "none": None, "n_not_harvested": 0}
         for sign in SIGNS:
             try:
-                found = ask(key, k, sign, asked.metric, asked.normalized, asked.layers)
+                found = ask(key, k=k, sign=sign, **asked.measure, layers=asked.layers)
             except EdgeNotFoundError as error:
                 if not any(is_one for *_, is_one in ways):
                     raise EdgeNotFoundError(str(error).removeprefix(f"no {name} of {key}: ")) from error
                 answer[name]["none"] = str(error)
                 continue
             answer[name][sign] = plain(found)["entries"]
+            answer[name]["n_not_harvested"] = found.n_not_harvested
             answer["was_harvested"] = answer.get("was_harvested", True) and found.was_harvested
     return {"node": vars(explorer.node(known)), **answer}
 
@@ -64,12 +65,11 @@ def edge(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     answers = {}
     for metric in METRICS:
         try:
-            found = plain(harvest.explorer.edge(asked.text("source"), asked.text("target"), metric))
+            found = plain(harvest.explorer.edge(asked.text("source"), asked.text("target"), metric=metric))
         except EdgeNotFoundError:
             if metric == METRICS[0]:
                 raise
             continue
-        check_finite(found["raw"], found["normalized"])
         answers[metric] = found
     return {"by_metric": answers}
 
@@ -84,7 +84,7 @@ def overview(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
 def pair(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     """The strongest edges between two layers, unless finding them takes long and was not asked for."""
     explorer = harvest.explorer
-    source, target = explorer.pair(asked.text("source"), asked.text("target"), asked.metric)
+    source, target = explorer.layer_pair(asked.text("source"), asked.text("target"), metric=asked.metric)
     if not (harvest.is_quick(asked.metric, (source, target)) or asked.flag("anyway")):
         return {"slow": True}
     k = asked.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)

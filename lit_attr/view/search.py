@@ -1,15 +1,15 @@
 """Finding components and tokens by what someone types."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
 from lit_attr.errors import EdgeNotFoundError, LitAttrError
-from lit_attr.query.keys import KeyReader
-from lit_attr.query.token_texts import TokenTexts, quoted
+from lit_attr.query.explorer import Explorer
+from lit_attr.query.token_texts import quoted
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 
@@ -26,31 +26,28 @@ class Hit:
         token: Text of the token; None for others.
         kind: What it is: `component`, `token`, `near` (a token of a similar text) or `layer`.
         size: Of a layer; None for others.
+        was_harvested: False for a component that was no target of the harvest.
     """
 
     key: str
     token: str | None
     kind: str
     size: int | None = None
+    was_harvested: bool = True
 
 
 class Search:
-    """Searches a stored harvest.
+    """Searches a result.
 
     Args:
-        reader: Reads its keys.
-        query: To it.
-        layers: All, with their sizes, in order.
-        tokens: Texts of tokens; None where no tokenizer was found.
+        explorer: The result, opened.
     """
 
-    def __init__(
-        self, reader: KeyReader, query: KeyEdges, layers: Sequence[tuple[str, int]], tokens: TokenTexts | None
-    ) -> None:
-        self._reader = reader
-        self._query = query
-        self._sizes = dict(layers)
-        self._tokenizer = tokens
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = explorer
+        self._reader = explorer.reader
+        self._sizes = explorer.layers
+        self._tokenizer = explorer.tokens
 
     def read_ahead(self) -> None:
         """Read the texts of all tokens, for which the first search would wait."""
@@ -97,7 +94,7 @@ class Search:
         if rest:  # tells why a number is none of the layer's
             key = self._reader.key(f"{layer}:{rest}")
             if key.index >= size:
-                raise EdgeNotFoundError(why_unknown(self._query, key))
+                raise EdgeNotFoundError(why_unknown(self._explorer.key_edges, key))
             rest = str(key.index)
         for index in _beginning_with(rest, size):
             yield self._hit(ComponentKey(layer, index), "token" if layer in (EMBED, OUTPUT) else "component")
@@ -130,8 +127,8 @@ class Search:
             yield from ((index, "near") for _, index in sorted(alike))
 
     def _hit(self, key: ComponentKey, kind: str) -> Hit:
-        tokens = self._tokenizer if key.layer in (EMBED, OUTPUT) else None
-        return Hit(str(key), None if tokens is None else tokens.text(key.index), kind)
+        node = self._explorer.node(key)
+        return Hit(node.component_key, node.token, kind, was_harvested=node.was_harvested)
 
     def _why_nothing(self, text: str) -> str:
         if self._tokenizer is None:

@@ -10,18 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from lit_attr.errors import StorageError
-from lit_attr.query.answers import Edge, Node, StrongestEdges
+from lit_attr.query.answers import StrongestEdges
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index import Index
 from lit_attr.query.index_file import identity, index_path
-from lit_attr.query.keys import KeyReader
 from lit_attr.query.layer_answers import LayerMatrix
 from lit_attr.query.lists import layer_pairs
-from lit_attr.query.token_texts import TokenTexts
-from lit_attr.storage.blocks import Blocks
-from lit_attr.storage.key_edges import KeyEdges
-from lit_attr.topology.address import ComponentKey
-from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import AnySign, AttrMetric
 from lit_attr.view.search import Search
 
@@ -33,55 +27,6 @@ _ID_CHARACTERS = 12
 # Bytes that are read beforehand at most, and the numbers of a page of memory.
 _READ_AHEAD = 1 << 30
 _NUMBERS_OF_A_PAGE = 512
-
-
-class ViewedExplorer(Explorer):
-    """An `Explorer` that also says what the page shows of the harvest itself."""
-
-    @property
-    def query(self) -> KeyEdges:
-        """Questions about keys, as vectors and numbers."""
-        return self._opened.query
-
-    @property
-    def blocks(self) -> Blocks:
-        """The blocks of pairs of layers."""
-        return self._opened.query.blocks
-
-    @property
-    def reader(self) -> KeyReader:
-        """Reads keys."""
-        return self._opened.reader
-
-    @property
-    def tokens(self) -> TokenTexts | None:
-        """The texts of tokens; None where no tokenizer was found."""
-        return self._opened.tokens
-
-    @property
-    def is_indexed(self) -> bool:
-        """Whether there is an index that can be used."""
-        return self._opened.index is not None
-
-    def use(self, index: Index | None) -> None:
-        """Answer from now on with an index, or without one."""
-        self._opened.use(index)
-
-    def node(self, key: ComponentKey) -> Node:
-        """A key with the text of its token."""
-        return self._opened.node(key)
-
-    def pair(self, source: str, target: str, metric: AttrMetric) -> tuple[str, str]:
-        """The canonical addresses of two layers between which there are edges."""
-        return self._opened.pair(source, target, metric)
-
-    def pair_edges(
-        self, source: str, target: str, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
-    ) -> StrongestEdges:
-        """The strongest edges between two layers, between which there are edges."""
-        found = self._opened.pairs.edges((source, target), Measure(metric, normalized), Selection(k, sign))
-        edges = tuple(Edge(self.node(source), self.node(target), value) for source, target, value in found)
-        return StrongestEdges(metric, sign, normalized, edges)
 
 
 @dataclass(frozen=True)
@@ -117,7 +62,7 @@ class ViewedResult:
     def __init__(self, path: Path, tokenizer: Path | None = None) -> None:
         self._status, self._index_status = _Status.of(path), _Status.of(index_path(path))
         self.path = path
-        self.explorer = ViewedExplorer(path, tokenizer)
+        self.explorer = Explorer(path, tokenizer)
         # Of two tabs, one asks at a time; what may take long is computed beside, one at a time too.
         self.lock, self._slow_lock = threading.Lock(), threading.Lock()
         self._matrices: dict[tuple[AttrMetric, bool], LayerMatrix] = {}
@@ -129,7 +74,7 @@ class ViewedResult:
     @cached_property
     def search(self) -> Search:
         """Finds components and tokens."""
-        return Search(self.explorer.reader, self.explorer.query, self.layers, self.explorer.tokens)
+        return Search(self.explorer)
 
     def read_ahead(self) -> None:
         """Have the system read the unembedding and what it is multiplied by, as far as that is not too much.
@@ -143,11 +88,6 @@ class ViewedResult:
                 # One number of each page, whatever the order of the dimensions: flattening might copy.
                 n_pages = -(-factor.numel() // _NUMBERS_OF_A_PAGE)
                 factor.as_strided((n_pages,), (_NUMBERS_OF_A_PAGE,)).sum()
-
-    @property
-    def layers(self) -> list[tuple[str, int]]:
-        """All layers in the order of a forward pass, with their sizes."""
-        return [(name, self.explorer.blocks.size(name)) for name in self.explorer.reader.layers]
 
     @property
     def state(self) -> FileState:
@@ -179,7 +119,7 @@ class ViewedResult:
                 self._index_status = now
                 index = Index.open(self.path)
                 # Else it may be of a file that has come meanwhile.
-                self.explorer.use(index if self.state == "same" else None)
+                self.explorer.use_index(index if self.state == "same" else None)
 
     def is_quick(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> bool:
         """Whether sums over all edges, or over those between two layers, are known or soon computed."""
@@ -196,7 +136,7 @@ class ViewedResult:
         """The edge mass between layers; other questions are answered while it takes long."""
         with self._lock_for(metric):
             if (metric, normalized) not in self._matrices:
-                self._matrices[metric, normalized] = self.explorer.matrix("mass", metric, normalized)
+                self._matrices[metric, normalized] = self.explorer.matrix(metric=metric, normalized=normalized)
             return self._matrices[metric, normalized]
 
     def pair_edges(
@@ -204,4 +144,4 @@ class ViewedResult:
     ) -> StrongestEdges:
         """The strongest edges between two layers; other questions are answered while it takes long."""
         with self._lock_for(metric, (source, target)):
-            return self.explorer.pair_edges(source, target, k, sign, metric, normalized)
+            return self.explorer.pair_edges(source, target, k=k, sign=sign, metric=metric, normalized=normalized)

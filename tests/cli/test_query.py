@@ -31,8 +31,8 @@ def test_lists_are_the_storages(file, capsys, question, metric, sign):
     storage = DatasetAttributionStorage.load(file)
     method = storage.get_top_sources if question == "sources" else storage.get_top_targets
     answer = ask(capsys, file, question, "0.mlp.up:2", "--k", 3, "--sign", sign, "--metric", metric)
-    expected = [{**vars(e), "token": None} for e in method("0.mlp.up:2", k=3, sign=sign, metric=metric)]
-    assert answer["entries"] == expected
+    expected = method("0.mlp.up:2", k=3, sign=sign, metric=metric)
+    assert answer["entries"] == [{**vars(e), "token": None, "was_harvested": True} for e in expected]
     assert (answer["question"], answer["key"], answer["metric"]) == (question, "0.mlp.up:2", metric)
     assert answer["n_tokens"] == storage.n_tokens_processed
 
@@ -158,7 +158,7 @@ def test_a_tokenizer_of_ones_own(file, capsys):
 def test_matrix(file, capsys, raw):
     explorer = Explorer(file)
     answer = ask(capsys, file, "matrix", "--statistic", "mean", *["--raw"] * raw)
-    found = explorer.matrix("mean", normalized=not raw)
+    found = explorer.matrix(statistic="mean", normalized=not raw)
     assert (answer["sources"], answer["targets"]) == (list(found.sources), list(found.targets))
     assert answer["values"] == [list(row) for row in found.values]
     block = ask(capsys, file, "matrix", "wte", "0.mlp.up", *["--raw"] * raw)
@@ -182,7 +182,7 @@ def test_matrix_as_a_table(file, capsys, monkeypatch, width):
 
 def test_edges(file, capsys):
     answer = ask(capsys, file, "edges", "--k", 2, "--sign", "negative", "--layer", "0.attn.q", "--metric", "attr_abs")
-    found = Explorer(file).edges(2, "negative", "attr_abs", layers=["0.attn.q"]).edges
+    found = Explorer(file).edges(k=2, sign="negative", metric="attr_abs", layers=["0.attn.q"]).edges
     assert [(e["source"], e["target"], e["value"]) for e in answer["edges"]] == [
         (e.source.component_key, e.target.component_key, e.value) for e in found
     ]
@@ -193,7 +193,8 @@ def test_edges(file, capsys):
 def test_subgraph(file, capsys):
     options = ["--k", 2, "--depth", 3, "--threshold", 0.5, "--direction", "upstream", "--sign", "positive", "--raw"]
     answer = ask(capsys, file, "subgraph", "output:1", "0.mlp.up:0", *options)
-    found = Explorer(file).subgraph(["output:1", "0.mlp.up:0"], 2, 3, 0.5, "upstream", "positive", normalized=False)
+    chosen = {"k": 2, "depth": 3, "threshold": 0.5, "direction": "upstream", "sign": "positive", "normalized": False}
+    found = Explorer(file).subgraph(["output:1", "0.mlp.up:0"], **chosen)
     assert [e["value"] for e in answer["edges"]] == [e.value for e in found.edges]
     assert [n["component_key"] for n in answer["nodes"]] == [n.component_key for n in found.nodes]
     assert main(["query", str(file), "subgraph", "output:1"]) == 0

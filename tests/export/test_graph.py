@@ -37,7 +37,7 @@ def expected(storage, key, k, depth, threshold, metric="attr"):
 def test_networkx_reads_the_storages_numbers(tmp_path, k, depth, threshold, metric):
     storage = random_storage()
     explorer = opened(tmp_path, storage)
-    found = explorer.subgraph([KEY], k, depth, threshold, metric=metric)
+    found = explorer.subgraph([KEY], k=k, depth=depth, threshold=threshold, metric=metric)
     graph = networkx.read_graphml(export_graphml(explorer, tmp_path / "g.graphml", found))
     right = expected(storage, KEY, k, depth, threshold, metric)
     assert set(graph.edges) == right.keys()

@@ -76,7 +76,9 @@ def test_neighbours_are_those_of_the_formulas(storage, chosen, indexed, filtered
                     if wanted(other)
                     for i, value in enumerate(block[index])
                 }
-                answer = question(f"{layer}:{index}", k, sign, metric, normalized, layers)
+                answer = question(
+                    f"{layer}:{index}", k=k, sign=sign, metric=metric, normalized=normalized, layers=layers
+                )
                 found = [(entry.component_key, entry.value) for entry in answer.entries]
                 same(found, ranked(values, k, sign))
 
@@ -87,7 +89,7 @@ def test_pairs_are_those_of_the_formulas(storage, chosen, indexed):
     sign, metric, normalized, k = chosen
     explorer = opened(storage, indexed)
     blocks = all_edges(storage, metric, normalized)
-    answer = explorer.edges(k, sign, metric, normalized)
+    answer = explorer.edges(k=k, sign=sign, metric=metric, normalized=normalized)
     by_pair = {pair: [] for pair in blocks}
     for edge in answer.edges:
         pair = edge.source.layer, edge.target.layer
@@ -95,10 +97,10 @@ def test_pairs_are_those_of_the_formulas(storage, chosen, indexed):
     for pair, block in blocks.items():
         values = {(s, t): block[t, s] for t, s in itertools.product(*map(range, block.shape))}
         same(by_pair[pair], ranked(values, k, sign))
-        found = explorer.block(*pair, metric, normalized)
+        found = explorer.block(*pair, metric=metric, normalized=normalized)
         assert found.values == pytest.approx(block, rel=1e-4, abs=1e-6)
     for statistic in ("mass", "mean"):
-        matrix = explorer.matrix(statistic, metric, normalized)
+        matrix = explorer.matrix(statistic=statistic, metric=metric, normalized=normalized)
         found = {
             (s, t): value
             for t, row in zip(matrix.targets, matrix.values, strict=True)
@@ -114,7 +116,7 @@ def test_pairs_are_those_of_the_formulas(storage, chosen, indexed):
 def test_single_edges_are_those_of_the_formulas(storage, metric, normalized):
     explorer = opened(storage, False)
     for (source, target), block in all_edges(storage, metric, normalized).items():
-        answer = explorer.edge(f"{source}:0", f"{target}:0", metric)
+        answer = explorer.edge(f"{source}:0", f"{target}:0", metric=metric)
         value = answer.normalized if normalized else answer.raw
         assert value == pytest.approx(block[0, 0], rel=1e-4, abs=1e-6)
 
@@ -136,7 +138,8 @@ def test_an_index_changes_nothing(storage, chosen):
                 if not storage.has_source(f"{source}:{index}"):
                     continue
                 layers = list(storage.ci_sum)
-                one, other = (e.targets(f"{source}:{index}", k, sign, metric, normalized, layers) for e in (fast, slow))
+                options = {"k": k, "sign": sign, "metric": metric, "normalized": normalized, "layers": layers}
+                one, other = (e.targets(f"{source}:{index}", **options) for e in (fast, slow))
                 assert one == other
 
 
@@ -148,7 +151,16 @@ def test_subgraphs_are_rankings_of_rankings(storage, chosen, direction, depth, i
     begin = "embed:0" if direction == "downstream" else "output:0"
     if begin == "embed:0" and not storage.embed_attr and metric == "attr_abs":
         return
-    answer = explorer.subgraph([begin], k, depth, 0.1, direction, sign, metric, normalized)
+    answer = explorer.subgraph(
+        [begin],
+        k=k,
+        depth=depth,
+        threshold=0.1,
+        direction=direction,
+        sign=sign,
+        metric=metric,
+        normalized=normalized,
+    )
     blocks = all_edges(storage, metric, normalized)
     expected, seen, frontier = {}, {begin}, [begin]
     for _ in range(depth):

@@ -7,12 +7,12 @@ from lit_attr import AttributionRepo, Explorer
 from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query import layer_questions
 from lit_attr.storage.places import run_folder
-from tests.storage.examples import random_storage
+from tests.storage.examples import partly_harvested, random_storage
 
 
 @pytest.fixture
 def explorer(tmp_path):
-    random_storage(provenance={"run_reference": "demo", "not_targets": {"0.mlp.up": [1]}}).save(tmp_path / "x.pt")
+    random_storage(provenance={"run_reference": "demo"}).save(tmp_path / "x.pt")
     return Explorer(tmp_path / "x.pt")
 
 
@@ -22,12 +22,6 @@ def test_from_a_repository(tmp_path):
     answer = repo.explore().sources("output:1", k=2)
     wanted = repo.get_attributions().get_top_sources("output:1", k=2)
     assert [(e.component_key, e.value) for e in answer.entries] == [(e.component_key, e.value) for e in wanted]
-
-
-def test_what_was_no_target(explorer):
-    assert not explorer.sources("0.mlp.up:1").was_harvested
-    assert explorer.sources("0.mlp.up:2").was_harvested
-    assert explorer.targets("0.mlp.up:1").was_harvested
 
 
 @pytest.mark.parametrize(
@@ -45,7 +39,7 @@ def test_what_was_no_target(explorer):
         (lambda e: e.sources("output:0", metric="x"), ConfigurationError, "metric must be one of"),
         (lambda e: e.edges(k=0), ConfigurationError, "k must be a whole number of at least 1, found 0"),
         (lambda e: e.edges(layers=["7.*"]), ConfigurationError, r"no layer matches '7\.\*'"),
-        (lambda e: e.matrix("median"), ConfigurationError, "statistic must be one of .*, found 'median'"),
+        (lambda e: e.matrix(statistic="median"), ConfigurationError, "statistic must be one of .*, found 'median'"),
         (lambda e: e.block("embed", "0.mlp.down"), EdgeNotFoundError, "layers that feed 0.mlp.down: 0.mlp.up"),
         (lambda e: e.block("embed", "x"), EdgeNotFoundError, "unknown layer 'x'"),
         (lambda e: e.subgraph([]), ConfigurationError, "found 0 keys"),
@@ -76,7 +70,7 @@ def test_values_that_are_not_finite_are_no_answer(tmp_path):
             ask()
 
 
-def test_blocks_that_are_too_large(explorer, monkeypatch):
+def test_blocks_that_are_too_large(explorer, tmp_path, monkeypatch):
     monkeypatch.setattr(layer_questions, "_LARGEST_BLOCK", 5)
     with pytest.raises(ConfigurationError, match=r"from embed to 0\.mlp\.up has 15 edges, and at most 5 are computed"):
         explorer.block("embed", "0.mlp.up")
@@ -84,6 +78,9 @@ def test_blocks_that_are_too_large(explorer, monkeypatch):
         explorer.block("embed", "output", normalized=False)
     raw = explorer.block("embed", "0.mlp.up", normalized=False)
     assert np.array_equal(raw.values, explorer.storage.embed_attr["0.mlp.up"].numpy())
+    partly_harvested({"0.mlp.up": [1]}).save(tmp_path / "y.pt")
+    with pytest.raises(ConfigurationError, match="the raw block of a layer whose components were all targets"):
+        Explorer(tmp_path / "y.pt").block("embed", "0.mlp.up", normalized=False)
 
 
 def test_layers_of_matrix_and_edges(explorer):
@@ -111,17 +108,17 @@ def test_frames(explorer):
     edge = explorer.edge("embed:2", "output:0")
     assert edge.frame().row(0, named=True) == {
         **{"source": "embed:2", "source_token": "Mia", "target": "output:0", "target_token": "<s>"},
-        **{"raw": edge.raw, "normalized": edge.normalized},
+        **{"raw": edge.raw, "normalized": edge.normalized, "was_harvested": True},
     }
     matrix = explorer.matrix().frame()
-    assert matrix.columns == ["source_layer", "target_layer", "value"]
+    assert matrix.columns == ["source_layer", "target_layer", "value", "harvested"]
     assert len(matrix) == 6
     block = explorer.block("embed", "0.mlp.up")
     rows = block.frame()
     assert len(rows) == 15
     assert rows.row(0, named=True) == {
         **{"source": "embed:0", "source_token": "<s>", "target": "0.mlp.up:0", "target_token": None},
-        "value": float(block.values[0, 0]),
+        **{"value": float(block.values[0, 0]), "was_harvested": True},
     }
     for answer in (explorer.edges(), explorer.subgraph(["output:0"])):
         frame = answer.frame()

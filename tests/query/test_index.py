@@ -173,7 +173,7 @@ def test_unembedding_of_another_precision(tmp_path):
     half = DatasetAttributionStorage(**{**vars(storage), "w_unembed": storage.w_unembed.bfloat16()})
     half.save(tmp_path / "x.pt")
     build_index(tmp_path / "x.pt")
-    found = Explorer(tmp_path / "x.pt").sources("output:1", 3)
+    found = Explorer(tmp_path / "x.pt").sources("output:1", k=3)
     wanted = half.get_top_sources("output:1", 3)
     assert [e.component_key for e in found.entries] == [e.component_key for e in wanted]
     assert TOPOLOGY.vocab_size == 5

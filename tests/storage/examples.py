@@ -40,3 +40,16 @@ def unembedding(seed: int = 100) -> torch.Tensor:
 
 def random_storage(seed: int = 0, **options) -> DatasetAttributionStorage:
     return DatasetAttributionStorage.from_sums(random_sums(seed), unembedding(), 0.0, **options)
+
+
+def partly_harvested(not_targets: dict[str, list[int]], seed: int = 0, **provenance) -> DatasetAttributionStorage:
+    """A storage as a harvest leaves it whose targets were not all components: the rows of the others are zero."""
+    storage = random_storage(seed, provenance={"not_targets": not_targets, **provenance})
+    for layer, indices in not_targets.items():
+        for by_source in (storage.regular_attr, storage.regular_attr_abs):
+            for block in by_source.get(layer, {}).values():
+                block[indices] = 0
+        for by_target in (storage.embed_attr, storage.embed_attr_abs):
+            if layer in by_target:
+                by_target[layer][indices] = 0
+    return storage

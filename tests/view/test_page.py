@@ -75,7 +75,7 @@ def test_a_walk_through_three_nodes_and_back(tab, explorer):
     tab.choose("neighbours", "components")
     walked = ["output:18"]
     for _ in range(3):
-        strongest = explorer.sources(walked[-1], 1, "both", layers=["[0-9]*"]).entries[0].component_key
+        strongest = explorer.sources(walked[-1], k=1, sign="both", layers=["[0-9]*"]).entries[0].component_key
         tab.click(f".node[data-key='{strongest}']")
         walked.append(strongest)
         assert tab.key == strongest
@@ -96,7 +96,7 @@ def test_the_drawing_is_the_subgraph_in_layers(tab, explorer):
     for k, depth in ((3, 2), (5, 1)):
         tab.slide("k", k)
         tab.slide("depth", depth)
-        found = explorer.subgraph(["1.attn.q:3"], k, depth)
+        found = explorer.subgraph(["1.attn.q:3"], k=k, depth=depth)
         assert tab.edges == {(e.source.component_key, e.target.component_key): shown(e.value) for e in found.edges}
         assert set(tab.nodes) == {node.component_key for node in found.nodes}
     heights = tab.script(
@@ -133,10 +133,12 @@ def test_switches(tab, explorer):
     assert tab.entries("positive sources") == as_shown(explorer.sources("0.mlp.up:2", metric="attr_abs"))
     tab.choose("sign", "negative")
     assert tab.entries("positive sources") == []
-    assert tab.entries("negative sources") == as_shown(explorer.sources("0.mlp.up:2", 10, "negative", "attr_abs"))
+    assert tab.entries("negative sources") == as_shown(
+        explorer.sources("0.mlp.up:2", sign="negative", metric="attr_abs")
+    )
     assert all(value.startswith("\u2212") for value in tab.edges.values())
     tab.choose("scale", "raw")
-    raw = explorer.sources("0.mlp.up:2", 10, "negative", "attr_abs", normalized=False)
+    raw = explorer.sources("0.mlp.up:2", sign="negative", metric="attr_abs", normalized=False)
     assert tab.entries("negative sources") == as_shown(raw)
     tab.script("const s = document.getElementById('rows'); s.value = 5; s.dispatchEvent(new Event('change'))")
     tab.settle()
@@ -159,7 +161,9 @@ def test_overview_leads_to_edges_and_a_walk(tab, explorer):
     cell.click()
     tab.until(lambda: tab.all(".pair table"))
     best = next(
-        e for e in explorer.edges(1, "positive").edges if e.target.layer == "1.attn.o" and e.source.layer == "1.attn.v"
+        e
+        for e in explorer.edges(k=1, sign="positive").edges
+        if e.target.layer == "1.attn.o" and e.source.layer == "1.attn.v"
     )
     buttons = [one.get_attribute("data-key") for one in tab.all(".pair table:first-child .step")[:2]]
     assert buttons == [best.source.component_key, best.target.component_key]
@@ -272,7 +276,7 @@ def test_an_edge_by_both_metrics(tab, explorer):
     tab.click(".edges button.number")
     tab.until(lambda: tab.text(".detail"))
     for metric in ("attr", "attr_abs"):
-        edge = explorer.edge(source, target, metric)
+        edge = explorer.edge(source, target, metric=metric)
         assert f"{metric} {shown(edge.normalized)} (raw {shown(edge.raw)})" in tab.text(".detail")
 
 

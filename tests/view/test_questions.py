@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from lit_attr.query.answers import Node
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -19,9 +20,9 @@ def test_neighbours(page, file, metric, raw):
     explorer = Explorer(file)
     for way, ask in (("sources", explorer.sources), ("targets", explorer.targets)):
         for sign in ("positive", "negative"):
-            expected = ask("0.mlp.up:2", 64, sign, metric, not raw).entries
+            expected = ask("0.mlp.up:2", k=64, sign=sign, metric=metric, normalized=not raw).entries
             assert found[way][sign] == [vars(entry) for entry in expected]
-    assert found["node"] == {"component_key": "0.mlp.up:2", "layer": "0.mlp.up", "component_idx": 2, "token": None}
+    assert found["node"] == vars(Node("0.mlp.up:2", "0.mlp.up", 2, None))
 
 
 def test_neighbours_are_the_storages(page, file):
@@ -112,7 +113,7 @@ def test_edge(page, file):
     explorer = Explorer(file)
     found = page.answer("edge", source="embed:0", target="0.mlp.up:1")["by_metric"]
     for metric in ("attr", "attr_abs"):
-        expected = explorer.edge("embed:0", "0.mlp.up:1", metric)
+        expected = explorer.edge("embed:0", "0.mlp.up:1", metric=metric)
         assert (found[metric]["raw"], found[metric]["normalized"]) == (expected.raw, expected.normalized)
     assert list(page.answer("edge", source="embed:0", target="output:1")["by_metric"]) == ["attr"]
 
@@ -126,12 +127,12 @@ def test_overview_and_pairs(own_file, indexed, metric):
     with served(own_file) as page:
         assert page.answer("about")["indexed"] is indexed
         found = page.answer("overview", metric=metric, raw=1)
-        expected = explorer.matrix("mass", metric, normalized=False)
+        expected = explorer.matrix(metric=metric, normalized=False)
         assert found["sources"] == list(expected.sources)
         assert found["values"] == [list(row) for row in expected.values]
         found = page.answer("pair", source="wte", target="0.mlp.up", metric=metric)
     for sign in ("positive", "negative"):
-        edges = explorer.edges(64, sign, metric, layers=["0.mlp.up"]).edges
+        edges = explorer.edges(k=64, sign=sign, metric=metric, layers=["0.mlp.up"]).edges
         assert [(e["source"], e["source_token"], e["target"], e["value"]) for e in found[sign]] == [
             (e.source.component_key, e.source.token, e.target.component_key, e.value)
             for e in edges
@@ -174,7 +175,7 @@ def test_a_provenance_that_lists_targets_otherwise(tmp_path):
         assert "not_targets of 0.mlp.up is damaged: expected indices, found 3" in page.error(
             "neighbours", key="0.mlp.up:1"
         )
-        assert page.answer("neighbours", key="0.mlp.down:1")["was_harvested"]
+        assert page.answer("neighbours", key="output:1")["was_harvested"]
 
 
 @pytest.mark.parametrize("coverage", ["all", {"complete": False}, {"complete": False, "n_batches": 1, "batches": [3]}])
