@@ -52,7 +52,9 @@ def test_rankings(explorer, complete):
     assert explorer.targets("embed:2", layers=["output"]).n_not_harvested == 0
     expected = complete.targets("embed:2", k=100, sign="both").entries
     unknown = {"0.mlp.up:1", "0.attn.q:0", "0.attn.q:1"}
-    assert targets.entries == tuple(entry for entry in expected if entry.component_key not in unknown)
+    expected = [(entry.component_key, entry.value) for entry in expected if entry.component_key not in unknown]
+    assert [entry.component_key for entry in targets.entries] == [key for key, _ in expected]
+    assert [entry.value for entry in targets.entries] == pytest.approx([value for _, value in expected], rel=1e-5)
     assert explorer.sources("output:1").was_harvested
     of_known = explorer.sources("0.mlp.up:2", sign="both", layers=["0.attn.q"])
     assert [entry.was_harvested for entry in of_known.entries] == [False, False]  # what feeds them is not known

@@ -48,10 +48,12 @@ def test_what_is_found(search, text, expected):
 
 
 def test_hits_say_what_they_are(search):
-    hit = {"key": "output:2", "token": "Mia", "kind": "token", "size": None}
+    hit = {"key": "output:2", "token": "Mia", "kind": "token", "size": None, "was_harvested": True}
     assert search.answer("Mia")["hits"][0] == hit
     assert search.answer("Mja")["hits"][0] == {**hit, "kind": "near"}
-    assert search.answer("down")["hits"] == [{"key": "0.mlp.down:", "token": None, "kind": "layer", "size": 4}]
+    assert search.answer("down")["hits"] == [
+        {"key": "0.mlp.down:", "token": None, "kind": "layer", "size": 4, "was_harvested": True}
+    ]
     assert search.answer("0.attn.q:0")["hits"][0]["kind"] == "component"
 
 
@@ -92,6 +94,12 @@ def test_without_a_tokenizer(tmp_path):
     random_storage().save(tmp_path / "x.pt")
     search = ViewedResult(tmp_path / "x.pt").search
     assert "no tokenizer was found: give one with --tokenizer" in search.answer("Mia")["why"]
-    assert search.answer("output:2")["hits"][0] == {"key": "output:2", "token": None, "kind": "token", "size": None}
+    assert search.answer("output:2")["hits"][0] == {
+        "key": "output:2",
+        "token": None,
+        "kind": "token",
+        "size": None,
+        "was_harvested": True,
+    }
     with_one = ViewedResult(tmp_path / "x.pt", ASSETS / "tokenizer.json").search
     assert keys(with_one.answer("Mia")) == ["output:2", "embed:2"]

@@ -9,11 +9,11 @@ import threading
 import pytest
 
 from lit_attr.errors import ConfigurationError
+from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.query.index_file import index_path
 from lit_attr.view.guard import is_loopback
 from lit_attr.view.serve import DEFAULT_PORT, listen, serve
-from lit_attr.view.viewed_result import ViewedExplorer
 from tests.storage.examples import random_storage
 from tests.view.serving import served
 
@@ -208,14 +208,14 @@ def test_an_index_that_is_written_over_while_it_is_read(own_page, own_file):
 def test_a_result_that_is_replaced_while_it_is_opened(own_page, own_file, monkeypatch):
     before = own_page.answer("neighbours", key="output:1")
 
-    class Replacing(ViewedExplorer):
+    class Replacing(Explorer):
         def __init__(self, path, tokenizer):
             super().__init__(path, tokenizer)
             random_storage(seed=2).save(path)
 
     random_storage(seed=1).save(own_file)
     with monkeypatch.context() as patch:
-        patch.setattr("lit_attr.view.viewed_result.ViewedExplorer", Replacing)
+        patch.setattr("lit_attr.view.viewed_result.Explorer", Replacing)
         assert f"{own_file} was replaced while it was opened" in own_page.error("about", renew=1)
     assert own_page.answer("neighbours", key="output:1") == before
     own_page.answer("about", renew=1)
