@@ -72,7 +72,7 @@ def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> 
     Raises:
         RunNotFoundError: If there is none.
     """
-    from lit_attr.storage.places import run_folder, subrun_folder, subruns
+    from lit_attr.storage.places import results, run_folder, subrun_folder, subruns
     from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
 
     if os.path.isfile(run):  # unlike Path's, it takes any text
@@ -86,7 +86,7 @@ def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> 
     elif subrun_id is not None:
         harvests = [subrun_folder(run_id, subrun_id, out_dir)]
     else:
-        harvests = subruns(run_id, out_dir)
+        harvests = [path.parent for path in results(run_id, out_dir)] or subruns(run_id, out_dir)
     for harvest in harvests:
         if os.path.isfile(harvest / MERGED_FILE):
             return harvest / MERGED_FILE

@@ -7,8 +7,7 @@ from typing import Self
 
 from lit_attr.query.explorer import Explorer
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.storage.places import subruns
-from lit_attr.topology.words import MERGED_FILE
+from lit_attr.storage.places import results
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,8 @@ class AttributionRepo:
             run_id: Of the decomposition run.
             out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
         """
-        for subrun in subruns(run_id, out_dir):
-            if (subrun / MERGED_FILE).is_file():
-                return cls(run_id, subrun.name, subrun / MERGED_FILE)
-        return None
+        newest = next(iter(results(run_id, out_dir)), None)
+        return None if newest is None else cls(run_id, newest.parent.name, newest)
 
     def get_attributions(self) -> DatasetAttributionStorage:
         """The stored harvest, memory-mapped.

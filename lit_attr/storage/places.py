@@ -1,17 +1,20 @@
-"""Finding stored harvests of a run."""
+"""Finding the harvests of a run, and their results."""
 
 import os
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lit_attr.errors import StorageError
 from lit_attr.files.roots import output_root
+from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PARTS_FOLDER, PLAN_FILE
 
 _FOLDER = "dataset_attributions"
 _SUBRUN_PREFIX = "da-"
 _SUBRUN_ID = re.compile(r"da-[\w.-]+", re.ASCII)
 _MAX_SUBRUNS_AT_ONCE = 100
+# What a harvest writes while it runs; an index or an export beside its result is no news of it.
+_WRITTEN = (PLAN_FILE, HEADER_FILE, "generation_*.json", f"{PARTS_FOLDER}/*.pt", MERGED_FILE)
 
 
 def run_folder(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -31,22 +34,47 @@ def subrun_folder(run_id: str, subrun_id: str, out_dir: str | os.PathLike[str] |
 
 
 def subruns(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> list[Path]:
-    """The folders of a run's harvests, finished or not, newest first."""
+    """The folders of a run's harvests, finished or not: first the one that wrote something last."""
+    return sorted(_folders(run_id, out_dir), key=_last_written, reverse=True)
+
+
+def results(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The results of a run's harvests: first the one that was written last."""
+    written = {folder / MERGED_FILE: _changed(folder / MERGED_FILE) for folder in _folders(run_id, out_dir)}
+    there = [(time, path) for path, time in written.items() if time is not None]
+    return [path for _, path in sorted(there, reverse=True)]
+
+
+def _folders(run_id: str, out_dir: str | os.PathLike[str] | None) -> list[Path]:
     folder = run_folder(run_id, out_dir)
     if not os.path.isdir(folder):  # unlike Path's, it takes any text
         return []
-    return sorted((path for path in folder.glob(f"{_SUBRUN_PREFIX}*") if path.is_dir()), reverse=True)
+    return [path for path in folder.glob(f"{_SUBRUN_PREFIX}*") if path.is_dir()]
+
+
+def _last_written(folder: Path) -> tuple[int, str]:
+    """When a harvest wrote something last, and its name, which decides between equal times."""
+    times = [_changed(path) for pattern in _WRITTEN for path in folder.glob(pattern)]
+    return max((time for time in times if time is not None), default=0), folder.name
+
+
+def _changed(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None if there is none."""
+    try:
+        return path.stat().st_mtime_ns if path.is_file() else None
+    except OSError:  # replaced, or removed, this moment
+        return None
 
 
 def create_subrun(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Create the folder of a new harvest, named after the local time.
+    """Create the folder of a new harvest, named after the time in UTC.
 
     Raises:
         StorageError: If it cannot be created.
     """
     parent = run_folder(run_id, out_dir)
-    name = datetime.now().strftime(f"{_SUBRUN_PREFIX}%Y%m%d_%H%M%S")
-    # Two harvests that begin in the same second get folders of their own; the later sorts behind.
+    name = datetime.now(UTC).strftime(f"{_SUBRUN_PREFIX}%Y%m%d_%H%M%S")
+    # Two harvests that begin in the same second get folders of their own.
     for number in range(_MAX_SUBRUNS_AT_ONCE):
         folder = parent / (f"{name}_{number:02d}" if number else name)
         try:

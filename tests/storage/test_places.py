@@ -1,5 +1,6 @@
+import os
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from lit_attr.errors import StorageError
 from lit_attr.files.roots import output_root
 from lit_attr.query.repo import AttributionRepo
-from lit_attr.storage.places import create_subrun, run_folder
+from lit_attr.storage.places import create_subrun, results, run_folder, subruns
 from tests.storage.examples import random_storage
 
 RUN = "s-1234abcd"
@@ -25,6 +26,29 @@ def test_newest_with_a_merged_file(tmp_path):
     repo = AttributionRepo.open(RUN, tmp_path)
     assert (repo.subrun_id, repo.run_id) == ("da-20250102_000000", RUN)
     assert repo.get_attributions().n_tokens_processed == random_storage(1).n_tokens_processed
+
+
+def test_newest_is_what_was_written_last(tmp_path):
+    """Whatever a name says: clocks are put back in autumn, and a harvest may be extended."""
+    for subrun in ("da-20251026_023000", "da-20251026_020500", "da-named"):
+        store(tmp_path, subrun)
+    folder = run_folder(RUN, tmp_path)
+    written = {"da-20251026_023000": 100, "da-20251026_020500": 200, "da-named": 200}
+    for subrun, seconds in written.items():
+        os.utime(folder / subrun / "dataset_attributions.pt", (seconds, seconds))
+    order = ["da-named", "da-20251026_020500", "da-20251026_023000"]
+    assert [path.name for path in subruns(RUN, tmp_path)] == order
+    assert [path.parent.name for path in results(RUN, tmp_path)] == order
+    part = folder / "da-20251026_023000" / "worker_states" / "dataset_attributions_rank_0.pt"
+    part.parent.mkdir()
+    part.touch()
+    (folder / "da-running").mkdir()
+    (folder / "da-running" / "plan.json").touch()
+    os.utime(part, (300, 300))
+    os.utime(folder / "da-running" / "plan.json", (150, 150))
+    (folder / "da-named" / "dataset_attributions.index").touch()
+    assert [path.name for path in subruns(RUN, tmp_path)] == [order[2], *order[:2], "da-running"]
+    assert [path.parent.name for path in results(RUN, tmp_path)] == order, "a result that is being extended is no newer"
 
 
 def test_no_data(tmp_path):
@@ -58,7 +82,7 @@ def test_home_is_expanded():
 
 
 def test_subruns_are_named_after_the_time_and_never_shared(tmp_path):
-    before = datetime.now().strftime("da-%Y%m%d_%H%M%S")
+    before = datetime.now(UTC).strftime("da-%Y%m%d_%H%M%S")
     folders = [create_subrun(RUN, tmp_path) for _ in range(5)]
     assert len(set(folders)) == 5
     assert folders == sorted(folders)
