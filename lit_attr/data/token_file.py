@@ -1,5 +1,6 @@
 """Token files (.npy), batches of tokens, and whether a batch belongs to a model."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,15 +59,36 @@ def check_batch(batch: TokenBatch, vocab_size: int, block_size: int) -> None:
     Raises:
         DataError: If a token id is outside the vocabulary, or sequences are longer than the context.
     """
-    if batch.tokens.shape[1] > block_size:
-        raise DataError(
-            f"batch {batch.batch_id}: sequences of {batch.tokens.shape[1]} tokens are longer than the model's context "
-            f"of {block_size}"
-        )
-    outside = (batch.tokens < 0) | (batch.tokens >= vocab_size)
+    check_length(batch.tokens.shape[1], block_size)
+    check_ids(batch.tokens, vocab_size, lambda row: (batch.batch_id, row))
+
+
+def check_length(seq_len: int, block_size: int) -> None:
+    """Check that the model can read sequences of a length.
+
+    Raises:
+        DataError: If they are longer than its context.
+    """
+    if seq_len > block_size:
+        raise DataError(f"sequences of {seq_len} tokens are longer than the model's context of {block_size}")
+
+
+def check_ids(tokens: Int[Tensor, "row seq"], vocab_size: int, place: Callable[[int], tuple[int, int]]) -> None:
+    """Check that token ids are in the model's vocabulary.
+
+    Args:
+        tokens: Token ids.
+        vocab_size: Number of ids that the model knows.
+        place: Batch id of a row, and its number there, for the message.
+
+    Raises:
+        DataError: If one is not.
+    """
+    outside = (tokens < 0) | (tokens >= vocab_size)
     if outside.any():
         row, position = outside.nonzero()[0].tolist()
+        batch_id, row_there = place(row)
         raise DataError(
-            f"batch {batch.batch_id}, row {row}, position {position}: token id {int(batch.tokens[row, position])} is "
-            f"outside the model's vocabulary (0 to {vocab_size - 1}); was the data made with another tokenizer?"
+            f"batch {batch_id}, row {row_there}, position {position}: token id {int(tokens[row, position])} is outside "
+            f"the model's vocabulary (0 to {vocab_size - 1}); was the data made with another tokenizer?"
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,14 +17,14 @@ from torch import Tensor
 from lit_attr.data.batch_ids import Ids, all_ids
 from lit_attr.data.cache import TokenCache
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
-from lit_attr.data.token_file import TokenBatch, open_tokens
+from lit_attr.data.token_file import TokenBatch, check_ids, check_length, open_tokens
 from lit_attr.errors import ConfigurationError, DataError
 from lit_attr.files.roots import output_root
 from lit_attr.harvest.run_dataset import dataset_of_run
 
 WHOLE_DATASET: Literal["whole_dataset"] = "whole_dataset"
-# Rows that go into a fingerprint, evenly spaced.
-_FINGERPRINT_ROWS = 1024
+# Rows that stand for all of them, in fingerprints and in the check before the start.
+_SAMPLED_ROWS = 1024
 _CACHES = "token_cache"
 
 
@@ -46,7 +46,7 @@ class TokenDataModule(LightningDataModule):
         n_batches: Batches to harvest, counted over all processes, or `whole_dataset`; no more than the data has.
         dataset: Changes to the run's own dataset; without a run, the dataset.
         run: The run whose dataset is used; on the command line it is the model's, if that was trained.
-        rank: Of this worker among independent ones; from 0.
+        rank: Number of this worker among independent ones; from 0.
         world_size: Number of independent workers, each a process by itself that knows nothing of the others. Processes
             that the trainer starts count by themselves.
 
@@ -80,6 +80,10 @@ class TokenDataModule(LightningDataModule):
             raise ConfigurationError(f"data.tokens and data.dataset both say what the data is: drop one of {changes}")
         self.save_hyperparameters(ignore=["run"])
         self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self._tokens = None if tokens is None else Path(tokens)
+        self._max_batches = None if n_batches == WHOLE_DATASET else n_batches
         # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
         self._run = run
         self._dataset = dataset
@@ -90,7 +94,7 @@ class TokenDataModule(LightningDataModule):
     @cached_property
     def spec(self) -> DatasetSpec | None:
         """The dataset, completely described; None for a token file."""
-        if self.hparams["tokens"] is not None:
+        if self._tokens is not None:
             return None
         if self._run is None:
             return DatasetSpec.resolve({}, self._dataset, None)
@@ -105,16 +109,16 @@ class TokenDataModule(LightningDataModule):
         Raises:
             DataError: If the dataset or its tokenizer cannot be had, or is not as described.
         """
-        self.prepare_batches(self.hparams["n_batches"])
+        self.prepare_batches(self._max_batches)
 
-    def prepare_batches(self, n_batches: int | Literal["whole_dataset"]) -> None:
+    def prepare_batches(self, n_batches: int | None) -> None:
         """Tokenize the rows of so many batches, where that is not done yet; as `prepare_data` does.
 
         Args:
-            n_batches: How many batches will be read, or `whole_dataset`.
+            n_batches: How many batches will be read; None for all.
         """
         if self.spec is not None:
-            self._cache(self.spec).prepare(None if n_batches == WHOLE_DATASET else n_batches * self.batch_size)
+            self._cache(self.spec).prepare(None if n_batches is None else n_batches * self.batch_size)
 
     def setup(self, stage: str = "predict") -> None:
         """Open the data.
@@ -125,15 +129,14 @@ class TokenDataModule(LightningDataModule):
         Raises:
             DataError: If a file is missing, damaged, empty, or holds something else.
         """
-        if self.spec is None:
-            self._rows = open_tokens(Path(self.hparams["tokens"]))
-        else:
+        if self._tokens is not None:
+            self._rows = open_tokens(self._tokens)
+        elif self.spec is not None:
             self._rows, self._order = self._cache(self.spec).open()
-        wanted = self.hparams["n_batches"]
-        if wanted != WHOLE_DATASET and wanted > self.n_batches_at_hand:
+        if self._max_batches is not None and self._max_batches > self.n_batches_at_hand:
             rank_zero_info(
-                f"lit_attr: warning: data.n_batches is {wanted}, but the data has {self.n_batches_at_hand} batches of "
-                f"{self.batch_size} sequences: all of them are taken"
+                f"lit_attr: warning: data.n_batches is {self._max_batches}, but the data has {self.n_batches_at_hand} "
+                f"batches of {self.batch_size} sequences: all of them are taken"
             )
 
     @property
@@ -158,8 +161,8 @@ class TokenDataModule(LightningDataModule):
     @property
     def n_batches(self) -> int:
         """Batches of the harvest, over all processes."""
-        wanted = self.hparams["n_batches"]
-        return self.n_batches_at_hand if wanted == WHOLE_DATASET else min(wanted, self.n_batches_at_hand)
+        there = self.n_batches_at_hand
+        return there if self._max_batches is None else min(self._max_batches, there)
 
     def batch(self, batch_id: int) -> Int[Tensor, "batch seq"]:
         """The token ids of a batch: a function of its id and the data alone.
@@ -174,7 +177,7 @@ class TokenDataModule(LightningDataModule):
             raise DataError(f"no batch {batch_id}: the data has batches 0 to {self.n_batches_at_hand - 1}")
         start = batch_id * self.batch_size
         places = np.arange(start, min(start + self.batch_size, len(self.rows)))
-        return torch.from_numpy(self._read(places).astype(np.int64))
+        return self._tensor(places)
 
     @property
     def n_rows(self) -> int:
@@ -184,6 +187,14 @@ class TokenDataModule(LightningDataModule):
     def _read(self, places: Int[np.ndarray, " row"]) -> Integer[np.ndarray, "row seq"]:
         """Rows by their places in the order of the harvest."""
         return self.rows[places if self._order is None else self._order[places]]
+
+    def _tensor(self, places: Int[np.ndarray, " row"]) -> Int[Tensor, "row seq"]:
+        return torch.from_numpy(self._read(places).astype(np.int64))
+
+    @staticmethod
+    def _sample(n_rows: int) -> Int[np.ndarray, " row"]:
+        """Places of evenly spaced rows."""
+        return np.unique(np.linspace(0, n_rows - 1, _SAMPLED_ROWS).astype(np.int64))
 
     def fingerprint(self, n_batches: int | None = None) -> str:
         """SHA-256 of what identifies the data, in hexadecimal: number, length and dtype of the rows, and some of them.
@@ -197,7 +208,7 @@ class TokenDataModule(LightningDataModule):
         n_rows = self.n_rows if n_batches is None else min(n_batches * self.batch_size, self.n_rows)
         if self.spec is None:
             n_rows = len(self.rows)
-        sampled = np.unique(np.linspace(0, n_rows - 1, _FINGERPRINT_ROWS).astype(np.int64))
+        sampled = self._sample(n_rows)
         digest = hashlib.sha256(f"{n_rows} {self.seq_len} {self.rows.dtype.str}\n".encode())
         digest.update(np.ascontiguousarray(self._read(sampled)).data)
         return digest.hexdigest()
@@ -209,14 +220,37 @@ class TokenDataModule(LightningDataModule):
             ConfigurationError: If they are both.
         """
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self.hparams["world_size"] == 1:
+        if not self.independent:
             return rank, world_size
         if world_size > 1:
             raise ConfigurationError(
-                f"data.world_size is {self.hparams['world_size']}, for independent workers of one device each, but the "
+                f"data.world_size is {self.world_size}, for independent workers of one device each, but the "
                 f"trainer has {world_size} processes: use --trainer.devices 1 --trainer.num_nodes 1, or drop data.rank"
             )
-        return self.hparams["rank"], self.hparams["world_size"]
+        return self.rank, self.world_size
+
+    @property
+    def independent(self) -> bool:
+        """Whether this is one of several workers that know nothing of each other."""
+        return self.world_size > 1
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the constructor, `run` aside, without the entries that Lightning's command line adds."""
+        return {key: value for key, value in self.hparams.items() if not key.startswith("_")}
+
+    def check(self, vocab_size: int, block_size: int) -> None:
+        """Check the length of the sequences, and a sample of the token ids: all batches are checked as they come.
+
+        Args:
+            vocab_size: Number of token ids of the model.
+            block_size: Longest sequence that the model takes.
+
+        Raises:
+            DataError: If they do not belong to the model.
+        """
+        check_length(self.seq_len, block_size)
+        places = self._sample(self.n_rows)
+        check_ids(self._tensor(places), vocab_size, lambda row: divmod(int(places[row]), self.batch_size))
 
     def assign(self, batch_ids: Ids, n_steps: int) -> None:
         """Decide what this process does, in place of every `world_size`-th batch.
@@ -242,8 +276,8 @@ class BatchStream:
 
     Args:
         data: Where batches come from.
-        batch_ids: Of the process.
-        n_steps: Batches that it yields; empty ones where it has none.
+        batch_ids: The batches that the process does.
+        n_steps: Number of batches that it yields; empty ones where it has none left.
     """
 
     def __init__(self, data: TokenDataModule, batch_ids: Ids, n_steps: int) -> None:

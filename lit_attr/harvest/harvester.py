@@ -1,22 +1,23 @@
 """The harvest: batches of tokens in, sums of attributions out."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lit_attr.attribution.batch import add_batch_
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engine import Engine
-from lit_attr.attribution.engine_choice import EngineName, build_engine, choose_engines
+from lit_attr.attribution.engine_choice import EngineChoice, EngineName, build_engine, choose_engines
 from lit_attr.data.token_file import TokenBatch, check_batch
-from lit_attr.decomposition.harvest_db import alive_in_harvest, file_digest
 from lit_attr.decomposition.load import Run
+from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.untrained import Decomposition
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.accumulator import AttributionSums
@@ -24,11 +25,13 @@ from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import check_sums_fit, keep_freed_memory, memory_limit, rows_that_fit
 from lit_attr.harvest.model_source import ModelSource
 from lit_attr.harvest.processes import on_first_process
+from lit_attr.harvest.targets import Alive, TargetRule
 from lit_attr.harvest.trainer_settings import prepare_trainer
+from lit_attr.topology.graph import Topology
 from lit_attr.topology.paths import PathTable
 from lit_attr.topology.sums import Sums
 
-Alive = dict[str, Bool[Tensor, " component"]]
+_Value = TypeVar("_Value")
 
 
 class AttributionHarvester(LightningModule):
@@ -79,21 +82,26 @@ class AttributionHarvester(LightningModule):
             raise ConfigurationError(f"model.targets_per_pass must be at least 1, found {targets_per_pass}")
         if workspace_mb < 1:
             raise ConfigurationError(f"model.workspace_mb must be at least 1, found {workspace_mb}")
-        if harvest_db is not None and alive_batches is not None:
-            raise ConfigurationError(
-                "model.harvest_db and model.alive_batches both say which components are alive: drop one"
-            )
-        if alive_batches is not None and alive_batches < 1:
-            raise ConfigurationError(f"model.alive_batches must be at least 1, found {alive_batches}")
         if harvest_db is not None and decomposition is not None:
             raise ConfigurationError("model.harvest_db is of a trained run: drop it, or model.decomposition")
         self.save_hyperparameters()
+        self.engine_name = engine
+        self.targets_per_pass = targets_per_pass
+        self.workspace_bytes = workspace_mb << 20
+        self.memory_gb = memory_gb
+        self.target_rule = TargetRule(None if harvest_db is None else Path(harvest_db), alive_batches, ci_threshold)
         # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
         self.source = ModelSource(run, decomposition, path_table)
         self.sums = AttributionSums()
-        self.alive: Alive | None = None
-        self.run: Run | None = None
+        # Known once the run is loaded.
+        self._run: Run | None = None
+        self._topology: Topology | None = None
+        self._choice: EngineChoice | None = None
+        # Known once the trainer has started.
+        self._alive: Alive | None = None
         self._engine: Engine | None = None
+        self._memory_limit = 0.0
+        # Known once the first batch is there.
         self._rows_at_once: int | None = None
 
     @classmethod
@@ -105,7 +113,7 @@ class AttributionHarvester(LightningModule):
             options: As for the constructor, `run` aside.
         """
         harvester = cls(run.reference, **options)
-        harvester.run = run
+        harvester._run = run
         return harvester
 
     def load_run(self) -> Run:
@@ -113,36 +121,85 @@ class AttributionHarvester(LightningModule):
 
         Not a property: torch takes an AttributeError in a module's property for a missing attribute.
         """
-        if self.run is None:
-            self.run = self.source.load()
-        return self.run
+        if self._run is None:
+            self._run = self.source.load()
+        return self._run
+
+    @property
+    def model(self) -> DecomposedModel:
+        """The decomposed model."""
+        return self.load_run().model
+
+    @property
+    def topology(self) -> Topology:
+        """The attribution graph; after `check`."""
+        return started(self._topology)
+
+    @property
+    def choice(self) -> EngineChoice:
+        """Which engine computes which edge block; after `check`."""
+        return started(self._choice)
+
+    @property
+    def engine(self) -> Engine:
+        """The attribution engine; after `on_predict_start`."""
+        return started(self._engine)
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the constructor, without the entries that Lightning's command line adds for itself."""
+        return {key: value for key, value in self.hparams.items() if not key.startswith("_")}
+
+    def target_settings(self) -> dict[str, Any]:
+        """What decides which components are targets, in plain types."""
+        return {
+            **self.target_rule.entries(),
+            "decomposition": self.load_run().decomposition,
+            "path_table": self.source.table_entries(),
+        }
 
     def prepare_data(self) -> None:
         """Download the run where no cache holds it: one process of each machine does, the others wait."""
-        if self.run is None:  # models of the hub are left to its own library, which lets one process download
+        if self._run is None:  # models of the hub are left to its own library, which lets one process download
             self.source.find_run_id()
-        if self.hparams["alive_batches"] is not None:
-            self._data().prepare_batches(self.hparams["alive_batches"])
+        self.target_rule.prepare_data(self._data())
+
+    def check(self) -> torch.dtype:
+        """Load the run, and refuse what cannot be harvested while nothing is written yet; on every process.
+
+        The `StorageWriter`, whose setup comes before the module's, asks for it first; `setup` asks again.
+
+        Returns:
+            The dtype of engine and sums.
+
+        Raises:
+            ConfigurationError: If trainer settings would give wrong results, the engine is not exact for this model, or
+                the sums do not fit.
+            DataError: If the tokens do not belong to the model.
+        """
+        dtype = prepare_trainer(self.trainer)
+        model = self.load_run().model
+        if isinstance(data := self._data(), TokenDataModule):
+            data.check(model.vocab_size, model.block_size)
+        if self._topology is None or self._choice is None:
+            self._topology = trace_topology(model)
+            self._choice = choose_engines(self.engine_name, model, self._topology)
+        check_sums_fit(self._topology, dtype, self.trainer.strategy.root_device, self.trainer.num_devices)
+        return dtype
 
     def setup(self, stage: str = "predict") -> None:
-        """Load the run, find its attribution graph, and allocate the sums; on every process.
+        """Allocate the sums, and let Lightning know the model; on every process.
 
         Args:
             stage: As Lightning names it.
 
         Raises:
-            ConfigurationError: If trainer settings would give wrong results, or the sums do not fit.
+            LitAttrError: As for `check`.
         """
-        dtype = prepare_trainer(self.trainer)
+        dtype = self.check()
         keep_freed_memory()
-        self.alive = None
-        # Registered here, so that Lightning moves it to the device with the module.
-        self.model = self.load_run().model
-        self.topology = trace_topology(self.model)
-        self.choice = choose_engines(self.hparams["engine"], self.model, self.topology)
-        device = self.trainer.strategy.root_device
-        check_sums_fit(self.topology, dtype, device, self.trainer.num_devices)
-        self.sums.allocate(self.topology, dtype, device)
+        self._alive = None
+        self.add_module("decomposed", self.model)  # so that Lightning moves it to the device
+        self.sums.allocate(self.topology, dtype, self.trainer.strategy.root_device)
         counts = self.topology.n_components
         rank_zero_info(
             f"lit_attr: harvesting {self.load_run().run_id}: {sum(counts.values())} components in {len(counts)} "
@@ -151,33 +208,49 @@ class AttributionHarvester(LightningModule):
         )
         rank_zero_info(f"lit_attr: {self.choice.describe()}")
 
+    def find_alive(self) -> Alive:
+        """Find the components that are targets; after `setup`. Errors are those of `TargetRule.find`."""
+        return self.target_rule.find(self.load_run(), self._data(), self.device)
+
+    def set_targets(self, alive: Mapping[str, Bool[Tensor, " _component"]]) -> None:
+        """Take over the targets of a harvest that is continued or shared; between `setup` and `on_predict_start`.
+
+        Args:
+            alive: Decomposed layer to a mask of its components.
+        """
+        self._alive = dict(alive)
+
     def on_predict_start(self) -> None:
-        """Find out which components are targets, unless a harvest that is continued has said so, and choose engines.
+        """Find out which components are targets, unless a `StorageWriter` has said so, and build the engine.
 
         Raises:
-            ConfigurationError: If none is.
+            ConfigurationError: If no component is a target.
         """
         self._rows_at_once = None
-        if self.alive is None:
+        if self._alive is None:
+            rank_zero_warn(
+                "lit_attr: no StorageWriter among the trainer's callbacks: nothing is stored, the sums stay in "
+                "`harvester.sums`. To store a result: Trainer(callbacks=[StorageWriter()])"
+            )
             # Means near the threshold may round differently on different devices: one process decides for all.
-            self.alive = on_first_process(self.trainer, self.find_alive)
-        alive = torch.cat(list(self.alive.values()))
+            self._alive = on_first_process(self.trainer, self.find_alive)
+        alive = torch.cat(list(self._alive.values()))
         n_alive, n_all = int(alive.sum()), len(alive)
         if n_alive == 0:
             raise ConfigurationError(
-                f"none of {n_all} components is alive, so that there are no targets: {self._gate()}"
+                f"none of {n_all} components is alive, so that there are no targets: {self.target_rule}"
             )
         rank_zero_info(f"lit_attr: {n_alive} of {n_all} components are targets")
         self._memory_limit = memory_limit(
-            self.hparams["memory_gb"], self.device, 1 if self.device.type == "cuda" else self.trainer.num_devices
+            self.memory_gb, self.device, 1 if self.device.type == "cuda" else self.trainer.num_devices
         )
         self._engine = build_engine(
             self.choice,
             self.model,
             self.topology,
-            self.alive,
-            self.hparams["targets_per_pass"],
-            min(self.hparams["workspace_mb"] << 20, int(self._memory_limit / 2)),
+            self._alive,
+            self.targets_per_pass,
+            min(self.workspace_bytes, int(self._memory_limit / 2)),
         )
 
     def predict_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Tensor]:
@@ -203,13 +276,6 @@ class AttributionHarvester(LightningModule):
                 self.sums.update(partial(self._contribute, self.engine, rows, batch_id, first_row))
         return {}
 
-    @property
-    def engine(self) -> Engine:
-        """The attribution engine; after `on_predict_start`."""
-        if self._engine is None:
-            raise ConfigurationError("the harvest has not started: there is no engine yet")
-        return self._engine
-
     def _contribute(
         self, engine: Engine, tokens: Int[Tensor, "rows seq"], batch_id: int, first_row: int, sums: Sums
     ) -> None:
@@ -232,60 +298,17 @@ class AttributionHarvester(LightningModule):
             )
         return rows
 
-    def _gate(self) -> str:
-        """The setting that decides which components are alive."""
-        if self.hparams["harvest_db"] is not None:
-            return f"model.harvest_db is {self.hparams['harvest_db']}"
-        return f"model.alive_batches is {self.hparams['alive_batches']}, ci_threshold {self.hparams['ci_threshold']}"
+    def _data(self) -> object:
+        """The trainer's data module; None where it has none."""
+        return getattr(self.trainer, "datamodule", None)
 
-    def target_settings(self) -> dict[str, Any]:
-        """What decides which components are targets, in plain types."""
-        harvest_db = self.hparams["harvest_db"]
-        return {
-            "harvest_db": None if harvest_db is None else file_digest(Path(harvest_db)),
-            "alive_batches": self.hparams["alive_batches"],
-            "ci_threshold": self.hparams["ci_threshold"],
-            "decomposition": self.load_run().decomposition,
-            "path_table": self.source.table_entries(),
-        }
 
-    def find_alive(self) -> Alive:
-        """Find the components that are targets; after `setup`.
+def started(value: _Value | None) -> _Value:
+    """A value that exists once a harvest has started.
 
-        Raises:
-            ConfigurationError: If the settings do not fit the data.
-            RunFormatError: If the `harvest.db` is missing, damaged, or of another run.
-        """
-        counts = self.topology.n_components
-        if self.hparams["harvest_db"] is not None:
-            path = Path(self.hparams["harvest_db"])
-            return alive_in_harvest(path, self.model.paths, counts, self.load_run().run_id)
-        if self.hparams["alive_batches"] is None:
-            return {layer: torch.ones(count, dtype=torch.bool) for layer, count in counts.items()}
-        return self._alive_by_mean()
-
-    def _data(self) -> TokenDataModule:
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, TokenDataModule):
-            raise ConfigurationError("model.alive_batches needs a TokenDataModule, whose batches have ids")
-        return data
-
-    def _alive_by_mean(self) -> Alive:
-        """The components whose mean causal importance over the first batches of the data exceeds the threshold."""
-        data, asked = self._data(), self.hparams["alive_batches"]
-        n_batches = min(asked, data.n_batches_at_hand)
-        if asked > n_batches:
-            rank_zero_info(
-                f"lit_attr: warning: model.alive_batches is {asked}, but the data has {n_batches} batches: targets are "
-                "found over all of them"
-            )
-        sums = {layer: torch.zeros(count, dtype=torch.float64) for layer, count in self.topology.n_components.items()}
-        n_tokens = 0
-        for batch_id in range(n_batches):
-            batch = TokenBatch(batch_id, data.batch(batch_id))
-            check_batch(batch, self.model.vocab_size, self.model.block_size)
-            for row, tokens in enumerate(batch.tokens.to(self.device).split(1)):
-                for layer, ci in self.model.causal_importance(tokens, batch_id, row).items():
-                    sums[layer] += ci.sum((0, 1), dtype=torch.float64).cpu()
-            n_tokens += batch.tokens.numel()
-        return {layer: total / n_tokens > self.hparams["ci_threshold"] for layer, total in sums.items()}
+    Raises:
+        ConfigurationError: If it has not.
+    """
+    if value is None:
+        raise ConfigurationError("the harvest has not started: `Trainer.predict` does that")
+    return value

@@ -42,7 +42,7 @@ def harvest_record(
         "run_reference": _reference(run.reference),
         "weights_digest": run.weights_digest,
         "decomposition": run.decomposition,
-        "engine": harvester.hparams["engine"],
+        "engine": harvester.engine_name,
         "engine_blocks": harvester.choice.blocks,
         "precision": trainer.precision,
         "n_alive": {layer: int(mask.sum()) for layer, mask in alive.items()},
@@ -52,11 +52,11 @@ def harvest_record(
         "data_shape": [data.n_rows, data.seq_len],
         "configuration": {
             "model": {
-                **_settings(harvester.hparams),
+                **harvester.settings(),
                 "decomposition": run.decomposition,
                 "path_table": harvester.source.table_entries(),
             },
-            "data": {**_settings(data.hparams), "dataset": dataset},
+            "data": {**data.settings(), "dataset": dataset},
             "writer": dict(writer),
             "trainer": {
                 "accelerator": type(trainer.accelerator).__name__,
@@ -87,8 +87,3 @@ def _reference(reference: str) -> str:
     """A folder by its absolute path, so that its tokenizer is found from elsewhere; other references as they are."""
     path = Path(reference).expanduser()
     return str(path.absolute()) if reference != DEMO and path.exists() else reference
-
-
-def _settings(hparams: Any) -> dict[str, Any]:  # noqa: ANN401 - Lightning's attribute dictionary
-    """Hyperparameters without the entries that Lightning's command line adds for itself."""
-    return {key: value for key, value in hparams.items() if not key.startswith("_")}

@@ -83,9 +83,9 @@ def open_harvest(
 def _find(settings: Settings, data: TokenDataModule, out_dir: str | Path | None, subrun_id: str | None) -> Path:
     if subrun_id is not None:
         return subrun_folder(settings.run_id, subrun_id, out_dir)
-    if data.hparams["world_size"] > 1:
+    if data.independent:
         raise ConfigurationError(
-            f"data.world_size is {data.hparams['world_size']}: independent workers of one harvest must be given its "
+            f"data.world_size is {data.world_size}: independent workers of one harvest must be given its "
             "id, the same for all of them: --writer.subrun_id da-NAME"
         )
     started_again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0

@@ -15,7 +15,7 @@ from lit_attr.data.token_file import TokenBatch
 from lit_attr.errors import ConfigurationError, InterruptedHarvestError
 from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.harvest.harvester import AttributionHarvester
+from lit_attr.harvest.harvester import AttributionHarvester, started
 from lit_attr.harvest.preemption import StopSignals, agree, message_group, requeue
 from lit_attr.harvest.processes import on_each_process, on_first_process, others_alive
 from lit_attr.harvest.record import harvest_record
@@ -77,6 +77,19 @@ class StorageWriter(Callback):
         self.folder: Path | None = None
         self._signals = StopSignals()
         self._group: distributed.ProcessGroup | None = None
+        # Known after setup, and once the trainer has started.
+        self._commits: Commits | None = None
+        self._header: Header | None = None
+
+    @property
+    def commits(self) -> Commits:
+        """What this process has done; after `setup`."""
+        return started(self._commits)
+
+    @property
+    def header(self) -> Header:
+        """What all parts of the harvest share; after `on_predict_start`."""
+        return started(self._header)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the harvest, and deal out the batches that are not in it yet."""
@@ -84,12 +97,13 @@ class StorageWriter(Callback):
         harvester, data = _harvester(pl_module), _data(trainer)
         rank, world_size = data.worker()
         self._group = message_group(trainer)
+        on_each_process(self._group, harvester.check)
         settings = on_each_process(self._group, partial(_settings, trainer, harvester))
         find = partial(open_harvest, settings, data, world_size, self.out_dir, self.subrun_id)
-        self._generation: Generation = on_first_process(trainer, find)
-        self.folder = self._generation.folder
+        generation: Generation = on_first_process(trainer, find)
+        self.folder = generation.folder
         self._commits = on_each_process(
-            self._group, partial(Commits, self._generation, rank, self.commit_minutes, self.commit_batches)
+            self._group, partial(Commits, generation, rank, self.commit_minutes, self.commit_batches)
         )
         remaining = self._commits.remaining
         data.assign(remaining, max(1, agree(len(remaining), self._group)))
@@ -99,22 +113,22 @@ class StorageWriter(Callback):
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""
         harvester = _harvester(pl_module)
         on_first_process(trainer, partial(self._begin, trainer, harvester))
-        self._header = on_each_process(self._group, partial(Header.load, self._generation.folder))
-        harvester.alive = dict(self._header.alive)
-        on_each_process(self._group, partial(self._commits.restore, harvester.sums, harvester.topology))
-        if n_done := len(union([self._generation.frozen_ids, self._done_by_all(trainer)])):
-            rank_zero_info(f"lit_attr: continuing, with {n_done} of {self._generation.n_batches} batches done")
+        self._header = on_each_process(self._group, partial(Header.load, self.commits.generation.folder))
+        harvester.set_targets(self.header.alive)
+        on_each_process(self._group, partial(self.commits.restore, harvester.sums, harvester.topology))
+        if n_done := len(union([self.commits.generation.frozen_ids, self._done_by_all(trainer)])):
+            rank_zero_info(f"lit_attr: continuing, with {n_done} of {self.commits.generation.n_batches} batches done")
 
     def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
         """Write down what all parts share, where no worker has, and what this generation is run with."""
-        folder = self._generation.folder
+        folder = self.commits.generation.folder
         is_new = not (folder / HEADER_FILE).exists()
         alive = harvester.find_alive() if is_new else Header.load(folder).alive
         known = harvest_record(trainer, harvester, _data(trainer), alive, {"out_dir": self.out_dir})
         if is_new:
-            threshold = harvester.hparams["ci_threshold"]
+            threshold = harvester.target_rule.ci_threshold
             Header(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
-        record_generation(self._generation, known)
+        record_generation(self.commits.generation, known)
 
     def on_predict_batch_end(
         self,
@@ -131,8 +145,8 @@ class StorageWriter(Callback):
             InterruptedHarvestError: If one was.
         """
         if batch.batch_id >= 0:
-            self._commits.add(batch.batch_id)
-        due = _COMMIT if self._commits.due() else _GO_ON
+            self.commits.add(batch.batch_id)
+        due = _COMMIT if self.commits.due() else _GO_ON
         decision = agree(_WISHES[self._signals.received] if self._signals.received else due, self._group)
         if decision != _GO_ON:
             self._commit(pl_module)
@@ -144,14 +158,15 @@ class StorageWriter(Callback):
 
     def _commit(self, pl_module: LightningModule) -> None:
         begin = monotonic()
-        on_each_process(self._group, partial(self._commits.commit, _harvester(pl_module).sums))
-        self._commits.rest(monotonic() - begin)
+        on_each_process(self._group, partial(self.commits.commit, _harvester(pl_module).sums))
+        self.commits.rest(monotonic() - begin)
 
     def _stop(self) -> None:
         name = self._signals.received.name if self._signals.received else "a signal to another process"
+        n_assigned = len(self.commits.generation.assigned(self.commits.rank))
         raise InterruptedHarvestError(
-            f"stopped by {name}: worker {self._commits.rank} has committed {len(self._commits.done)} of "
-            f"{len(self._generation.assigned(self._commits.rank))} batches in {self.folder}; the same command continues"
+            f"stopped by {name}: worker {self.commits.rank} has committed {len(self.commits.done)} of {n_assigned} "
+            f"batches in {self.folder}; the same command continues"
         )
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -162,7 +177,7 @@ class StorageWriter(Callback):
         """
         harvester = _harvester(pl_module)
         self._commit(harvester)
-        if _data(trainer).hparams["world_size"] > 1:
+        if _data(trainer).independent:
             return  # `lit-attr merge` does the rest, once all workers are done
         done = self._done_by_all(trainer)
         with others_alive():
@@ -171,16 +186,16 @@ class StorageWriter(Callback):
 
     def _done_by_all(self, trainer: Trainer) -> Ids:
         """Batches in the sums of any process."""
-        parts: list[Ids] = [self._commits.done]
+        parts: list[Ids] = [self.commits.done]
         if self._group is not None:
             gathered: list[Any] = [None] * trainer.world_size
             with others_alive():
-                distributed.all_gather_object(gathered, self._commits.done, group=self._group)
+                distributed.all_gather_object(gathered, self.commits.done, group=self._group)
             parts = gathered
         return union(parts)
 
     def _write(self, harvester: AttributionHarvester, done: Ids) -> Path:
-        generation, header = self._generation, self._header
+        generation, header = self.commits.generation, self.header
         frozen = list(counting_parts(generation, header.topology, only_frozen=True))
         ids = union([done, *(part.ids for part in frozen)])
         remedy = (

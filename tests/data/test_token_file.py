@@ -139,5 +139,5 @@ def test_token_outside_the_vocabulary(bad):
 
 
 def test_sequences_longer_than_the_context():
-    with pytest.raises(DataError, match="batch 7: sequences of 8 tokens are longer than the model's context of 7"):
+    with pytest.raises(DataError, match="sequences of 8 tokens are longer than the model's context of 7"):
         check_batch(TokenBatch(7, random_tokens(3)), vocab_size=11, block_size=7)

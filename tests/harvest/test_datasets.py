@@ -299,7 +299,7 @@ def test_recorded_shape_is_that_of_the_harvest_not_of_the_cache(described, run):
         (["--data.dataset.max_seq_len", "0"], "max_seq_len and buffer_size must be at least 1, found 0"),
         (
             ["--data.dataset.max_seq_len", "9"],
-            "batch 0: sequences of 9 tokens are longer than the model's context",
+            "sequences of 9 tokens are longer than the model's context",
         ),
         (["--data.tokens", "t.npy", "--data.dataset.seed", "1"], "data.tokens and data.dataset both say"),
     ],
