@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_attr.errors import RunFormatError
+from lit_attr.files.archive import bytes_of
 
 _OLD_COMPONENT = re.compile(r"(?:target_model\.)?(?P<path>.+)\.components\.(?P<part>[UV])")
 _SHOWN = 5
@@ -80,5 +81,5 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Which components ever fired, from the `harvest.db` of a goodfire-ai/spd harvest."""
 
-import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lit_attr.decomposition.reference import RunReference
 from lit_attr.errors import RunFormatError
+from lit_attr.files.seal import digest_of
 
 
 def file_digest(path: Path) -> str:
@@ -25,7 +26,7 @@ def file_digest(path: Path) -> str:
     _check_exists(path)
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return digest_of(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise RunFormatError(f"cannot read {path}: {error}") from error
 

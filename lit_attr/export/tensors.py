@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
+from lit_attr.files.archive import bytes_of
 from lit_attr.files.place import new_folder
 from lit_attr.files.publish import publish
 from lit_attr.storage.content import Content
@@ -107,6 +108,4 @@ def _write(header: bytes, shard: Sequence[_Named], file: BinaryIO) -> None:
     for _, tensor in shard:
         step = max(_TILE // max(tensor[:1].numel(), 1), 1)
         for rows in tensor.detach().split(step):
-            tile = rows.cpu().contiguous()
-            # As bytes, since numpy does not know every dtype; torch leaves the stride of a single column undefined.
-            file.write(tile.as_strided((tile.numel(),), (1,)).view(torch.uint8).numpy().data)
+            file.write(bytes_of(rows.cpu().contiguous()))

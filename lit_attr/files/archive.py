@@ -45,6 +45,16 @@ def offset_of(fake: Tensor) -> int:
     return cast("int", fake.untyped_storage()._checkpoint_offset)
 
 
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The numbers of a tensor as bytes, without a copy; also of dtypes that numpy does not know.
+
+    Args:
+        tensor: On the CPU, contiguous. Its strides may say otherwise where it has one row or column: torch leaves those
+            undefined.
+    """
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
+
+
 def mapped(file: BinaryIO, fakes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of an archive as the file's own bytes, which are read when they are used, and must not be written to.
 

@@ -4,26 +4,40 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lit_attr.errors import StorageError
+
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """Tells whether a file is still the one that was there.
+    """Tells whether a file is still the one that was there; equal if it is, and was not changed either.
 
     Attributes:
-        inode: Of the file.
+        device: Number of its file system.
+        inode: Its number there.
         size: In bytes.
         modified: In nanoseconds since the epoch.
     """
 
+    device: int
     inode: int
     size: int
     modified: int
 
     @classmethod
     def of(cls, path: Path) -> "FileIdentity | None":
-        """Of the file that is there now; None if there is none."""
+        """The file that has a name now; None if there is none.
+
+        Raises:
+            StorageError: If that cannot be found out.
+        """
         try:
-            found = os.stat(path)
-        except FileNotFoundError:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error}") from error
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def is_same_file(self, other: "FileIdentity") -> bool:
+        """Whether the two are one file, which may have been changed in place."""
+        return (self.device, self.inode) == (other.device, other.inode)

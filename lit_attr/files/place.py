@@ -1,17 +1,14 @@
 """Where an export goes: what is there already stays unless it may be replaced, and nothing appears half-written."""
 
-import fcntl
-import glob
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from lit_attr.errors import StorageError
 from lit_attr.files.publish import make_folder, publish, sync_folder
+from lit_attr.files.temporary import create_folder, name_beside, remove, remove_leftovers
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object], overwrite: bool) -> None:
@@ -54,17 +51,13 @@ def new_folder(path: Path, overwrite: bool, mark: str) -> Iterator[Path]:
     if os.path.lexists(path) and not (path / mark).is_file():
         raise StorageError(f"{path} is not replaced: it is no earlier export, which would hold {mark}")
     make_folder(path.parent)
-    _remove_leftovers(path)
+    remove_leftovers(path)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        descriptor = os.open(temporary, os.O_RDONLY)
+        descriptor, temporary = create_folder(path)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error}") from error
     try:
-        with suppress(OSError):  # some file systems know no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp makes folders private
         sync_folder(temporary)
         _put_into_place(temporary, path)
     except OSError as error:
@@ -73,7 +66,7 @@ def new_folder(path: Path, overwrite: bool, mark: str) -> Iterator[Path]:
         raise StorageError(f"cannot write {path}: {error}") from error
     finally:
         os.close(descriptor)
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
@@ -85,8 +78,8 @@ def _put_into_place(temporary: Path, path: Path) -> None:
     """A folder cannot replace another in one step: the old one is moved aside for the moment."""
     old = None
     if os.path.lexists(path):
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        os.rename(path, old)  # an empty folder may be replaced
+        old = name_beside(path)
+        os.rename(path, old)
     try:
         os.rename(temporary, path)
     except OSError:
@@ -95,22 +88,4 @@ def _put_into_place(temporary: Path, path: Path) -> None:
         raise
     sync_folder(path.parent)
     if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary folders of writers that were killed; a living one holds a lock."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(OSError):
-            descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(leftover)
-            finally:
-                os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        remove(old)

@@ -1,18 +1,18 @@
 """Files that appear whole or not at all."""
 
-import fcntl
-import glob
-import logging
 import os
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from lit_attr.errors import StorageError
+from lit_attr.files.file_system import describe_refusal
+from lit_attr.files.links import NO_HARD_LINK, put_new
+from lit_attr.files.temporary import create_file, remove_leftovers
 
-_log = logging.getLogger(__name__)
+_CHUNK = 1 << 22
 
 
 def publish(path: Path, write: Callable[[BinaryIO], object], reserve: int = 0, replace: bool = True) -> None:
@@ -30,9 +30,9 @@ def publish(path: Path, write: Callable[[BinaryIO], object], reserve: int = 0, r
     """
     make_folder(path.parent)
     if replace:  # one process writes such a file: what it left behind when it was killed may be large
-        _remove_leftovers(path)
+        remove_leftovers(path)
     try:
-        descriptor, temporary = _create_temporary(path)
+        descriptor, temporary = create_file(path)
     except OSError as error:
         raise StorageError(f"cannot write into {path.parent}: {error}") from error
     try:
@@ -44,15 +44,13 @@ def publish(path: Path, write: Callable[[BinaryIO], object], reserve: int = 0, r
             if reserve:
                 file.truncate(file.seek(0, os.SEEK_CUR))
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
         if replace:
             os.replace(temporary, path)
         else:
-            os.link(temporary, path)  # unlike a rename, it refuses to replace
-            Path(temporary).unlink()
+            put_new(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, FileExistsError | StorageError):  # the latter is about what was to be written
             raise
         if isinstance(error, OSError | RuntimeError):
@@ -60,31 +58,37 @@ def publish(path: Path, write: Callable[[BinaryIO], object], reserve: int = 0, r
         raise
 
 
+def keep(path: Path, name: Path) -> None:
+    """Keep what a file holds now under another name, whatever is put into its place later.
+
+    That is a hard link, or a copy where there are none. A copy holds one content too: the file is opened once,
+    and publishing another puts a new file into its place. In both cases the caller must still check the content.
+
+    Args:
+        path: A published file.
+        name: The other name, which nobody else uses.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        StorageError: If the copy cannot be written.
+        OSError: If the link is refused for another reason than that the file system has none.
+    """
+    try:
+        os.link(path, name)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINK:
+            raise
+        with path.open("rb") as source:
+            nbytes = os.fstat(source.fileno()).st_size
+            publish(name, lambda file: shutil.copyfileobj(source, file, _CHUNK), reserve=nbytes)
+
+
 def _cause(error: BaseException) -> BaseException:
-    """What the system said: of a write that failed, torch reports only where, with the system's error as context."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, OSError):
-        found = found.__context__
-    return error if found is None else found
-
-
-def _create_temporary(path: Path) -> tuple[int, str]:
-    """Create an open file that is to become another, locked for as long as its writer lives."""
-    while True:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with suppress(OSError):  # some file systems know no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor, temporary
-        os.close(descriptor)  # taken for a leftover before it was locked
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of writers that were killed; a living one holds a lock."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(OSError), leftover.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            leftover.unlink()
+    """What the system said. Torch reports only where a write failed, with the system's error as context."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return error if cause is None else cause
 
 
 @contextmanager
@@ -112,13 +116,7 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         raise StorageError(f"cannot create the folder {folder}: {error}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write into the folder {folder}: permission denied")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        raise StorageError(f"cannot write into the folder {folder}: {describe_refusal(folder)}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from lit_attr.data.batch_ids import Ids, all_ids, from_ranges, show, union, without
 from lit_attr.errors import StorageError
 from lit_attr.files.json_file import publish_json, read_json
-from lit_attr.files.publish import make_folder, sync_folder
+from lit_attr.files.publish import keep, make_folder, sync_folder
 from lit_attr.files.seal import check_seal
 from lit_attr.parts.part import Ledger, read_ledger
 from lit_attr.parts.plan import Plan
@@ -152,7 +152,7 @@ def _freeze(generation: Generation) -> list[tuple[str, list[list[int]]]]:
             # Unique, since several workers may try to begin the same generation.
             name = f"frozen_generation_{generation.number}_rank_{rank}_{uuid.uuid4().hex[:8]}.pt"
             try:
-                os.link(part, part.with_name(name))
+                keep(part, part.with_name(name))
             except FileNotFoundError:
                 continue  # that worker has not committed anything
             linked.append(name)

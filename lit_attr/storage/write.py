@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lit_attr.files.archive import lay_out, layout, offset_of
+from lit_attr.files.archive import bytes_of, lay_out, layout, offset_of
 from lit_attr.files.publish import publish
 from lit_attr.files.seal import digest_of, trailer
 from lit_attr.storage.content import Content
@@ -124,8 +124,7 @@ def _sum(pieces: Sequence[Tensor]) -> Tensor:
 
 
 def _pwrite(descriptor: int, tile: Tensor, offset: int) -> None:
-    flat = tile.as_strided((tile.numel(),), (1,))  # contiguous, but where it has one column, torch may say otherwise
-    data = flat.view(torch.uint8).numpy().data  # as bytes: numpy does not know every dtype
+    data = bytes_of(tile)
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written

@@ -4,12 +4,12 @@ import hashlib
 import json
 import math
 import threading
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from lit_attr.errors import StorageError
+from lit_attr.files.identity import FileIdentity
 from lit_attr.query.answers import StrongestEdges
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index import Index
@@ -29,22 +29,6 @@ _READ_AHEAD = 1 << 30
 _NUMBERS_OF_A_PAGE = 512
 
 
-@dataclass(frozen=True)
-class _Status:
-    """What tells files under one name apart."""
-
-    device: int
-    inode: int
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> "_Status | None":
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 class ViewedResult:
@@ -60,7 +44,7 @@ class ViewedResult:
     """
 
     def __init__(self, path: Path, tokenizer: Path | None = None) -> None:
-        self._status, self._index_status = _Status.of(path), _Status.of(index_path(path))
+        self._status, self._index_status = FileIdentity.of(path), FileIdentity.of(index_path(path))
         self.path = path
         self.explorer = Explorer(path, tokenizer)
         # Of two tabs, one asks at a time; what may take long is computed beside, one at a time too.
@@ -92,13 +76,12 @@ class ViewedResult:
     @property
     def state(self) -> FileState:
         """What became of the file since it was opened."""
-        now = _Status.of(self.path)
+        now = FileIdentity.of(self.path)
         if now == self._status:
             return "same"
         if now is None or self._status is None:
             return "removed"
-        same_file = (now.device, now.inode) == (self._status.device, self._status.inode)
-        return "changed" if same_file else "replaced"
+        return "changed" if now.is_same_file(self._status) else "replaced"
 
     def check(self) -> None:
         """Check that the opened file can still be read.
@@ -114,7 +97,7 @@ class ViewedResult:
     def follow_index(self) -> None:
         """Use the index that is there now, or none."""
         with self.lock:
-            now = _Status.of(index_path(self.path))
+            now = FileIdentity.of(index_path(self.path))
             if now != self._index_status and self.state == "same":
                 self._index_status = now
                 index = Index.open(self.path)

@@ -10,11 +10,11 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from lit_attr.data.cache import TokenCache
 from lit_attr.data.spec import DatasetSpec
 from lit_attr.errors import DataError, StorageError
+from lit_attr.files.lock import locked
 from tests.data import (
     LEAST_TOKENS,
     CountingTokenizer,
@@ -258,7 +258,8 @@ def test_an_error_gives_the_lock_back(stories, tmp_path, monkeypatch):
     use_tokenizer(monkeypatch, fail_at=1)
     with pytest.raises(KeyboardInterrupt):
         cache.prepare(None)
-    with FileLock(cache.folder / "lock", timeout=0):
+    monkeypatch.setattr("lit_attr.files.lock._PATIENCE", 0.0)
+    with locked(cache.folder / "lock", "waiting"):
         pass
 
 
@@ -276,7 +277,7 @@ def test_who_waits_is_told_so_and_tokenizes_nothing_twice(stories, tmp_path, mon
     monkeypatch.setattr(datasets, "load_dataset", lambda **where: opened.append(where) or load(**where))
     tokenizer = HeldTokenizer()
     monkeypatch.setattr("lit_attr.data.rows.load_tokenizer", tokenizer)
-    monkeypatch.setattr("lit_attr.files.lock._PATIENCE", 0.05)
+    monkeypatch.setattr("lit_attr.files.lock._HEARTBEAT", 0.05)
     caplog.set_level("INFO", logger="lit_attr")
     spec = make_spec(stories)
     first, second = (threading.Thread(target=prepared, args=(spec, tmp_path / "c")) for _ in range(2))

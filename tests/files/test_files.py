@@ -1,10 +1,20 @@
 import os
+import re
 import stat
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lit_attr.errors import StorageError
+from lit_attr.files.file_system import file_system
+from lit_attr.files.place import new_folder
 from lit_attr.files.publish import make_folder, publish
+from tests.parts.faults import as_ordinary_user, in_child
+
+# Root can give files to any group, others to their own.
+_GROUP = 54321 if os.geteuid() == 0 else os.getegid()
 
 
 def test_order_of_calls(tmp_path, monkeypatch):
@@ -24,13 +34,34 @@ def test_order_of_calls(tmp_path, monkeypatch):
     assert (tmp_path / "a").read_bytes() == b"x"
 
 
-def test_permissions_follow_the_umask(tmp_path):
-    mask = os.umask(0o027)
-    try:
-        publish(tmp_path / "a", lambda file: file.write(b"x"))
-    finally:
-        os.umask(mask)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o002, 0o664, 0o2775), (0o027, 0o640, 0o2750)])
+def test_permissions_follow_the_umask_and_a_setgid_folder(tmp_path, umask, file_mode, folder_mode):
+    """In the shared folder of a group everything new is the group's, and as open as its users' umask says."""
+    os.chown(tmp_path, -1, _GROUP)
+    tmp_path.chmod(0o2775)
+
+    def write():
+        os.umask(umask)
+        publish(tmp_path / "new" / "a", lambda file: file.write(b"x"))
+        publish(tmp_path / "b", lambda file: file.write(b"x"), replace=False)
+        with new_folder(tmp_path / "c", overwrite=False, mark="m") as temporary:
+            (temporary / "m").touch()
+
+    assert in_child(write) == 0
+    modes = {path.relative_to(tmp_path).as_posix(): path.stat() for path in tmp_path.rglob("*")}
+    assert {name: stat.S_IMODE(status.st_mode) for name, status in modes.items()} == {
+        **dict.fromkeys(("new/a", "b", "c/m"), file_mode),
+        **dict.fromkeys(("new", "c"), folder_mode),
+    }
+    assert {status.st_gid for status in modes.values()} == {_GROUP}
+
+
+def test_the_umask_is_never_changed(tmp_path, monkeypatch):
+    """It is that of all threads."""
+    monkeypatch.setattr(os, "umask", None)
+    publish(tmp_path / "a", lambda file: file.write(b"x"))
+    with new_folder(tmp_path / "c", overwrite=False, mark="m"):
+        pass
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")])
@@ -67,7 +98,26 @@ def test_folder_below_a_file(tmp_path):
         make_folder(tmp_path / "x" / "y")
 
 
-def test_folder_without_permission(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(StorageError, match=r"cannot write into the folder .* permission denied"):
+def test_folder_of_another_user():
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        Path(name).chmod(0o755)
+
+        def make():
+            with pytest.raises(StorageError, match=r"denied\. It belongs to root: they can make it writable .* or you"):
+                make_folder(Path(name))
+
+        as_ordinary_user(make)
+
+
+def test_folder_on_a_file_system_that_is_read_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    where = rf"its file system \({re.escape(file_system(tmp_path))}\) is mounted read-only: choose another folder"
+    with pytest.raises(StorageError, match=where):
         make_folder(tmp_path)
+
+
+def test_file_systems_by_name():
+    assert file_system(Path("/proc/self/none")) == "proc at /proc"
+    assert file_system(Path("/proc")) == "proc at /proc"
+    assert file_system(Path("/")).endswith(" at /")

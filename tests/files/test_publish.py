@@ -90,17 +90,17 @@ def test_order_of_calls(kind, tmp_path):
     names = calls_of(kind, tmp_path / kind.name)
     steps = [name for i, name in enumerate(names) if name != "write" or names[i - 1] != "write"]
     assert steps[0] == "create"
-    assert steps[-4:] == ["fsync file", "chmod", "replace", "fsync folder"]
-    assert "write" in steps[:-4]
+    assert steps[-3:] == ["fsync file", "replace", "fsync folder"]
+    assert "write" in steps[:-3]
     if kind is not Json:
         assert steps[1] == "posix_fallocate"
-    assert max(i for i, name in enumerate(names) if name in ("write", "pwrite", "truncate")) == len(names) - 5
+    assert max(i for i, name in enumerate(names) if name in ("write", "pwrite", "truncate")) == len(names) - 4
 
 
 def test_order_of_calls_where_nothing_may_be_replaced(tmp_path):
     with Calls() as calls:
         publish(tmp_path / "a", lambda file: file.write(b"x"), replace=False)
-    assert calls.names == ["create", "write", "fsync file", "chmod", "link", "unlink", "fsync folder"]
+    assert calls.names == ["create", "write", "fsync file", "link", "unlink", "fsync folder"]
 
 
 @KINDS
@@ -121,7 +121,7 @@ def test_every_call_refused_in_turn(kind, tmp_path):
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_every_call_refused_where_nothing_may_be_replaced(error, tmp_path):
-    for number, name in enumerate(["create", "write", "fsync file", "chmod", "link", "unlink", "fsync folder"]):
+    for number, name in enumerate(["create", "write", "fsync file", "link", "unlink", "fsync folder"]):
         folder = tmp_path / str(number)
         with Calls(fail_at(number, error)), pytest.raises(StorageError, match=os.strerror(error)):
             publish(folder / "a", lambda file: file.write(b"x"), replace=False)
@@ -152,7 +152,7 @@ def test_killed_at_every_call_in_turn(kind, every, tmp_path):
 
 
 def test_first_file_killed_at_every_call_in_turn(tmp_path):
-    for number in range(7):
+    for number in range(6):
         path = tmp_path / str(number) / "a.json"
 
         def write(path=path, number=number):
@@ -161,7 +161,7 @@ def test_first_file_killed_at_every_call_in_turn(tmp_path):
 
         assert in_child(write) == -signal.SIGKILL
         if path.exists():
-            assert number > 4
+            assert number > 3
             with pytest.raises(FileExistsError):
                 publish_json(path, {"x": 2}, replace=False)
             assert read_json(path) == {"x": 1}

@@ -1,9 +1,9 @@
 """Everything that publishing a file asks of the system, call by call: to be recorded, refused, or not survived."""
 
+import errno
 import os
 import signal
 import stat
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-_FUNCTIONS = ("posix_fallocate", "fsync", "chmod", "replace", "link", "pwrite", "unlink")
+_FUNCTIONS = ("posix_fallocate", "fsync", "replace", "link", "pwrite", "unlink")
 
 
 class Calls:
@@ -28,7 +28,7 @@ class Calls:
         self._patch = pytest.MonkeyPatch()
 
     def __enter__(self):
-        self._wrap(tempfile, "mkstemp", "create")
+        self._wrap(os, "open", "create", lambda path, flags, *_: flags & os.O_CREAT)
         for name in _FUNCTIONS:
             self._wrap(os, name, name)
         real = os.fdopen
@@ -42,10 +42,12 @@ class Calls:
         self.names.append(name)
         self._before(len(self.names) - 1, name, *write)
 
-    def _wrap(self, module, attribute, name):
+    def _wrap(self, module, attribute, name, counts=lambda *_: True):
         real = getattr(module, attribute)
 
         def call(*args, **options):
+            if not counts(*args):
+                return real(*args, **options)
             kind = ""
             if attribute == "fsync":
                 kind = " folder" if stat.S_ISDIR(os.fstat(args[0]).st_mode) else " file"
@@ -129,6 +131,15 @@ def fail_at(target: int, error: int) -> Callable[..., None]:
             raise OSError(error, os.strerror(error))
 
     return before
+
+
+def refuse_links(monkeypatch: pytest.MonkeyPatch, error: int = errno.EPERM) -> None:
+    """Let the file system know no hard links, or refuse them for another reason."""
+
+    def link(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", link)
 
 
 def names_in(folder: Path) -> set[str]:

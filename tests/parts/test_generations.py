@@ -1,6 +1,7 @@
+import errno
 import multiprocessing
-import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -14,12 +15,20 @@ from lit_attr.parts import generations
 from lit_attr.parts.generations import current_generation, newest_generation
 from lit_attr.parts.part import read_ledger
 from lit_attr.parts.plan import Plan
-from tests.parts.faults import Calls, in_child, kill_at, names_in
+from tests.parts.faults import Calls, in_child, kill_at, names_in, refuse_links
 from tests.parts.harvests import MAX_BATCHES, PLAN, assert_holds, begin, commit, committed, complete_harvest
 
 
 def parts_in(folder):
     return {name for name in names_in(folder / "worker_states") if name.endswith(".pt")}
+
+
+@pytest.fixture(params=["links", "copies"])
+def frozen_as(request, monkeypatch):
+    """Whether the file system knows hard links."""
+    if request.param == "copies":
+        refuse_links(monkeypatch)
+    return request.param
 
 
 def test_first_generation(tmp_path):
@@ -40,7 +49,7 @@ def test_as_many_workers_go_on(tmp_path):
 
 
 @pytest.mark.parametrize(("world_size", "n_batches"), [(2, 10), (3, 12), (5, 11)])
-def test_a_new_generation_freezes_what_is_there(tmp_path, world_size, n_batches):
+def test_a_new_generation_freezes_what_is_there(tmp_path, world_size, n_batches, frozen_as):
     first = begin(tmp_path, 3)
     commit(first, 1, [1, 4])
     commit(first, 2, [2])
@@ -53,9 +62,9 @@ def test_a_new_generation_freezes_what_is_there(tmp_path, world_size, n_batches)
         remaining[rank::world_size] for rank in range(world_size)
     ]
     assert second.part_path(0).name == "dataset_attributions_rank_0_generation_2.pt"
-    # Linked, not copied, and the old names are gone.
-    assert parts_in(tmp_path) == {name for name, _ in second.frozen}
-    assert inode in {(tmp_path / "worker_states" / name).stat().st_ino for name, _ in second.frozen}
+    assert names_in(tmp_path / "worker_states") == {name for name, _ in second.frozen}, "the old names are gone"
+    inodes = {(tmp_path / "worker_states" / name).stat().st_ino for name, _ in second.frozen}
+    assert (inode in inodes) == (frozen_as == "links")
     assert newest_generation(tmp_path, PLAN) == second
     for rank in range(world_size):
         commit(second, rank)
@@ -97,7 +106,7 @@ def test_old_workers_publish_into_nothing(tmp_path):
     assert_holds(tmp_path, range(10))
 
 
-def test_frozen_parts_do_not_change_while_an_old_worker_publishes(tmp_path, monkeypatch):
+def test_frozen_parts_do_not_change_while_an_old_worker_publishes(tmp_path, monkeypatch, frozen_as):
     """What is written down as frozen is what was checked, though the worker goes on meanwhile."""
     old, real = begin(tmp_path, 1), check_seal
     commit(old, 0, [0, 1])
@@ -138,8 +147,9 @@ def test_damaged_or_foreign_parts_are_not_frozen(tmp_path, damage):
     assert begin(tmp_path, 3).frozen_ids.tolist() == [0, 2, 4, 6, 8]
 
 
-def test_beginning_a_generation_is_safe_at_every_call(tmp_path):
-    """Links are on the disk before a generation counts on them; whoever is killed when, nothing is lost."""
+@pytest.mark.parametrize("frozen_as", ["links", pytest.param("copies", marks=pytest.mark.slow)], indirect=True)
+def test_beginning_a_generation_is_safe_at_every_call(tmp_path, frozen_as):
+    """Frozen parts are on the disk before a generation counts on them; whoever is killed when, nothing is lost."""
 
     def prepared(name):
         old = begin(tmp_path / name, 2)
@@ -150,8 +160,10 @@ def test_beginning_a_generation_is_safe_at_every_call(tmp_path):
     folder = prepared("all")
     with Calls() as calls:
         begin(folder, 3)
-    published = calls.names.index("create")
-    assert calls.names[:published] == ["link", "link", "fsync folder"]
+    steps = [name for i, name in enumerate(calls.names) if name != "write" or calls.names[i - 1] != "write"]
+    copy = ["posix_fallocate", "write", "truncate", "fsync file", "replace", "fsync folder"]
+    frozen = ["link"] if frozen_as == "links" else ["link", "create", *copy]
+    assert steps[: 2 * len(frozen) + 2] == [*frozen, *frozen, "fsync folder", "create"]
     for number in range(len(calls.names)):
         folder = prepared(str(number))
 
@@ -167,15 +179,22 @@ def test_beginning_a_generation_is_safe_at_every_call(tmp_path):
         assert_holds(folder, range(10))
 
 
-def test_links_refused(tmp_path, monkeypatch):
-    commit(begin(tmp_path, 2), 0)
-
-    def refuse(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(StorageError, match=r"cannot link the parts in .*worker_states: .*not permitted"):
+def test_a_copy_is_refused_when_it_is_not_what_was_sealed(tmp_path, monkeypatch):
+    refuse_links(monkeypatch)
+    path = commit(begin(tmp_path, 2), 0)
+    monkeypatch.setattr(shutil, "copyfileobj", lambda source, file, _: file.write(source.read()[:-1]))
+    with pytest.raises(StorageError, match=rf"{path.name} does not end in a seal"):
         begin(tmp_path, 3)
+    assert parts_in(tmp_path) == {path.name}
+
+
+@pytest.mark.parametrize(("error", "message"), [(errno.ENOSPC, "No space left"), (errno.EIO, "Input/output error")])
+def test_neither_link_nor_copy(tmp_path, monkeypatch, error, message):
+    path = commit(begin(tmp_path, 2), 0)
+    refuse_links(monkeypatch, error)
+    with pytest.raises(StorageError, match=rf"cannot link the parts in .*worker_states: .*{message}"):
+        begin(tmp_path, 3)
+    assert parts_in(tmp_path) == {path.name}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"world_size": 1, "n_batches": 2, "frozen": 3}', "\xff"])
@@ -202,7 +221,7 @@ def _begin_at_once(folder, world_size, barrier, found):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("same", [True, False])
-def test_several_workers_begin_a_generation_at_once(tmp_path, same):
+def test_several_workers_begin_a_generation_at_once(tmp_path, same, frozen_as):
     """Of those with one world size there is one; of several, each freezes all that is in those before it."""
     first = begin(tmp_path, 2)
     commit(first, 0, [0, 2])
@@ -242,8 +261,10 @@ def test_a_generation_that_was_written_though_the_system_says_it_was_there(tmp_p
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_random_restarts_lose_and_double_nothing(tmp_path, seed):
+def test_random_restarts_lose_and_double_nothing(tmp_path, seed, monkeypatch):
     """Workers commit prefixes of what they are to do and are killed; others, older ones too, go on."""
+    if seed % 2:
+        refuse_links(monkeypatch)
     chance = random.Random(seed)
     n_batches, alive = chance.randint(1, 12), []
     world_size = chance.randint(1, 4)
