@@ -76,7 +76,10 @@ class ViewedResult:
     @property
     def state(self) -> FileState:
         """What became of the file since it was opened."""
-        now = FileIdentity.of(self.path)
+        try:
+            now = FileIdentity.of(self.path)
+        except StorageError:  # for the reader of a page it is gone
+            now = None
         if now == self._status:
             return "same"
         if now is None or self._status is None:
