@@ -29,8 +29,6 @@ _READ_AHEAD = 1 << 30
 _NUMBERS_OF_A_PAGE = 512
 
 
-
-
 class ViewedResult:
     """A stored harvest, opened for the page.
 
