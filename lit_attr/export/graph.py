@@ -15,14 +15,15 @@ def export_graphml(
     subgraph: Subgraph,
     overwrite: bool = False,
 ) -> Path:
-    """Write edges of a stored harvest as GraphML.
+    """Write edges of a result as GraphML.
 
-    Nodes are keys such as `0.mlp.up:5`, with `layer`, `index`, `token` where there is one, and `is_key`; edges have
-    `value_raw`, `value_normalized` and `metric`; the graph's own data say what it is of.
+    Nodes are keys such as `0.mlp.up:5`, with `layer`, `index`, `token` where there is one, `is_key`, and
+    `was_harvested`, which is false where what feeds a node was not measured. Edges have `value_raw`,
+    `value_normalized` and `metric`. The graph's own data say which result it is from.
 
     Args:
-        explorer: What the edges are of.
-        path: Of the file; must not exist, unless it is replaced.
+        explorer: The result that the edges are from.
+        path: Path of the file; it must not exist, unless it is replaced.
         subgraph: An answer of the explorer; its keys are written even if no edge has them.
         overwrite: Whether an existing file may be replaced.
 
@@ -38,8 +39,8 @@ def export_graphml(
     graph = networkx.DiGraph(**{name: _legal(text) for name, text in about.items()})
     for node in subgraph.nodes:
         token = {} if node.token is None else {"token": _legal(node.token)}
-        is_key = node in subgraph.keys
-        graph.add_node(node.component_key, layer=node.layer, index=node.component_idx, is_key=is_key, **token)
+        marks = {"is_key": node in subgraph.keys, "was_harvested": node.was_harvested}
+        graph.add_node(node.component_key, layer=node.layer, index=node.component_idx, **marks, **token)
     for edge in subgraph.edges:
         ends = edge.source.component_key, edge.target.component_key
         known = explorer.edge(*ends, metric=subgraph.metric)

@@ -5,7 +5,7 @@ Example:
     >>> save(component_figure(explorer, "1.mlp.up:5"), Path("component.svg"))  # doctest: +SKIP
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +28,10 @@ _VALUES = {"attr": "normalised attribution", "attr_abs": "normalised attribution
 
 
 def mass_figure(explorer: Explorer, metric: AttrMetric = "attr") -> "Figure":
-    """The edge mass between layers as a heat map: sums of normalised magnitudes.
+    """The edge mass between layers as a heat map: sums of the normalised magnitudes of all measured edges.
 
     Args:
-        explorer: A stored harvest.
+        explorer: The result.
         metric: `attr` or `attr_abs`.
 
     Raises:
@@ -39,20 +39,17 @@ def mass_figure(explorer: Explorer, metric: AttrMetric = "attr") -> "Figure":
         StorageError: If a value is not finite.
     """
     matrix = explorer.matrix(metric=metric)
-    masses = {
-        (source, target): value
-        for target, row in zip(matrix.targets, matrix.values, strict=True)
-        for source, value in zip(matrix.sources, row, strict=True)
-        if value is not None
-    }
-    return _marked(plot_mass(masses, f"sum of |{_VALUES[metric]}|"), explorer)
+    masses = {(pair.source_layer, pair.target_layer): pair.value for pair in matrix.pairs}
+    is_partial = any(pair.harvested < 1 for pair in matrix.pairs)
+    label = f"sum of |{_VALUES[metric]}|" + (", edges that were harvested" if is_partial else "")
+    return _marked(plot_mass(masses, label), explorer)
 
 
 def component_figure(explorer: Explorer, key: str, k: int = 10, metric: AttrMetric = "attr") -> "Figure":
     """A component's top sources and targets as two panels of bars.
 
     Args:
-        explorer: A stored harvest.
+        explorer: The result.
         key: Of the component or token.
         k: How many of each sign at most.
         metric: `attr` or `attr_abs`.
@@ -92,7 +89,7 @@ def subgraph_figure(
     """The strongest edges that lead to some keys and away from them, layer above layer.
 
     Args:
-        explorer: A stored harvest.
+        explorer: The result.
         keys: Where to begin.
         k: How many edges of a node at most.
         depth: How many edges away from a key at most.
@@ -106,11 +103,12 @@ def subgraph_figure(
         ConfigurationError: If nothing is found, a layer has more nodes than fit on a page, a number is not positive, or
             matplotlib is not installed.
     """
-    found = explorer.subgraph(keys, k=k, depth=depth, threshold=threshold, metric=metric, layers=layers)
-    edges = [(_key(edge.source), _key(edge.target), edge.value) for edge in found.edges]
+    graph = explorer.subgraph(keys, k=k, depth=depth, threshold=threshold, metric=metric, layers=layers)
+    edges = [(_key(edge.source), _key(edge.target), edge.value) for edge in graph.edges]
     ends = {key for edge in edges for key in edge[:2]}
-    labels = {_key(node): short_label(node) for node in found.nodes if _key(node) in ends}
-    return _marked(plot_subgraph(edges, labels, [_key(node) for node in found.keys], _VALUES[metric]), explorer)
+    labels = {_key(node): short_label(node) for node in graph.nodes if _key(node) in ends}
+    begin, unmeasured = ([_key(node) for node in nodes] for nodes in (graph.keys, _not_harvested(graph.nodes)))
+    return _marked(plot_subgraph(edges, labels, begin, unmeasured, _VALUES[metric]), explorer)
 
 
 def _marked(figure: "Figure", explorer: Explorer) -> "Figure":
@@ -118,6 +116,10 @@ def _marked(figure: "Figure", explorer: Explorer) -> "Figure":
     if partial := explorer.storage.recorded.partial:
         figure.text(0.995, 0.005, f"partial result: {partial}", ha="right", va="bottom", fontsize=6)
     return figure
+
+
+def _not_harvested(nodes: Iterable[Node]) -> list[Node]:
+    return [node for node in nodes if not node.was_harvested]
 
 
 def _key(node: Node) -> ComponentKey:

@@ -17,7 +17,7 @@ _COMFORTABLE, _COMFORTABLE_UPRIGHT, _LANE = 0.55, 0.3, 0.09
 _BETWEEN_ROWS, _PER_NODE, _MOST_BETWEEN, _LEAST_BETWEEN = 0.26, 0.03, 0.85, 0.12
 _PAGE = 8.6
 # Source, target and value.
-Edge = tuple[ComponentKey, ComponentKey, float]
+DrawnEdge = tuple[ComponentKey, ComponentKey, float]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Layout:
     height: float
 
 
-def lay_out(edges: Sequence[Edge], labels: Mapping[ComponentKey, str], left: float, right: float) -> Layout:
+def lay_out(edges: Sequence[DrawnEdge], labels: Mapping[ComponentKey, str], left: float, right: float) -> Layout:
     """Place the nodes of a graph; labels of a row that is too long for them are turned upright.
 
     Args:

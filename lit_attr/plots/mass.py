@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 # With more layers than this, blocks are labelled instead: labels would overlap.
 _MOST_LABELS = 36
@@ -25,20 +26,23 @@ _LOGARITHMIC_FROM, _FEW_DECADES = 20.0, 1e3
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # In inches: the largest cell, and the room of labels and colour bar.
 _CELL, _WIDTH_OF_LABELS, _HEIGHT_OF_LABELS = 0.27, 2.0, 1.1
+# The colour of the lines of hatched cells.
+_HATCH = "#999999"
 # So many cells are drawn as an image, also where the rest of the picture is vectors.
 _MANY_CELLS = 2500
 
 
-def plot_mass(masses: Mapping[tuple[str, str], float], label: str = "edge mass") -> "Figure":
+def plot_mass(masses: Mapping[tuple[str, str], float | None], label: str = "edge mass") -> "Figure":
     """A heat map of the edges between layers: sources from left to right, targets from bottom to top, both by depth.
 
     Args:
-        masses: Source and target layer to the sum of magnitudes of the edges between them. Pairs without edges are
-            missing, and left blank.
+        masses: Source and target layer to the sum of magnitudes of the edges between them; None if none of these edges
+            was measured. Pairs without edges are missing.
         label: What the masses are, for the colour bar.
 
     Returns:
-        The figure; cells of pairs that have edges, all of them zero, are grey.
+        The figure. Cells of pairs without edges are blank, those of pairs whose edges are all zero are grey, and those
+        of pairs that were not measured are hatched.
 
     Raises:
         ConfigurationError: If there are no pairs, or matplotlib is not installed.
@@ -53,10 +57,16 @@ def plot_mass(masses: Mapping[tuple[str, str], float], label: str = "edge mass")
     with new_figure(cell * len(targets) + _HEIGHT_OF_LABELS, cell * len(sources) + _WIDTH_OF_LABELS) as figure:
         axes, many = figure.subplots(), table.size > _MANY_CELLS
         zero, some = np.ma.masked_where(table != 0, table), np.ma.masked_where(~(table > 0), table)
+        handles = []
         if zero.count():
             axes.pcolormesh(zero, cmap=colors.ListedColormap([FAINT]), rasterized=many)
-            handle = require("matplotlib.patches", "plot").Patch(color=FAINT, label="all edges are zero")
-            axes.legend(handles=[handle], loc="lower right")  # sources lie below their targets: nothing else is here
+            handles.append(require("matplotlib.patches", "plot").Patch(color=FAINT, label="all edges are zero"))
+        if unmeasured := [pair for pair, mass in masses.items() if mass is None]:
+            handles.append(
+                _hatch(axes, [(sources.index(source), targets.index(target)) for source, target in unmeasured])
+            )
+        if handles:
+            figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         _frame(axes, sources, targets)
         if some.count():
             low, high = some.min(), some.max()
@@ -70,16 +80,28 @@ def plot_mass(masses: Mapping[tuple[str, str], float], label: str = "edge mass")
 
 
 def _table(
-    masses: Mapping[tuple[str, str], float], sources: Sequence[str], targets: Sequence[str]
+    masses: Mapping[tuple[str, str], float | None], sources: Sequence[str], targets: Sequence[str]
 ) -> Float[np.ndarray, "_target _source"]:
+    """The masses that are numbers; not a number elsewhere."""
     table = np.full((len(targets), len(sources)), np.nan)
     for (source, target), mass in masses.items():
-        table[targets.index(target), sources.index(source)] = mass
+        if mass is not None:
+            table[targets.index(target), sources.index(source)] = mass
     return table
+
+
+def _hatch(axes: "Axes", cells: Sequence[tuple[int, int]]) -> "Patch":
+    """Hatch cells, given by column and row, and return their entry of the legend."""
+    patches, collections = require("matplotlib.patches", "plot"), require("matplotlib.collections", "plot")
+    look = {"facecolor": "none", "edgecolor": _HATCH, "hatch": "//////", "linewidth": 0.0}
+    axes.add_collection(collections.PatchCollection([patches.Rectangle(cell, 1, 1) for cell in cells], **look))
+    return patches.Patch(label="not harvested", **look)
 
 
 def _frame(axes: "Axes", sources: Sequence[str], targets: Sequence[str]) -> None:
     axes.set_aspect("equal")
+    axes.set_xlim(0, len(sources))
+    axes.set_ylim(0, len(targets))
     for side in ("top", "right"):
         axes.spines[side].set_visible(True)
     axes.set_xlabel("source")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.optional import require
-from lit_attr.plots.layered import Edge, Layout, lay_out
+from lit_attr.plots.layered import DrawnEdge, Layout, lay_out
 from lit_attr.plots.style import FAINT, INK, NEGATIVE, PAGE_WIDTH, POSITIVE, new_figure
 from lit_attr.topology.address import ComponentKey
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 _LEFT, _LEGEND, _STUB = 0.95, 0.35, 0.05
 # In points: of the weakest and of the strongest edge.
 _THINNEST, _THICKEST = 0.3, 3.2
-_DASHES = (0, (3.0, 1.2))
+_DASHES, _DOTS = (0, (3.0, 1.2)), (0, (1.0, 1.5))
 
 
 def plot_subgraph(
-    edges: Sequence[Edge],
+    edges: Sequence[DrawnEdge],
     labels: Mapping[ComponentKey, str],
     keys: Collection[ComponentKey] = (),
+    unmeasured: Collection[ComponentKey] = (),
     value: str = "normalised attribution",
 ) -> "Figure":
     """Nodes in rows, the embedding at the bottom and the output on top; edges go upwards, negative ones are dashed.
@@ -33,6 +34,7 @@ def plot_subgraph(
         edges: Source, target and value.
         labels: Texts of all nodes; the layer is written beside its row.
         keys: Nodes to be set off, such as those around which the graph was drawn.
+        unmeasured: Nodes whose sources were not harvested; they have a dotted rim.
         value: What the values are.
 
     Returns:
@@ -52,8 +54,8 @@ def plot_subgraph(
         _draw_rows(axes, layout)
         largest = max(abs(size) for *_, size in edges)
         _draw_edges(axes, edges, layout, largest)
-        _draw_nodes(axes, labels, keys, layout)
-        _draw_legend(axes, largest, value)
+        _draw_nodes(axes, labels, keys, unmeasured, layout)
+        _draw_legend(axes, largest, value, any(node in layout.nodes for node in unmeasured))
         return figure
 
 
@@ -64,14 +66,20 @@ def _draw_rows(axes: "Axes", layout: Layout) -> None:
 
 
 def _draw_nodes(
-    axes: "Axes", labels: Mapping[ComponentKey, str], keys: Collection[ComponentKey], layout: Layout
+    axes: "Axes",
+    labels: Mapping[ComponentKey, str],
+    keys: Collection[ComponentKey],
+    unmeasured: Collection[ComponentKey],
+    layout: Layout,
 ) -> None:
     effects = require("matplotlib.patheffects", "plot")
     # A white rim shows which edges only pass behind; edges of the node itself have stubs above it.
     rim = [effects.withStroke(linewidth=3.5, foreground="white")]
     for node, place in layout.nodes.items():
         weight, width = ("bold", 1.4) if node in keys else ("normal", 0.5)
-        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": INK, "linewidth": width}
+        style = _DOTS if node in unmeasured else "-"
+        rim_line: dict[str, Any] = {"linewidth": width, "linestyle": style}
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": INK, **rim_line}
         text: dict[str, Any] = {
             "ha": "center",
             "va": "center",
@@ -83,7 +91,7 @@ def _draw_nodes(
         axes.text(place.x, place.y, labels[node], **text, bbox=box, zorder=4)
 
 
-def _draw_edges(axes: "Axes", edges: Sequence[Edge], layout: Layout, largest: float) -> None:
+def _draw_edges(axes: "Axes", edges: Sequence[DrawnEdge], layout: Layout, largest: float) -> None:
     """Strong edges above weak ones; at both ends, a short piece is above the rims of labels."""
     paths, patches = require("matplotlib.path", "plot"), require("matplotlib.patches", "plot")
     move, line, curve = paths.Path.MOVETO, paths.Path.LINETO, paths.Path.CURVE4
@@ -119,7 +127,7 @@ def _look(size: float, largest: float) -> dict[str, Any]:
     return look if size > 0 else {**look, "linestyle": _DASHES}
 
 
-def _draw_legend(axes: "Axes", largest: float, value: str) -> None:
+def _draw_legend(axes: "Axes", largest: float, value: str, has_unmeasured: bool) -> None:
     lines = require("matplotlib.lines", "plot")
     handles = []
     for name, size in (("positive", 1.0), ("negative", -1.0)):
@@ -128,4 +136,7 @@ def _draw_legend(axes: "Axes", largest: float, value: str) -> None:
     for part in (1.0, 0.25):
         width = part * _THICKEST
         handles.append(lines.Line2D([], [], color=INK, linewidth=width, label=f"|{value}| = {largest * part:.2g}"))
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, handlelength=3.0)
+    if has_unmeasured:
+        rim = {"facecolor": "white", "edgecolor": INK, "linewidth": 0.5, "linestyle": _DOTS}
+        handles.append(require("matplotlib.patches", "plot").Patch(label="sources not harvested", **rim))
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(handles), handlelength=3.0)

@@ -7,7 +7,7 @@ from lit_attr.errors import StorageError
 from lit_attr.export.graph import export_graphml
 from lit_attr.query.answers import Node, Subgraph
 from tests.export.examples import PARTIAL, all_edges, opened, text_of
-from tests.storage.examples import random_storage
+from tests.storage.examples import partly_harvested, random_storage
 
 KEY = "0.mlp.up:1"
 
@@ -48,6 +48,14 @@ def test_networkx_reads_the_storages_numbers(tmp_path, k, depth, threshold, metr
         assert f"{data['layer']}:{data['index']}" == node
         assert data["is_key"] == (node == KEY)
         assert data.get("token") == text_of(data["layer"], data["index"])
+
+
+def test_nodes_whose_sources_were_not_harvested(tmp_path):
+    explorer = opened(tmp_path, partly_harvested({"0.mlp.up": [1]}))
+    path = export_graphml(explorer, tmp_path / "g.graphml", explorer.subgraph([KEY, "output:0"], k=9))
+    graph = networkx.read_graphml(path)
+    assert [node for node, known in graph.nodes(data="was_harvested") if not known] == [KEY]
+    assert not list(graph.predecessors(KEY))
 
 
 def test_what_the_graph_says_of_itself(tmp_path):

@@ -8,7 +8,7 @@ from lit_attr.plots.mass import plot_mass
 from lit_attr.plots.style import NEGATIVE, POSITIVE
 from lit_attr.query.explorer import Explorer
 from tests.export.examples import PARTIAL, all_edges
-from tests.storage.examples import random_storage
+from tests.storage.examples import partly_harvested, random_storage
 
 
 @pytest.fixture
@@ -55,6 +55,20 @@ def test_a_pair_whose_edges_are_all_zero_is_not_one_without_edges():
     texts(plot_mass({("embed", "output"): 0.0}))
     with pytest.raises(ConfigurationError, match="no pair of layers has edges"):
         plot_mass({})
+
+
+def test_a_pair_that_was_not_harvested_is_hatched(explore):
+    figure = mass_figure(explore(partly_harvested({"0.attn.q": [0, 1], "0.mlp.up": [1]})))
+    axes = figure.axes[0]
+    assert {"not harvested", "sum of |normalised attribution|, edges that were harvested"} <= texts(figure).keys()
+    (hatched,) = [one for one in axes.collections if one.get_hatch()]
+    x, y = ([t.get_text() for t in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
+    corners = [path.vertices.min(0).astype(int) for path in hatched.get_paths()]
+    assert [(x[column], y[row]) for column, row in corners] == [("embed", "0.attn.q")]
+    colored = [one.get_array() for one in axes.collections if not one.get_hatch()]
+    assert all(np.ma.is_masked(table[y.index("0.attn.q"), x.index("embed")]) for table in colored)
+    assert "not harvested" not in texts(mass_figure(explore(random_storage())))
+    texts(plot_mass({("embed", "0.attn.q"): None}))
 
 
 def test_colours_are_logarithmic_where_masses_differ_much():
@@ -109,7 +123,7 @@ def test_a_component_whose_edges_are_all_zero(explore):
 
 
 def test_a_component_that_was_no_target(explore):
-    storage = random_storage(provenance={"not_targets": {"0.mlp.up": [1]}})
+    storage = partly_harvested({"0.mlp.up": [1]})
     assert "no target of the harvest" in component_figure(explore(storage), "0.mlp.up:1").axes[0].get_title()
 
 
@@ -136,6 +150,18 @@ def test_edges_of_a_subgraph(explore):
         assert dashed == (to_hex(patch.get_edgecolor()).upper() == NEGATIVE)
         y = patch.get_path().vertices[:, 1]
         assert (np.diff(y) >= 0).all()
+
+
+def test_nodes_whose_sources_were_not_harvested(explore):
+    from matplotlib.text import Text
+
+    figure = subgraph_figure(explore(partly_harvested({"0.attn.q": [1]})), ["0.mlp.up:1"], k=100, depth=9)
+    assert "sources not harvested" in texts(figure)
+    rims = {
+        t.get_bbox_patch().get_linestyle() for t in figure.findobj(Text) if t.get_text() == "1" and t.get_bbox_patch()
+    }
+    assert len(rims) == 2
+    assert "sources not harvested" not in texts(subgraph_figure(explore(random_storage()), ["0.mlp.up:1"]))
 
 
 def test_layers_of_a_subgraph(explore):
