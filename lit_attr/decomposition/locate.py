@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_attr.assets import DEMO, run_folder
+from lit_attr.decomposition.caches import run_folders, target_folders
 from lit_attr.decomposition.download import download_run, download_target
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, newest_checkpoint
 from lit_attr.errors import RunFormatError, RunNotFoundError
-from lit_attr.files.roots import output_root
-
-_TARGETS = "pretrain_cache"
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,8 @@ def locate_run(run: str | os.PathLike[str]) -> RunFiles:
             )
         return _complete(path, run_id_of_folder(path), latest_checkpoint(path))
     if path.is_file():
+        if not (path.parent / RUN_CONFIG).is_file():  # a link to a checkpoint: the rest is beside the real one
+            path = path.resolve()
         return _complete(path.parent, run_id_of_folder(path.parent), path)
     raise RunNotFoundError(
         f"no run at {str(run)!r}: expected a run directory, a checkpoint file, or a wandb reference such as "
@@ -61,9 +61,7 @@ def locate_run(run: str | os.PathLike[str]) -> RunFiles:
 
 
 def _locate_reference(reference: RunReference) -> RunFiles:
-    root = output_root()
-    # The second is where training writes; both hold a run in the same form.
-    places = [root / "runs" / reference.folder, root / "spd" / reference.run_id]
+    places = run_folders(reference)
     looked_in = []
     for place in places:
         try:
@@ -117,7 +115,7 @@ def locate_model_config(name: str | None, folder: Path) -> Path:
     looked_in = f"looked in {', '.join(str(place) for place in places)}"
     if reference is None:
         raise RunNotFoundError(f"no {MODEL_CONFIG} for the target model {name!r}; {looked_in}")
-    cache = output_root() / _TARGETS / reference.folder
+    cache = target_folders(reference, folder)[-1]
     try:
         download_target(reference, cache)
     except RunNotFoundError as error:
@@ -128,9 +126,7 @@ def locate_model_config(name: str | None, folder: Path) -> Path:
 def _model_config_places(name: str | None, folder: Path) -> Iterable[Path]:
     reference = RunReference.match(name) if name else None
     if reference is not None:
-        # The tree that the run lies in (<root>/runs/<run>, <root>/spd/<run>) comes before the configured root.
-        for root in (*folder.parents[:2], output_root()):
-            yield root / _TARGETS / reference.folder
+        yield from target_folders(reference, folder)
         yield folder
     elif name:
         for base in dict.fromkeys((folder, Path.cwd())):

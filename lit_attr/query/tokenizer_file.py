@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lit_attr.assets import ASSETS, DEMO
+from lit_attr.decomposition.caches import run_folders, target_folders
 from lit_attr.decomposition.reference import RunReference
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
-from lit_attr.files.roots import output_root
 from lit_attr.storage.provenance import Provenance
-
-_TARGETS = "pretrain_cache"
 
 
 def tokenizer_places(provenance: Provenance) -> Iterator[Path]:
@@ -51,7 +49,7 @@ def _of_run(run: str) -> Iterator[Path]:
         folder = Path(run).expanduser().absolute()
         folders = [folder.parent if folder.is_file() else folder]
     else:
-        folders = [output_root() / "runs" / reference.folder, output_root() / "spd" / reference.run_id]
+        folders = run_folders(reference)
     for folder in folders:
         yield folder / TOKENIZER
         if (folder / RUN_CONFIG).is_file():
@@ -66,8 +64,7 @@ def _of_target(folder: Path) -> Iterator[Path]:
     name = options.get("pretrained_model_name") or options.get("pretrained_model_path")
     reference = RunReference.match(name) if isinstance(name, str) else None
     if reference is not None:
-        for root in (*folder.parents[:2], output_root()):
-            yield root / _TARGETS / reference.folder / TOKENIZER
+        yield from (place / TOKENIZER for place in target_folders(reference, folder))
     elif isinstance(name, str):
         places = [folder / name, *(folder / name).parents[:2]]
         yield from (place / TOKENIZER for place in places if (place / MODEL_CONFIG).is_file())

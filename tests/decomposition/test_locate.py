@@ -86,6 +86,13 @@ def test_named_checkpoint_is_taken_though_there_is_a_later_one(tmp_path: Path):
     assert locate_run(tmp_path).checkpoint == tmp_path / "model_9.pth"
 
 
+def test_link_to_a_checkpoint_leads_to_the_run_that_it_is_in(tmp_path: Path):
+    real = touch(tmp_path / f"spd-{RUN_ID}", "final_config.yaml", "model_3.pth", "model_9.pth")
+    (tmp_path / "best.pth").symlink_to(real / "model_3.pth")
+    files = locate_run(tmp_path / "best.pth")
+    assert (files.run_id, files.config, files.checkpoint) == (RUN_ID, real / "final_config.yaml", real / "model_3.pth")
+
+
 @pytest.mark.parametrize("given", ["run", "./run", "run/model_3.pth", "../here/run"])
 def test_relative_path_becomes_absolute(tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch):
     touch(tmp_path / "here" / "run", "final_config.yaml", "model_3.pth")

@@ -86,6 +86,25 @@ def test_own_tree_comes_before_the_configured_root_and_both_before_the_run_direc
     assert locate_model_config(REFERENCE, run_folder).parent == expected
 
 
+@pytest.mark.parametrize("name", [REFERENCE, "../target", "target"])
+def test_linked_run_has_its_target_beside_the_real_folder(tmp_path: Path, run_folder: Path, name: str):
+    expected = place(tmp_path / "tree" / (CACHED if name == REFERENCE else f"runs/run/{name}"))
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "my run"
+    link.symlink_to(run_folder, target_is_directory=True)
+    place(run_folder)
+    assert locate_model_config(name, link).parent.samefile(expected)
+
+
+@pytest.mark.parametrize("first", [f"links/{CACHED}", f"tree/{CACHED}"])
+def test_place_of_a_link_comes_before_that_of_the_real_folder(tmp_path: Path, run_folder: Path, first: str):
+    expected, *_ = [place(tmp_path / where) for where in dict.fromkeys((first, f"tree/{CACHED}", f"out/{CACHED}"))]
+    link = tmp_path / "links" / "runs" / "linked"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(place(run_folder), target_is_directory=True)
+    assert locate_model_config(REFERENCE, link).parent == expected
+
+
 @pytest.mark.parametrize(
     ("name", "bases", "below"),
     [
