@@ -53,7 +53,8 @@ class AttributionHarvester(LightningModule):
         alive_batches: Only components whose mean causal importance over the first so many batches of the data exceeds
             `ci_threshold` are targets; how many of them are harvested makes no difference, so that a harvest of few
             batches can be extended.
-        ci_threshold: See `alive_batches`; recorded in the result.
+        ci_threshold: Mean causal importance for `alive_batches`, from 0 to 1; recorded in the result. Anything but 0 is
+            refused without `alive_batches`, where it would do nothing.
         memory_gb: Memory for one batch's forwards, captured activations and workspace, in 10^9 bytes; batches that need
             more are split by rows. None for 70 % of what is free.
         decomposition: How to decompose a language model without training: `Svd`, `Neurons`, or a class of your own by

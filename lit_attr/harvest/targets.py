@@ -26,7 +26,7 @@ class TargetRule:
     Attributes:
         harvest_db: The `harvest.db` whose components with a firing density above zero are targets.
         alive_batches: Number of batches of the data, from the first, whose mean causal importance decides.
-        ci_threshold: What that mean must exceed.
+        ci_threshold: What that mean must exceed; 0 where no batches decide.
 
     Raises:
         ConfigurationError: If the settings contradict each other.
@@ -43,6 +43,15 @@ class TargetRule:
             )
         if self.alive_batches is not None and self.alive_batches < 1:
             raise ConfigurationError(f"model.alive_batches must be at least 1, found {self.alive_batches}")
+        if not 0 <= self.ci_threshold <= 1:
+            raise ConfigurationError(
+                f"model.ci_threshold is a mean causal importance, from 0 to 1, found {self.ci_threshold}"
+            )
+        if self.ci_threshold and self.alive_batches is None:
+            raise ConfigurationError(
+                f"model.ci_threshold {self.ci_threshold} does nothing without model.alive_batches, the number of "
+                "batches over which causal importances are averaged: set that too, or drop it"
+            )
 
     def __str__(self) -> str:
         """The setting that decides, for messages."""

@@ -11,6 +11,8 @@ from lit_attr.errors import ConfigurationError
 
 # Precision of the trainer to the dtype of engine and sums.
 _ENGINE_DTYPE = {"32-true": torch.float32, "bf16-mixed": torch.float32, "64-true": torch.float64}
+# `auto` chooses others too: mps on a Mac.
+_DEVICES = ("cpu", "cuda")
 
 
 def prepare_trainer(trainer: Trainer) -> torch.dtype:
@@ -40,6 +42,12 @@ def prepare_trainer(trainer: Trainer) -> torch.dtype:
         raise ConfigurationError(
             f"trainer.strategy {type(trainer.strategy).__name__} is not supported: use 'auto' or 'ddp', every process "
             "needs the whole model"
+        )
+    device = trainer.strategy.root_device.type
+    if device not in _DEVICES:
+        raise ConfigurationError(
+            f"trainer.accelerator {device} is not supported: sums that would round too much in float32 are float64 on "
+            f"the device, which {' and '.join(_DEVICES)} alone are known to have; use --trainer.accelerator cpu"
         )
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise ConfigurationError(

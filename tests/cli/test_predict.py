@@ -32,7 +32,8 @@ def test_from_the_command_line_to_an_answer(given, tmp_path, capfd):
 
 
 def test_yaml_and_overrides(given, tmp_path):
-    config = {"data": {"n_batches": 2}, "model": {"ci_threshold": 0.5}, "writer": {"out_dir": str(tmp_path / "a")}}
+    model = {"alive_batches": 1, "ci_threshold": 0.5}
+    config = {"data": {"n_batches": 2}, "model": model, "writer": {"out_dir": str(tmp_path / "a")}}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     command = ["predict", "--config", str(tmp_path / "c.yaml"), *given, *CPU, "--writer.out_dir", str(tmp_path / "b")]
     assert main(command) == 0

@@ -164,8 +164,8 @@ def test_alive_batches_decide_targets(run, tokens, tmp_path, expected):
 
 
 def test_no_component_alive(run, tokens, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"none of 66 components is alive, .* ci_threshold 5"):
-        harvest(AttributionHarvester(run, alive_batches=1, ci_threshold=5.0), tokens, tmp_path)
+    with pytest.raises(ConfigurationError, match=r"none of 66 components is alive, .* ci_threshold 1"):
+        harvest(AttributionHarvester(run, alive_batches=1, ci_threshold=1.0), tokens, tmp_path)
 
 
 def test_a_harvester_can_harvest_again(run, tokens, tmp_path, expected):
@@ -181,6 +181,11 @@ def test_a_harvester_can_harvest_again(run, tokens, tmp_path, expected):
         ({"targets_per_pass": 0}, "model.targets_per_pass must be at least 1, found 0"),
         ({"workspace_mb": 0}, "model.workspace_mb must be at least 1, found 0"),
         ({"alive_batches": 0}, "model.alive_batches must be at least 1, found 0"),
+        ({"ci_threshold": 0.1}, "model.ci_threshold 0.1 does nothing without model.alive_batches"),
+        ({"ci_threshold": 0.1, "harvest_db": "x"}, "model.ci_threshold 0.1 does nothing without model.alive_batches"),
+        ({"ci_threshold": -0.1, "alive_batches": 1}, "model.ci_threshold is a mean .* from 0 to 1, found -0.1"),
+        ({"ci_threshold": 1.1, "alive_batches": 1}, "model.ci_threshold is a mean .* from 0 to 1, found 1.1"),
+        ({"ci_threshold": float("nan")}, "model.ci_threshold is a mean .* from 0 to 1, found nan"),
         ({"alive_batches": 1, "harvest_db": "x"}, "both say which components are alive"),
     ],
 )

@@ -54,7 +54,7 @@ def database(path, density):
         ("data_fingerprint: ", {"tokens": "other.npy"}),
         ("seq_len: the stored harvest has 8, this one 5", {"tokens": "short.npy"}),
         ("weights_digest: ", {"run": "other"}),
-        ("ci_threshold: the stored harvest has 0.0, this one 0.25", {"model": {"ci_threshold": 0.25}}),
+        ("ci_threshold: the stored harvest has 0.0, this one", {"model": {"alive_batches": 1, "ci_threshold": 0.2}}),
         ("alive_batches: the stored harvest has None, this one 2", {"model": {"alive_batches": 2}}),
         ("harvest_db: the stored harvest has None, this one '", {"model": {"harvest_db": "harvest.db"}}),
         ("n_batches: the stored harvest has 4, this one 3", {"data": {"n_batches": 3}}),

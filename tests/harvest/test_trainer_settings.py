@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.trainer_settings import prepare_trainer
@@ -40,6 +41,14 @@ def test_settings_that_do_nothing_or_lose_the_result_are_refused():
         prepare_trainer(trainer(max_time="00:00:00:01"))
     with pytest.raises(ConfigurationError, match=r"keep the result to themselves: use 'ddp'"):
         prepare_trainer(trainer(strategy="ddp_spawn", devices=2))
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_devices_that_are_not_known_to_have_float64_are_refused(device):
+    strategy = SingleDeviceStrategy(torch.device(device))
+    message = f"trainer.accelerator {device} is not supported: .* float64 on the device, .* --trainer.accelerator cpu"
+    with pytest.raises(ConfigurationError, match=message):
+        prepare_trainer(trainer(strategy=strategy))
 
 
 def test_inference_mode_and_returned_predictions_are_corrected():

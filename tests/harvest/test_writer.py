@@ -25,7 +25,7 @@ def tokens(tmp_path):
 
 
 def test_place_and_provenance(run, tokens, tmp_path):
-    harvester = AttributionHarvester(run, ci_threshold=0.25)
+    harvester = AttributionHarvester(run, alive_batches=1, ci_threshold=0.25)
     stored = harvest(harvester, tokens, tmp_path / "results")
     repo = AttributionRepo.open("s-toytoy00", tmp_path / "results")
     assert repo.path.parent.parent == tmp_path / "results" / "dataset_attributions" / "s-toytoy00"
