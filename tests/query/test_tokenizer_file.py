@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lit_attr.query.tokenizer_file import tokenizer_places
+from lit_attr.storage.provenance import Provenance
 from tests.toys import write_run
 
 
@@ -11,6 +12,6 @@ def test_a_linked_run_has_the_tokenizer_of_its_target_beside_the_real_folder(tmp
     link = tmp_path / "links" / "mine"
     link.parent.mkdir()
     link.symlink_to(run, target_is_directory=True)
-    places = list(tokenizer_places({"run_reference": str(link)}))
+    places = list(tokenizer_places(Provenance({"run_reference": str(link)})))
     assert places[0] == link / "tokenizer.json"
     assert tmp_path / "tree" / "pretrain_cache" / "spd-t-9d2b8f02" / "tokenizer.json" in places
