@@ -1,4 +1,4 @@
-"""Rank-one components of a weight matrix, and a model whose matrices they replace."""
+"""Rank-one components of a weight matrix."""
 
 import torch
 from jaxtyping import Float

@@ -107,7 +107,7 @@ def reached(start: str, modules: dict[str, Module]) -> dict[str, tuple[str, ...]
 
     Args:
         start: Dotted name of a module of the package.
-        modules: Those of the package; foreign ones are reached, and not entered.
+        modules: All modules of the package; foreign ones are reached, and not entered.
     """
     chains: dict[str, tuple[str, ...]] = {start: (start,)}
     waiting = [start]
