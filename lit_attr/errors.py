@@ -1,7 +1,9 @@
-"""The package's exceptions.
+"""The package's exceptions, and how their messages name a few of many things.
 
 A user's mistake ends in one of these exceptions, whose message names the thing, what was expected, and what was found.
 """
+
+from collections.abc import Sequence
 
 
 class LitAttrError(Exception):
@@ -57,3 +59,17 @@ class LaunchError(LitAttrError, RuntimeError):
 
 class InterruptedHarvestError(LitAttrError):
     """A harvest that was stopped before its end; the same command continues from what it has committed."""
+
+
+def few(things: Sequence[object], shown: int = 5) -> str:
+    """The first of several things, for a message.
+
+    Args:
+        things: What a message is about, such as names.
+        shown: Number of things that are shown; an ellipsis stands for the others.
+
+    Example:
+        >>> few(["a", "b", "c"], shown=2)
+        'a, b, ...'
+    """
+    return ", ".join(map(str, things[:shown])) + (", ..." if len(things) > shown else "")

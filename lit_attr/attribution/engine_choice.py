@@ -13,11 +13,10 @@ from lit_attr.attribution.closed_form.engine import ClosedFormEngine
 from lit_attr.attribution.engine import CombinedEngine, Engine
 from lit_attr.attribution.forward_mode.engine import ForwardModeEngine
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.errors import ConfigurationError
+from lit_attr.errors import ConfigurationError, few
 from lit_attr.topology.graph import Topology
 
 EngineName = Literal["auto", "closed_form", "autograd"]
-_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ class EngineChoice:
         total = sum(len(blocks) for blocks in self.blocks.values())
         parts = []
         for name, blocks in self.blocks.items():
-            few = ", ".join(blocks[:_SHOWN]) + (", ..." if len(blocks) > _SHOWN else "")
-            which = "" if len(blocks) == total else f" ({few})"
+            which = "" if len(blocks) == total else f" ({few(blocks)})"
             parts.append(f"{name} for {len(blocks)} of {total} edge blocks{which}")
         return "; ".join(parts)
 
@@ -81,7 +79,7 @@ def choose_engines(name: EngineName, model: DecomposedModel, topology: Topology)
         open_blocks = choice.blocks["forward_mode"]
         raise ConfigurationError(
             f"model.engine closed_form: {len(open_blocks)} edge blocks have no closed form, an undecomposed sublayer "
-            f"lies on their paths: {', '.join(open_blocks[:_SHOWN])}{', ...' if len(open_blocks) > _SHOWN else ''}; "
+            f"lies on their paths: {few(open_blocks)}; "
             "use auto"
         )
     return choice

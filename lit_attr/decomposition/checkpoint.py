@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lit_attr.errors import RunFormatError
+from lit_attr.errors import RunFormatError, few
 from lit_attr.files.archive import bytes_of
 
 _OLD_COMPONENT = re.compile(r"(?:target_model\.)?(?P<path>.+)\.components\.(?P<part>[UV])")
-_SHOWN = 5
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -34,7 +33,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if len(current) < len(state):
         counts = Counter(_current_name(name) for name in state)
         twice = sorted(name for name, count in counts.items() if count > 1)
-        raise RunFormatError(f"{path}: tensors under both an old and a new name: {_shorten(twice)}")
+        raise RunFormatError(f"{path}: tensors under both an old and a new name: {few(twice)}")
     return current
 
 
@@ -65,14 +64,10 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
             if name in state and state[name].shape != tensor.shape
         ],
     }
-    misfits = "; ".join(f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names)
+    misfits = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in problems.items() if names)
     if misfits:
         raise RunFormatError(f"{where} does not fit the run's configuration: {misfits}")
     module.load_state_dict(state)
-
-
-def _shorten(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

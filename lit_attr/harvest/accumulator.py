@@ -8,14 +8,13 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
-from lit_attr.errors import ConfigurationError, NumericalError
+from lit_attr.errors import ConfigurationError, NumericalError, few
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import CHUNK, Sums
 
 # A float32 sum of n numbers is off by at most n * 2^-24 of the sum of their magnitudes, a float64 sum by n * 2^-53.
 # With 32 updates between flushes the first is 2e-6 and the second negligible for any number of batches.
 _UPDATES_PER_FLUSH = 32
-_SHOWN = 3
 
 
 class AttributionSums(Metric):
@@ -119,7 +118,7 @@ class AttributionSums(Metric):
             bad = [name for (name, _), fine in zip(named, finite, strict=True) if not fine]
             raise NumericalError(
                 f"sums are no longer finite after the last {self._updates_since_flush} updates "
-                f"({', '.join(bad[:_SHOWN])}{', ...' if len(bad) > _SHOWN else ''}): is the model's output finite here?"
+                f"({few(bad)}): is the model's output finite here?"
             )
 
     def compute(self) -> dict[str, Float[Tensor, "..."]]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from lit_attr.errors import ConfigurationError, KeyFormatError, UnsupportedModelError
+from lit_attr.errors import ConfigurationError, KeyFormatError, UnsupportedModelError, few
 from lit_attr.query.token_texts import TokenTexts, quoted
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.paths import PATH_TABLES, PathTable
@@ -90,8 +90,9 @@ class KeyReader:
         if len(found) == 1:
             return found[0]
         if found:
-            shown = ", ".join(map(str, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
-            raise KeyFormatError(f"{len(found)} tokens have the text {quoted(text)}: give one of the ids {shown}")
+            raise KeyFormatError(
+                f"{len(found)} tokens have the text {quoted(text)}: give one of the ids {few(found, _SHOWN)}"
+            )
         near = self._tokens.near(text)
         meant = f"; near are {', '.join(map(quoted, near))}" if near else ""
         raise KeyFormatError(f"no token has the text {quoted(text)} in {self._tokens.file}{meant}")

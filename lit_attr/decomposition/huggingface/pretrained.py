@@ -9,12 +9,11 @@ from torch import nn
 
 from lit_attr.decomposition.huggingface.target import as_target
 from lit_attr.decomposition.targets.target_model import TargetModel
-from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError
+from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError, few
 from lit_attr.optional import require
 from lit_attr.topology.paths import PathTable, path_table
 
 _CONFIG = "config.json"
-_SHOWN = 5
 # Fused attention kernels have no rule for gradients of many targets at once.
 _ATTENTION = "eager"
 
@@ -65,10 +64,9 @@ def _check_report(report: Mapping[str, Collection[Any]], reference: str, archite
     }
     for what, names in problems.items():
         if names:
-            few = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             raise RunFormatError(
                 f"the weights of {reference} are not those of its {architecture}, of whose tensors they {what} "
-                f"{len(names)}: {few}"
+                f"{len(names)}: {few(names)}"
             )
 
 
