@@ -9,7 +9,8 @@ from lit_attr.launch.code import Code
 from lit_attr.launch.jobs import Jobs
 from lit_attr.launch.report import code_report, dry_run_report, submission_report
 from lit_attr.launch.request import Request
-from lit_attr.launch.submit import require_sbatch, submit
+from lit_attr.launch.slurm import require_sbatch
+from lit_attr.launch.submit import check_limits, submit
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -27,6 +28,7 @@ def run(arguments: Sequence[str]) -> None:
     request = Request(**given)
     if not dry_run:
         require_sbatch()
+        check_limits(request)
     # Lightning is imported only now: help and mistakes above answer at once.
     from lit_attr.cli.configuration import resolve_harvest
 
@@ -57,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         help="array (default): independent workers, then a merge; ddp: one job of communicating processes",
     )
     parser.add_argument("--gpus_per_node", type=int, default=8, help="of a machine, for --mode ddp; default: 8")
+    parser.add_argument(
+        "--max_concurrent", type=int, help="most workers at once, for --mode array; default: as many as SLURM starts"
+    )
     parser.add_argument("--partition", help="of SLURM; default: the cluster's own")
     parser.add_argument("--time", help=f"limit of a job, such as 4:00:00; {script}")
     parser.add_argument("--merge_time", help=f"limit of the merge; {script}")

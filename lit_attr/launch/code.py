@@ -1,6 +1,7 @@
 """Which code the jobs run: a snapshot of the source, or the installed package."""
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +55,10 @@ class Code:
         relative = package.resolve().relative_to(repository.resolve())
         if commit is None:
             return cls(repository, relative.parent, contents=list_contents(repository, *out_dirs))
-        found = find_commit(repository, commit)
-        if not call_git(repository, "ls-tree", "--full-tree", found, f"{relative.as_posix()}/__init__.py"):
+        commit_id = find_commit(repository, commit)
+        if not call_git(repository, "ls-tree", "--full-tree", commit_id, f"{relative.as_posix()}/__init__.py"):
             raise LaunchError(f"--snapshot {commit}: there is no {relative}/__init__.py in that commit")
-        return cls(repository, relative.parent, commit=found)
+        return cls(repository, relative.parent, commit=commit_id)
 
     def program(self) -> list[str]:
         """The command that jobs run; `-P`, since the folder they start in may hold a package of this name."""
@@ -78,14 +79,19 @@ class Code:
             Its commit; None for the installed package.
 
         Raises:
-            LaunchError: If git fails.
+            LaunchError: If git fails; then nothing is left behind.
         """
         if self.repository is None:
             return None
         commit = self.commit if self.contents is None else take(self.contents, branch)
         if commit is None:
             raise LaunchError(f"neither files nor a commit of {self.repository} are given")
-        check_out(self.repository, commit, folder)
+        try:
+            check_out(self.repository, commit, folder)
+        except BaseException:
+            with suppress(LaunchError):
+                self.undo(folder, branch)
+            raise
         return commit
 
     def undo(self, folder: Path, branch: str) -> None:
@@ -99,3 +105,11 @@ class Code:
         discard(self.repository, folder)
         if self.contents is not None:
             delete_branch(self.repository, branch)
+
+    def undo_commands(self, folder: Path, branch: str) -> list[list[str]]:
+        """The commands by which a user does the same."""
+        if self.repository is None:
+            return []
+        git = ["git", "-C", str(self.repository)]
+        remove = [[*git, "worktree", "remove", "--force", str(folder)]]
+        return remove if self.contents is None else [*remove, [*git, "branch", "-D", branch]]

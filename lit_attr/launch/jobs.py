@@ -22,12 +22,12 @@ class Harvest:
     """What the jobs compute.
 
     Attributes:
-        configuration: Of `lit-attr predict`, complete, as YAML.
-        run_id: Of its run.
+        configuration: The complete configuration of `lit-attr predict`, as YAML.
+        run_id: Id of the decomposition run.
         results: Folder of that run's harvests.
-        out_dir: Its `writer.out_dir`.
-        subrun_id: Its `writer.subrun_id`, where an earlier harvest is to go on.
-        on_cpu: Whether its accelerator is the CPU.
+        out_dir: The configuration's `writer.out_dir`.
+        subrun_id: The configuration's `writer.subrun_id`, where an earlier harvest is to go on.
+        on_cpu: Whether the accelerator is the CPU.
     """
 
     configuration: str
@@ -43,12 +43,12 @@ class Jobs:
     """Jobs that could be submitted.
 
     Attributes:
-        request: Machines.
+        request: The machines that are asked for.
         harvest: What is computed.
-        code: By which code.
-        folder: Of scripts, configuration, code and logs; not made yet.
-        subrun_id: Of the harvest.
-        scripts: Texts by name, in the order of submission; each needs the success of the one before.
+        code: The code that computes it.
+        folder: Folder of scripts, configuration, code and logs; not made yet.
+        subrun_id: Id of the harvest.
+        scripts: Texts of the job scripts by name, in the order of submission; each needs the success of the one before.
     """
 
     request: Request
@@ -116,7 +116,7 @@ class Jobs:
         if is_merge and request.merge_mem is not None:
             options["mem"] = request.merge_mem
         if name == "array":
-            options["array"] = f"0-{request.n_gpus - 1}"
+            options["array"] = request.array
         if name == "predict":
             options |= {"nodes": str(request.n_nodes), "ntasks-per-node": str(request.devices_per_node)}
             options["gpus-per-node"] = str(request.devices_per_node)

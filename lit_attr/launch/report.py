@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 from lit_attr.launch.jobs import CONFIGURATION, Jobs
-from lit_attr.launch.submit import commands
+from lit_attr.launch.submit import submission_commands
 
 
 def code_report(jobs: Jobs) -> str:
@@ -23,7 +23,9 @@ def dry_run_report(jobs: Jobs) -> str:
     files = {jobs.folder / CONFIGURATION: jobs.harvest.configuration}
     files |= {jobs.script_path(name): text for name, text in jobs.scripts.items()}
     shown = [f"# ===== {path}\n{text.rstrip()}\n" for path, text in files.items()]
-    return "\n".join([*shown, "# ===== nothing was written or submitted; the commands:", *_lines(commands(jobs))])
+    return "\n".join(
+        [*shown, "# ===== nothing was written or submitted; the commands:", *_lines(submission_commands(jobs))]
+    )
 
 
 def submission_report(jobs: Jobs, ids: Sequence[str]) -> str:
@@ -31,12 +33,13 @@ def submission_report(jobs: Jobs, ids: Sequence[str]) -> str:
 
     Args:
         jobs: The jobs.
-        ids: As SLURM has them, in the order of the scripts.
+        ids: SLURM's ids of the jobs, in the order of the scripts.
     """
     request, folder = jobs.request, jobs.folder
     run = [jobs.harvest.run_id, "--subrun_id", jobs.subrun_id, *jobs.result_options]
     if request.mode == "array":
-        described = f"{ids[0]} ({request.n_gpus} workers), then {ids[1]} (merge, if all workers succeed)"
+        at_once = f", at most {request.max_concurrent} at once" if request.max_concurrent else ""
+        described = f"{ids[0]} ({request.n_gpus} workers{at_once}), then {ids[1]} (merge, if all workers succeed)"
         logs = f"{folder / jobs.log('array', ids[0], '*')} and {jobs.log('merge', ids[1])}"
         again = [["sbatch", "--array=TASKS", jobs.script_path("array")], ["sbatch", jobs.script_path("merge")]]
     else:
@@ -48,7 +51,7 @@ def submission_report(jobs: Jobs, ids: Sequence[str]) -> str:
         "cancel": [["scancel", *ids]],
         "go on": again,  # what was committed counts
         "ask": [["lit-attr", "query", jobs.result, "sources", "KEY"]],
-        "tidy up": _tidy(jobs),
+        "tidy up": jobs.code.undo_commands(jobs.code_folder, jobs.branch),
     }
     lines = [
         f"harvest   {jobs.subrun_id}",
@@ -63,14 +66,5 @@ def submission_report(jobs: Jobs, ids: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _tidy(jobs: Jobs) -> list[list[object]]:
-    repository = jobs.code.repository
-    if repository is None:
-        return []
-    git = ["git", "-C", repository]
-    remove: list[list[object]] = [[*git, "worktree", "remove", "--force", jobs.code_folder]]
-    return remove if jobs.code.contents is None else [*remove, [*git, "branch", "-D", jobs.branch]]
-
-
-def _lines(found: Sequence[Sequence[object]]) -> list[str]:
-    return [shlex.join(map(str, command)) for command in found]
+def _lines(commands: Sequence[Sequence[object]]) -> list[str]:
+    return [shlex.join(map(str, command)) for command in commands]

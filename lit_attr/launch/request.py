@@ -20,11 +20,12 @@ class Request:
         n_gpus: Devices in all; with CPUs, processes.
         mode: `array` for independent workers and a merge, `ddp` for one job of communicating processes.
         gpus_per_node: Devices of a machine; for `ddp`.
-        partition: Of SLURM, for all jobs.
-        time: Limit of a worker or of the DDP job, in SLURM's form.
-        merge_time: Limit of the merge.
+        max_concurrent: Most workers that run at the same time; for `array`. None for as many as SLURM starts.
+        partition: SLURM partition of all jobs.
+        time: Time limit of a worker or of the DDP job, in SLURM's form.
+        merge_time: Time limit of the merge.
         merge_mem: Memory of the merge, in SLURM's form.
-        job_suffix: Behind the names of the jobs.
+        job_suffix: Text behind the names of the jobs.
 
     Raises:
         LaunchError: If a value makes no sense.
@@ -33,6 +34,7 @@ class Request:
     n_gpus: int
     mode: Literal["array", "ddp"] = "array"
     gpus_per_node: int = 8
+    max_concurrent: int | None = None
     partition: str | None = None
     time: str | None = None
     merge_time: str | None = None
@@ -40,9 +42,12 @@ class Request:
     job_suffix: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n_gpus", "gpus_per_node"):
-            if getattr(self, name) < 1:
-                raise LaunchError(f"--{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("n_gpus", "gpus_per_node", "max_concurrent"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise LaunchError(f"--{name} must be at least 1, found {number}")
+        if self.mode == "ddp" and self.max_concurrent is not None:
+            raise LaunchError("--max_concurrent is for --mode array: the processes of a DDP job run all at once")
         self._check(("time", "merge_time"), _TIME, "minutes, H:MM:SS or D-HH:MM:SS")
         self._check(("merge_mem",), _MEMORY, "a number with K, M, G or T behind it")
         self._check(("partition", "job_suffix"), _NAME, "letters, digits and any of _.,+-")
@@ -67,6 +72,11 @@ class Request:
     def n_nodes(self) -> int:
         """Machines of a DDP job."""
         return self.n_gpus // self.devices_per_node
+
+    @property
+    def array(self) -> str:
+        """The tasks of an array job, in SLURM's form."""
+        return f"0-{self.n_gpus - 1}" + (f"%{self.max_concurrent}" if self.max_concurrent else "")
 
     def job_name(self, name: str) -> str:
         """A job's name with the suffix behind it."""

@@ -70,9 +70,12 @@ def read_records(path: Path) -> list[dict]:
 
 
 def fake_slurm(folder: Path, log: Path) -> None:
-    """Programs sbatch, whose n-th job is 100 + n, and scancel, which only write down what they are given."""
+    """Programs sbatch, whose n-th job is 100 + n, and scancel, which only write down what they are given; scontrol."""
     folder.mkdir()
     file = shlex.quote(str(log))
-    for name, answer in (("sbatch", f"echo $((100 + $(wc -l < {file})))"), ("scancel", "")):
-        (folder / name).write_text(f'#!/bin/bash\necho "{name} $*" >> {file}\n{answer}\n')
+    note = f'echo "$(basename "$0") $*" >> {file}'
+    programs = {"sbatch": f"{note}\necho $((100 + $(wc -l < {file})))", "scancel": note}
+    programs["scontrol"] = "printf 'MaxArraySize            = 1001\\nMaxJobCount             = 10000\\n'"
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
         (folder / name).chmod(0o755)

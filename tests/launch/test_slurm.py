@@ -1,5 +1,6 @@
 """Jobs on a real SLURM; the program that they run is a stand-in."""
 
+import re
 import shlex
 import sys
 import time
@@ -120,6 +121,26 @@ def test_shipped_scripts_by_hand_and_a_time_limit(slurm, records, tmp_path, monk
     assert ranks == {("my run", "--data.rank", rank, "--data.world_size", *end) for rank in "13"}
 
 
+def test_an_array_that_runs_two_workers_at_once_and_a_merge_that_is_refused(slurm, records, tmp_path):
+    """The array is cancelled with the merge that it would have had."""
+    repository = make_repository(tmp_path / "repo", "record()\ntime.sleep(0.5)\nrecord(end=True)")
+    ids = submit(plan(repository, tmp_path / "out", n_gpus=4, max_concurrent=2))
+    slurm.wait(ids[1], "COMPLETED")
+    running, most = 0, 0
+    for one in sorted(read_records(records), key=lambda one: one["time"]):
+        running += -1 if "end" in one else 1
+        most = max(most, running)
+    assert most == 2
+    jobs = plan(repository, tmp_path / "out", n_gpus=2, merge_mem="100T")  # no node has that
+    slurm.hold(True)
+    with pytest.raises(
+        LaunchError, match=r"refused merge\.sbatch: .*; job \d+ was cancelled, nothing is left"
+    ) as refused:
+        submit(jobs)
+    assert set(slurm.states(re.search(r"job (\d+)", str(refused.value))[1]).values()) == {"CANCELLED"}
+    assert not jobs.folder.exists()
+
+
 def test_ddp(slurm, records, tmp_path):
     """Two processes of one step, which end together; what srun tells them is what Lightning needs."""
     repository = make_repository(tmp_path / "repo", "record()\nif rank == '1': sys.exit(3)\ntime.sleep(60)")
@@ -138,6 +159,8 @@ def test_what_slurm_refuses_leaves_nothing_behind(slurm, records, tmp_path):
     jobs = plan(repository, tmp_path / "out", n_gpus=2, partition="nowhere")
     with pytest.raises(LaunchError, match=r"sbatch refused array\.sbatch: .*invalid partition specified: nowhere"):
         submit(jobs)
+    with pytest.raises(LaunchError, match=r"takes in one array: at most 1001 workers \(MaxArraySize is 1001\)"):
+        submit(plan(repository, tmp_path / "out", n_gpus=1002))
     assert list((tmp_path / "out" / "slurm_jobs").iterdir()) == []
     assert git(repository, "branch", "--format=%(refname:short)") == "trunk\n"
     assert len(git(repository, "worktree", "list").splitlines()) == 1

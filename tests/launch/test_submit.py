@@ -1,6 +1,7 @@
 """Submission, with an sbatch that only writes down what it is given."""
 
 import shlex
+import shutil
 
 import pytest
 
@@ -72,12 +73,87 @@ def test_the_merge_is_refused(sbatch, tmp_path):
     )
     repository = make_repository(tmp_path / "repo")
     jobs = plan(repository, tmp_path / "out", n_gpus=3)
-    with pytest.raises(LaunchError, match=r"^sbatch refused merge\.sbatch: no memory$"):
+    undone = "job 7 was cancelled, nothing is left behind"
+    with pytest.raises(LaunchError, match=rf"^sbatch refused merge\.sbatch: no memory; {undone}$"):
         submit(jobs)
     assert calls(tmp_path) == ["scancel 7"]
+    assert_untouched(repository, jobs)
+
+
+def assert_untouched(repository, jobs):
     assert not jobs.folder.exists()
     assert git(repository, "branch", "--format=%(refname:short)") == "trunk\n"
     assert len(git(repository, "worktree", "list").splitlines()) == 1
+
+
+def test_what_cannot_be_undone_is_said_with_the_command(sbatch, tmp_path, monkeypatch):
+    (sbatch / "sbatch").write_text('#!/bin/bash\n[[ "$*" != *merge.sbatch ]] && echo 7\n')
+    (sbatch / "scancel").write_text('#!/bin/bash\necho "slurmctld is  away" >&2\nexit 1\n')
+    repository = make_repository(tmp_path / "my repo")
+    jobs = plan(repository, tmp_path / "out", n_gpus=3)
+
+    def refuse(*_):
+        raise LaunchError("git worktree failed: busy")
+
+    monkeypatch.setattr("lit_attr.launch.code.discard", refuse)
+    with pytest.raises(LaunchError) as refused:
+        submit(jobs)
+    message = str(refused.value)
+    assert "job 7 could not be cancelled (slurmctld is away): scancel 7" in message
+    assert "the snapshot could not be removed (git worktree failed: busy): " in message
+    for command in message.rpartition("busy): ")[2].split("; "):
+        git(repository, *shlex.split(command)[3:])
+    assert "nothing is left" not in message
+    shutil.rmtree(jobs.folder)
+    assert_untouched(repository, jobs)
+
+
+def test_a_branch_of_an_earlier_submission_stays(sbatch, tmp_path):
+    """Its folder was removed, so that the name is taken again."""
+    repository = make_repository(tmp_path / "repo")
+    jobs = plan(repository, tmp_path / "out", n_gpus=3)
+    git(repository, "branch", jobs.branch)
+    with pytest.raises(LaunchError, match=r"git update-ref failed .*; nothing is left behind"):
+        submit(jobs)
+    git(repository, "branch", "-D", jobs.branch)
+    assert_untouched(repository, jobs)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "n_gpus", "message"),
+    [
+        ("MaxArraySize            = 4", 4, None),
+        ("MaxArraySize            = 4", 5, "at most 4 workers (MaxArraySize is 4)"),
+        ("MaxArraySize = 1001\nMaxJobCount             = 5", 4, None),
+        ("MaxArraySize = 1001\nMaxJobCount             = 5", 5, "at most 4 workers (MaxJobCount is 5)"),
+        ("MaxArraySize            = (null)", 5, None),
+        ("", 5, None),
+    ],
+)
+def test_arrays_above_the_limits_of_the_site(sbatch, tmp_path, configuration, n_gpus, message):
+    """Refused before anything is written; where SLURM does not tell, sbatch decides."""
+    (sbatch / "scontrol").write_text(f"#!/bin/bash\ncat <<END\n{configuration}\nEND\n")
+    jobs = plan(make_repository(tmp_path / "repo"), tmp_path / "out", n_gpus=n_gpus)
+    if message is None:
+        assert submit(jobs) == ["101", "102"]
+        return
+    with pytest.raises(LaunchError) as refused:
+        submit(jobs)
+    assert f"--n_gpus {n_gpus} is more than this site's SLURM takes in one array: {message}." in str(refused.value)
+    assert not (tmp_path / "calls").exists()
+    assert not jobs.folder.exists()
+
+
+def test_limits_of_arrays_are_not_those_of_ddp(sbatch, tmp_path):
+    (sbatch / "scontrol").write_text("#!/bin/bash\necho MaxArraySize = 1\n")
+    assert submit(plan(make_repository(tmp_path / "repo"), tmp_path / "out", n_gpus=3, mode="ddp")) == ["101"]
+
+
+def test_the_most_workers_at_once(sbatch, tmp_path):
+    jobs = plan(make_repository(tmp_path / "repo"), tmp_path / "out", n_gpus=24, max_concurrent=4)
+    assert "\n#SBATCH --array=0-23%4\n" in jobs.scripts["array"]
+    assert "\nworld_size=24\n" in jobs.scripts["array"]
+    assert "101 (24 workers, at most 4 at once), then 102" in submission_report(jobs, submit(jobs))
 
 
 def test_a_folder_that_cannot_be_made(sbatch, tmp_path):
@@ -90,6 +166,8 @@ def test_a_folder_that_cannot_be_made(sbatch, tmp_path):
     ("change", "message"),
     [
         ({"n_gpus": 0}, "--n_gpus must be at least 1, found 0"),
+        ({"max_concurrent": 0}, "--max_concurrent must be at least 1, found 0"),
+        ({"mode": "ddp", "max_concurrent": 2}, "--max_concurrent is for --mode array"),
         ({"gpus_per_node": 0}, "--gpus_per_node must be at least 1, found 0"),
         ({"mode": "ddp", "n_gpus": 12}, "--n_gpus 12 is no multiple of --gpus_per_node 8: every machine"),
         ({"time": "1h"}, "--time must be minutes, H:MM:SS or D-HH:MM:SS, found '1h'"),
