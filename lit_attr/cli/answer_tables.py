@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from lit_attr.query.answers import Edge, EdgeAnswer, Node, Ranking, StrongestEdges, Subgraph
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
+from lit_attr.query.result_name import ResultName
 from lit_attr.query.token_texts import quoted
 
 _SIGNIFICANT, _SIGNIFICANT_IN_MATRIX = 5, 3
@@ -20,20 +21,23 @@ _NAMED = 5
 _NOT_HARVESTED = "not harvested"
 
 
-def print_answer(answer: object, n_tokens: int, k: int) -> None:
-    """Print a table.
+def print_answer(answer: object, result: ResultName, n_tokens: int, k: int) -> None:
+    """Print a table, whose caption names the result.
 
     Args:
-        answer: To any question.
-        n_tokens: Tokens of the harvest.
+        answer: The answer to any question.
+        result: The result that answered.
+        n_tokens: Number of its tokens.
         k: How many rows and columns of a block are shown.
     """
     console = Console(markup=False, emoji=False, highlight=False)  # a token may be [b] or :smile:
     table = _table(answer, console.width, k)
-    table.caption = "; ".join([f"{n_tokens:,} tokens", *_remarks(answer)])
-    title, table.title = table.title, None  # which would be wrapped to the width of the table
+    # Beside the table, since its own title and caption would be wrapped to its width.
+    title, table.title = table.title, None
     console.print(title, style="table.title")
     console.print(table)
+    for line in (f"{result}; {n_tokens:,} tokens", *_remarks(answer)):
+        console.print(line, style="table.caption")
 
 
 def _remarks(answer: object) -> Iterator[str]:

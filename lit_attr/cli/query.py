@@ -29,21 +29,22 @@ def run(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     check_keys(getattr(options, "keys", ()))
     # torch is imported only now: help and malformed keys answer at once.
-    from lit_attr.cli.stored import open_stored
+    from lit_attr.cli.stored import name_of, open_stored
 
     explorer = open_stored(options.run, options.out_dir, options.subrun_id, options.tokenizer)
     answer = options.ask(explorer, options)
+    name, n_tokens = name_of(explorer, options.run, options.subrun_id), explorer.storage.n_tokens_processed
     if options.json:
         from lit_attr.query.answer_json import plain
 
-        n_tokens, partial = explorer.storage.n_tokens_processed, explorer.storage.recorded.partial
-        head = {"file": str(explorer.path), "n_tokens": n_tokens, "question": options.question}
-        found = {**head, **({"partial": partial} if partial else {}), **plain(answer)}
-        print(json.dumps(found, indent=2, allow_nan=False))
+        head = {"file": name.file, "result": vars(name), "n_tokens": n_tokens, "question": options.question}
+        partial = explorer.storage.recorded.partial
+        content = {**head, **({"partial": partial} if partial else {}), **plain(answer)}
+        print(json.dumps(content, indent=2, allow_nan=False))
     else:
         from lit_attr.cli.answer_tables import print_answer
 
-        print_answer(answer, explorer.storage.n_tokens_processed, getattr(options, "k", None) or 0)
+        print_answer(answer, name, n_tokens, getattr(options, "k", None) or 0)
 
 
 def _parser() -> argparse.ArgumentParser:

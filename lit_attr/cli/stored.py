@@ -1,22 +1,24 @@
-"""Opening the stored harvest that a command line means."""
+"""Opening the result that a command line means."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
+    from lit_attr.query.result_name import ResultName
 
 
 def open_stored(
-    run: str, out_dir: str | None, subrun_id: str | None = None, tokenizer: str | None = None
+    run: str, out_dir: str | None, subrun_id: str | None = None, tokenizer: str | Path | None = None
 ) -> "Explorer":
-    """A stored harvest, opened for questions; where it is partial, standard error says so.
+    """A result, opened for questions; where it is partial, standard error says so.
 
     Args:
-        run: A run id, run folder, reference or folder of a harvest, or a file.
+        run: A run id, run folder or reference, the folder of a harvest, or a file.
         out_dir: Root of results.
-        subrun_id: The harvest of the run that is meant, if not the newest with a result.
-        tokenizer: A `tokenizer.json`, if not the one that the harvest's provenance leads to.
+        subrun_id: Id of the harvest of the run that is meant, if not the newest with a result.
+        tokenizer: A `tokenizer.json`, if not the one that the result's provenance leads to.
 
     Raises:
         RunNotFoundError: If there is none.
@@ -30,3 +32,22 @@ def open_stored(
     if partial := explorer.storage.recorded.partial:
         print(f"lit-attr: PARTIAL result, of {partial}", file=sys.stderr)
     return explorer
+
+
+def name_of(explorer: "Explorer", run: str, subrun_id: str | None) -> "ResultName":
+    """The name of an opened result, and of how many it is the newest, where the command line named none of them.
+
+    Args:
+        explorer: The result, as `open_stored` opened it.
+        run: RUN, as it was given.
+        subrun_id: Id of the harvest, as it was given.
+    """
+    from lit_attr.query.result_name import ResultName
+    from lit_attr.storage.places import results
+
+    path = explorer.path
+    if subrun_id is not None or Path(run) in (path, path.parent):
+        return explorer.name
+    run_folder = path.parent.parent
+    newest_of = len(results(run_folder.name, run_folder.parent.parent))
+    return ResultName.read(path, explorer.storage, newest_of)

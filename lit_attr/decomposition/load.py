@@ -35,6 +35,7 @@ class Run:
         model: The decomposed model, on the CPU.
         weights_digest: SHA-256 of the tensors that it was loaded from.
         decomposition: Description that identifies a decomposition without training; None for one that was trained.
+        checkpoint: File name of the checkpoint that was loaded; None without training.
     """
 
     run_id: str
@@ -42,6 +43,7 @@ class Run:
     model: DecomposedModel
     weights_digest: str
     decomposition: Mapping[str, Any] | None = None
+    checkpoint: str | None = None
 
 
 def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run:
@@ -71,7 +73,7 @@ def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run
     known = model.state_dict()
     loaded = {name: tensor for name, tensor in state.items() if name in known or not _OLD_BUFFER.fullmatch(name)}
     load_strictly(model, loaded, str(files.checkpoint))
-    return Run(files.run_id, str(run), model, weights_digest(state))
+    return Run(files.run_id, str(run), model, weights_digest(state), checkpoint=files.checkpoint.name)
 
 
 def find_run(run: str | os.PathLike[str]) -> tuple[RunFiles, RunConfig, Path | None]:

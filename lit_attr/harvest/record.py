@@ -41,6 +41,7 @@ def harvest_record(
         "run_id": run.run_id,
         "run_reference": _reference(run.reference),
         "weights_digest": run.weights_digest,
+        "checkpoint": run.checkpoint,
         "decomposition": run.decomposition,
         "engine": harvester.engine_name,
         "engine_blocks": harvester.choice.blocks,

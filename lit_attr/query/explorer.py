@@ -11,6 +11,7 @@ from lit_attr.query.keys import KeyReader
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
 from lit_attr.query.layer_questions import LayerQuestions
 from lit_attr.query.opened_result import OpenedResult
+from lit_attr.query.result_name import ResultName
 from lit_attr.query.subgraph import Reach, Ways
 from lit_attr.query.token_texts import TokenTexts
 from lit_attr.storage.blocks import Blocks
@@ -235,6 +236,11 @@ class Explorer:
     def path(self) -> Path:
         """The result's file."""
         return self._result.path
+
+    @property
+    def name(self) -> ResultName:
+        """Which result this is: its file, run, harvest and checkpoint."""
+        return ResultName.read(self.path, self.storage)
 
     @property
     def storage(self) -> DatasetAttributionStorage:

@@ -2,12 +2,13 @@
 
 import os
 import re
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lit_attr.errors import StorageError
 from lit_attr.files.roots import output_root
-from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PARTS_FOLDER, PLAN_FILE
+from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PARTIAL_FILE, PARTS_FOLDER, PLAN_FILE
 
 _FOLDER = "dataset_attributions"
 _SUBRUN_PREFIX = "da-"
@@ -28,9 +29,14 @@ def subrun_folder(run_id: str, subrun_id: str, out_dir: str | os.PathLike[str] |
     Raises:
         StorageError: If the id is not one that harvests have.
     """
-    if not _SUBRUN_ID.fullmatch(subrun_id):
+    if not is_subrun_id(subrun_id):
         raise StorageError(f"{subrun_id!r} is no harvest's id: expected '{_SUBRUN_PREFIX}' and a time or name")
     return run_folder(run_id, out_dir) / subrun_id
+
+
+def is_subrun_id(name: str) -> bool:
+    """Whether a folder's name is one that harvests have."""
+    return _SUBRUN_ID.fullmatch(name) is not None
 
 
 def subruns(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -43,6 +49,16 @@ def results(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> list[
     written = {folder / MERGED_FILE: _changed(folder / MERGED_FILE) for folder in _folders(run_id, out_dir)}
     there = [(time, path) for path, time in written.items() if time is not None]
     return [path for _, path in sorted(there, reverse=True)]
+
+
+def why_no_result(folder: Path) -> str:
+    """Why the folder of a harvest has no result, and what can be done, in words."""
+    if os.path.isfile(folder / PARTIAL_FILE):  # unlike Path's, it takes any text
+        return f"only a partial result: {folder / PARTIAL_FILE}"
+    if os.path.isfile(folder / PLAN_FILE):
+        run = shlex.quote(str(folder))
+        return f"the harvest in {folder} is not finished, or not merged; see lit-attr status {run}"
+    return f"no such file, and none in {folder}"
 
 
 def _folders(run_id: str, out_dir: str | os.PathLike[str] | None) -> list[Path]:

@@ -71,6 +71,16 @@ class Provenance:
         return self._text("run_reference")
 
     @property
+    def checkpoint(self) -> str | None:
+        """File name of the decomposition's checkpoint."""
+        return self._text("checkpoint")
+
+    @property
+    def weights_digest(self) -> str | None:
+        """SHA-256 of the decomposition's tensors."""
+        return self._text("weights_digest")
+
+    @property
     def decomposition(self) -> Any:  # noqa: ANN401 - plain types
         """How a language model was decomposed without training; None for a run that was trained."""
         return self._entry("decomposition")

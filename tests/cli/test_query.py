@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 from lit_attr.cli.main import main
 from lit_attr.query.explorer import Explorer
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from tests.storage.examples import random_storage
+from tests.storage.examples import partly_harvested, random_storage
 
 RUN = "s-1234abcd"
 
@@ -97,12 +98,67 @@ def test_a_run_of_an_impossible_name(capsys):
     assert "no stored harvest of" in capsys.readouterr().err
 
 
-def test_a_component_that_was_no_target(tmp_path, capsys):
-    random_storage(provenance={"not_targets": {"0.mlp.up": [1]}}).save(tmp_path / "x.pt")
-    assert ask(capsys, tmp_path / "x.pt", "sources", "0.mlp.up:1")["was_harvested"] is False
-    assert ask(capsys, tmp_path / "x.pt", "sources", "0.mlp.up:2")["was_harvested"] is True
-    assert main(["query", str(tmp_path / "x.pt"), "sources", "0.mlp.up:1"]) == 0
-    assert "no target of the harvest" in " ".join(capsys.readouterr().out.split())
+@pytest.fixture
+def partly(tmp_path):
+    """A result without the sources of two layers' components, in part and altogether."""
+    path = tmp_path / "partly.pt"
+    partly_harvested({"0.mlp.up": [1], "0.attn.q": [0, 1]}).save(path)
+    return path
+
+
+def test_what_was_not_harvested_is_null_in_json(partly, capsys):
+    edge = ask(capsys, partly, "edge", "embed:2", "0.mlp.up:1")
+    assert (edge["raw"], edge["normalized"], edge["was_harvested"]) == (None, None, False)
+    assert ask(capsys, partly, "sources", "0.mlp.up:1")["was_harvested"] is False
+    assert ask(capsys, partly, "sources", "0.mlp.up:2")["was_harvested"] is True
+    assert ask(capsys, partly, "targets", "embed:2")["n_not_harvested"] == 3
+    assert ask(capsys, partly, "edges")["n_not_harvested"] == 3
+    matrix = ask(capsys, partly, "matrix")
+    row, column = matrix["targets"].index("0.attn.q"), matrix["sources"].index("embed")
+    assert (matrix["values"][row][column], matrix["harvested"][row][column]) == (None, 0)
+    block = ask(capsys, partly, "matrix", "embed", "0.mlp.up")
+    assert [None in values for values in block["values"]] == [False, True, False]
+    assert block["n_not_harvested"] == 1
+    graph = ask(capsys, partly, "subgraph", "0.mlp.up:1")
+    assert [node["component_key"] for node in graph["nodes"] if not node["was_harvested"]] == ["0.mlp.up:1"]
+
+
+@pytest.mark.parametrize(
+    ("question", "caption"),
+    [
+        (["edge", "embed:2", "0.mlp.up:1"], "0.mlp.up:1 was no target of the harvest: what feeds it was not measured"),
+        (["sources", "0.mlp.up:1"], "0.mlp.up:1 was no target of the harvest: what feeds it was not measured"),
+        (["targets", "embed:2"], "3 components cannot appear as targets: they were no targets of the harvest"),
+        (["matrix", "embed", "0.mlp.up"], "1 of 3 targets were not harvested, and are not shown"),
+        (["subgraph", "0.mlp.up:1"], "so that what feeds them was not measured: 0.mlp.up:1"),
+        (["matrix"], "3 of 6 pairs were harvested completely"),
+    ],
+)
+def test_what_was_not_harvested_is_said_in_tables(partly, demo, capsys, monkeypatch, question, caption):
+    for width in ("60", "200"):
+        monkeypatch.setenv("COLUMNS", width)
+        assert main(["query", str(partly), *question]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert caption in shown
+        assert question[0] not in ("edge", "matrix") or "not harvested" in shown
+    assert main(["query", str(demo), *question]) == 0
+    assert caption not in " ".join(capsys.readouterr().out.split())
+
+
+def test_answers_name_the_result(file, capsys):
+    recorded = {"run_id": RUN, "checkpoint": "model_300.pth"}
+    for seed, name in ((1, "da-2"), (2, "da-3")):
+        random_storage(seed, provenance=recorded).save(file.parent.parent / name / file.name)
+        os.utime(file.parent.parent / name / file.name, (10**10 + seed, 10**10 + seed))
+    newest = file.parent.parent / "da-3" / file.name
+    answer = ask(capsys, RUN, "sources", "output:1")
+    assert answer["file"] == answer["result"]["file"] == str(newest)
+    assert [answer["result"][n] for n in ("run_id", "subrun_id", "newest_of")] == [RUN, "da-3", 3]
+    for named in ([RUN, "sources", "output:1", "--subrun_id", "da-3"], [newest.parent, "sources", "output:1"]):
+        assert ask(capsys, *named)["result"] == {**answer["result"], "newest_of": None}
+    assert main(["query", RUN, "edges", "--k", "1"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"da-3 of {RUN} (newest of 3), checkpoint model_300.pth; " in shown
 
 
 def test_narrow_terminals_cut_nothing_off(file, capsys, monkeypatch):
@@ -188,6 +244,25 @@ def test_edges(file, capsys):
     ]
     assert main(["query", str(file), "edges", "--k", "1"]) == 0
     assert "strongest edges of each pair of layers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_edges_by_strength(file, capsys, indexed):
+    if indexed:
+        assert main(["index", str(file)]) == 0
+        capsys.readouterr()
+    everything = [e for e in ask(capsys, file, "edges", "--k", 1000)["edges"] if not e["target"].startswith("0.attn.q")]
+    assert len(everything) > 50
+    chosen = ["--k", 7, "--layer", "0.mlp.*", "--layer", "output"]
+    answer = ask(capsys, file, "edges", "--by", "strength", *chosen)
+    strongest = sorted(everything, key=lambda edge: -abs(edge["value"]))[:7]
+    assert [(e["source"], e["target"]) for e in answer["edges"]] == [(e["source"], e["target"]) for e in strongest]
+    assert answer["by"] == "strength"
+    positive = ask(capsys, file, "edges", "--by", "strength", "--sign", "positive", *chosen)["edges"]
+    expected = sorted((e for e in everything if e["value"] > 0), key=lambda edge: -edge["value"])[:7]
+    assert [e["value"] for e in positive] == pytest.approx([e["value"] for e in expected], rel=1e-5)
+    assert main(["query", str(file), "edges", "--by", "strength"]) == 0
+    assert "strongest edges between all layers" in capsys.readouterr().out
 
 
 def test_subgraph(file, capsys):

@@ -3,10 +3,9 @@ import sys
 import numpy as np
 import pytest
 
-from lit_attr import AttributionRepo, Explorer
+from lit_attr import Explorer
 from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query import layer_questions
-from lit_attr.storage.places import run_folder
 from tests.storage.examples import partly_harvested, random_storage
 
 
@@ -14,14 +13,6 @@ from tests.storage.examples import partly_harvested, random_storage
 def explorer(tmp_path):
     random_storage(provenance={"run_reference": "demo"}).save(tmp_path / "x.pt")
     return Explorer(tmp_path / "x.pt")
-
-
-def test_from_a_repository(tmp_path):
-    random_storage().save(run_folder("s-abcd1234", tmp_path) / "da-1" / "dataset_attributions.pt")
-    repo = AttributionRepo.open("s-abcd1234", tmp_path)
-    answer = repo.explore().sources("output:1", k=2)
-    wanted = repo.get_attributions().get_top_sources("output:1", k=2)
-    assert [(e.component_key, e.value) for e in answer.entries] == [(e.component_key, e.value) for e in wanted]
 
 
 @pytest.mark.parametrize(
