@@ -106,7 +106,7 @@ def test_closed_form_is_refused_where_it_is_not_exact():
 
 def test_refusal_names_a_few_of_many_blocks():
     model = partial_model("no output of attention")
-    with pytest.raises(ConfigurationError, match=r"(\S+, ){6}\.\.\.; use auto$"):
+    with pytest.raises(ConfigurationError, match=r"(\S+, ){5}\.\.\.; use auto$"):
         choose_engines("closed_form", model, trace_topology(model))
 
 
