@@ -22,9 +22,9 @@ class Commits:
 
     Args:
         generation: Which batches are this process', and where its part is.
-        rank: Of the process.
-        minutes: Between commits, at least.
-        batches: Between commits, instead; None to go by time.
+        rank: The rank of the process.
+        minutes: Time between commits, at least.
+        batches: Batches between commits, instead; None to go by time.
     """
 
     def __init__(self, generation: Generation, rank: int, minutes: float, batches: int | None) -> None:
@@ -33,7 +33,7 @@ class Commits:
         self.path: Path = generation.part_path(rank)
         self._seconds = minutes * 60
         self._batches = batches
-        self._found = FileIdentity.of(self.path)
+        self._part_there = FileIdentity.of(self.path)
         self._done = self._read_done()
         self._new: list[int] = []
         self._n_before = len(self._done)
@@ -42,7 +42,7 @@ class Commits:
         self._cost = 0.0
 
     def _read_done(self) -> Ids:
-        if self._found is None:
+        if self._part_there is None:
             return union([])
         # The part is compared with its seal when its sums are needed; until then its ledger is believed.
         ledger = read_ledger(self.path)
@@ -65,7 +65,7 @@ class Commits:
         Raises:
             StorageError: If it is damaged.
         """
-        if self._found is not None:
+        if self._part_there is not None:
             part, _ = read_part(self.path, topology)
             sums.totals.add_(part)
 
@@ -94,7 +94,7 @@ class Commits:
                 f"{self.generation.folder}: a restart with another number of workers, or with more batches, has taken "
                 f"over from worker {self.rank} of {self.generation.world_size}. Nothing was written"
             )
-        if FileIdentity.of(self.path) not in (self._found, None):  # a part that is gone is written anew, whole
+        if FileIdentity.of(self.path) not in (self._part_there, None):  # a part that is gone is written anew, whole
             raise StorageError(
                 f"{self.path} was changed by another process: is a second worker of rank {self.rank} running? "
                 "Nothing was written"
@@ -112,7 +112,7 @@ class Commits:
             n_before=self._n_before,
         )
         write_part(self.path, sums.totals, ledger)
-        self._found = FileIdentity.of(self.path)
+        self._part_there = FileIdentity.of(self.path)
         self._done, self._new = done, []
 
     def rest(self, seconds: float) -> None:

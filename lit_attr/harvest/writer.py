@@ -19,7 +19,7 @@ from lit_attr.harvest.harvester import AttributionHarvester, started
 from lit_attr.harvest.preemption import StopSignals, agree, message_group, requeue
 from lit_attr.harvest.processes import on_each_process, on_first_process, others_alive
 from lit_attr.harvest.record import harvest_record
-from lit_attr.harvest.session import Settings, open_harvest
+from lit_attr.harvest.resume import HarvestSettings, open_harvest
 from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
@@ -224,9 +224,9 @@ def _harvester(pl_module: LightningModule) -> AttributionHarvester:
     return pl_module
 
 
-def _settings(trainer: Trainer, harvester: AttributionHarvester) -> Settings:
+def _settings(trainer: Trainer, harvester: AttributionHarvester) -> HarvestSettings:
     run = harvester.load_run()
-    return Settings(run.run_id, run.weights_digest, str(trainer.precision), harvester.target_settings())
+    return HarvestSettings(run.run_id, run.weights_digest, str(trainer.precision), harvester.target_settings())
 
 
 def _data(trainer: Trainer) -> TokenDataModule:

@@ -31,7 +31,7 @@ class Generation:
     """Who does what.
 
     Attributes:
-        folder: Of the harvest.
+        folder: The harvest's folder.
         plan: Its plan.
         number: From 1.
         world_size: Number of workers.
@@ -72,8 +72,8 @@ class Generation:
             StorageError: If it is not.
         """
         expected = (self.plan.digest, self.number, rank, self.world_size)
-        found = (ledger.plan, ledger.generation, ledger.rank, ledger.world_size)
-        for what, one, other in zip(("harvest", "generation", "rank", "world size"), expected, found, strict=True):
+        recorded = (ledger.plan, ledger.generation, ledger.rank, ledger.world_size)
+        for what, one, other in zip(("harvest", "generation", "rank", "world size"), expected, recorded, strict=True):
             if one != other:
                 raise StorageError(f"{path} is a foreign part: expected {what} {one}, found {other}")
         if len(foreign := without(ledger.ids, self.assigned(rank))):
@@ -115,28 +115,28 @@ def current_generation(folder: Path, plan: Plan, world_size: int, n_batches: int
     while True:
         newest = newest_generation(folder, plan)
         if newest is None:
-            found = Generation(folder, plan, 1, world_size, n_batches, [])
+            current = Generation(folder, plan, 1, world_size, n_batches, [])
         elif newest.n_batches > n_batches:
             raise StorageError(
-                f"{folder}: the stored harvest has {newest.n_batches} batches, this one {n_batches}: a harvest can "
+                f"{folder}: the harvest has {newest.n_batches} batches, this command {n_batches}: a harvest can "
                 "grow, but not shrink"
             )
         elif (newest.world_size, newest.n_batches) == (world_size, n_batches):
             return newest
         else:
-            found = Generation(folder, plan, newest.number + 1, world_size, n_batches, _freeze(newest))
-        content = {"world_size": world_size, "n_batches": n_batches, "frozen": [list(part) for part in found.frozen]}
+            current = Generation(folder, plan, newest.number + 1, world_size, n_batches, _freeze(newest))
+        content = {"world_size": world_size, "n_batches": n_batches, "frozen": [list(part) for part in current.frozen]}
         make_folder(folder / PARTS_FOLDER)
         try:
-            publish_json(found.path, content, replace=False)
+            publish_json(current.path, content, replace=False)
         except FileExistsError:  # another worker was faster: its generation counts
             winner = newest_generation(folder, plan)
             counting = {name for name, _ in winner.frozen} if winner is not None else set()
-            _unlink(folder, [name for name, _ in found.frozen if name not in counting])
+            _unlink(folder, [name for name, _ in current.frozen if name not in counting])
             continue
         if newest is not None:
             _unlink(folder, [newest.part_path(rank).name for rank in range(newest.world_size)])
-        return found
+        return current
 
 
 def _path(folder: Path, number: int) -> Path:

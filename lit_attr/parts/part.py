@@ -27,7 +27,7 @@ class Ledger:
     Attributes:
         plan: Digest of the harvest's plan.
         generation: In which it was written.
-        rank: Of the worker.
+        rank: The worker's.
         world_size: Number of workers of the generation.
         batches: Ids of the batches in it, as ranges.
         n_tokens: Tokens in it.
@@ -78,7 +78,7 @@ def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
     Its worker may publish another meanwhile: all that is returned is of the one file that was there first.
 
     Args:
-        path: Of the file.
+        path: The part's file.
         topology: Decides which sums there must be.
 
     Raises:
@@ -88,18 +88,18 @@ def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
     with reading(path) as file:
         check_open_seal(file, path)
         content = _content(file, path)
-        found = content.get("sums")
-        if not isinstance(found, Mapping) or {k: (v.shape, v.dtype) for k, v in found.items()} != {
+        sums = content.get("sums")
+        if not isinstance(sums, Mapping) or {k: (v.shape, v.dtype) for k, v in sums.items()} != {
             k: (v.shape, v.dtype) for k, v in expected.items()
         }:
             raise StorageError(f"{path}: its sums are not those of this harvest's model")
-        sums, ledger = Sums.from_named(topology, mapped(file, found)), _ledger(content, path)
-    counted = int(sums.n_tokens), int(sums.token_count.sum())
+        part, ledger = Sums.from_named(topology, mapped(file, sums)), _ledger(content, path)
+    counted = int(part.n_tokens), int(part.token_count.sum())
     if counted != (ledger.n_tokens, ledger.n_tokens):
         raise StorageError(
             f"{path}: its ledger has {ledger.n_tokens} tokens, its sums {counted[0]}, and one by one {counted[1]}"
         )
-    return sums, ledger
+    return part, ledger
 
 
 def _content(file: BinaryIO, path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Plan:
     Attributes:
         entries: Name to value, in plain types: weights, data, batch size, targets, precision.
         n_batches: How many batches it had when it began; the one thing that may grow.
-        job: Of the scheduler that began it; None without one.
+        job: The scheduler's job that began it; None without one.
     """
 
     entries: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Plan:
     def differences(self, entries: Mapping[str, Any]) -> list[str]:
         """In which entries others differ, with both values."""
         return [
-            f"{name}: the stored harvest has {self.entries.get(name)!r}, this one {entries.get(name)!r}"
+            f"{name}: the harvest has {self.entries.get(name)!r}, this command {entries.get(name)!r}"
             for name in {**self.entries, **entries}
             if self.entries.get(name) != entries.get(name)
         ]

@@ -19,10 +19,10 @@ class WorkerStatus:
     """One worker of the newest generation.
 
     Attributes:
-        rank: Of the worker.
+        rank: The worker's.
         n_batches: Batches that it is to do.
-        ledger: Of its part; None if it has not committed anything.
-        began: When the generation did, in seconds since the epoch.
+        ledger: The ledger of its part; None if it has not committed anything.
+        began: When the generation began, in seconds since the epoch.
     """
 
     rank: int
@@ -37,7 +37,7 @@ class WorkerStatus:
 
     @property
     def batches_per_second(self) -> float:
-        """Since it began, up to its last commit."""
+        """Its speed since it began, up to its last commit."""
         if self.ledger is None:
             return 0.0
         return (self.n_done - self.ledger.n_before) / max(self.ledger.committed - self.ledger.started, 1e-9)
@@ -54,11 +54,11 @@ class HarvestStatus:
     """A harvest as its files show it.
 
     Attributes:
-        folder: Of the harvest.
+        folder: The harvest's folder.
         n_batches: Batches of the harvest.
         n_frozen: Batches in parts of earlier generations.
-        workers: Of the newest generation.
-        tokens_per_batch: On average; 0 before the first commit.
+        workers: The workers of the newest generation.
+        tokens_per_batch: Tokens of a batch, on average; 0 before the first commit.
         n_merged: Batches that the harvest had when it was merged; None if it was not.
     """
 
@@ -76,13 +76,13 @@ class HarvestStatus:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all workers that are not done."""
+        """Speed of all workers together that are not done."""
         working = (w for w in self.workers if w.n_done < w.n_batches)
         return self.tokens_per_batch * sum(worker.batches_per_second for worker in working)
 
     @property
     def seconds_left(self) -> float:
-        """Until the slowest worker is done, at its own pace; infinite if that is not known."""
+        """Time until the slowest worker is done, at its own pace; infinite if that is not known."""
         left = [(w.n_batches - w.n_done, w.batches_per_second) for w in self.workers]
         return max((n / rate if rate > 0 else float("inf") for n, rate in left if n), default=0.0)
 

@@ -87,13 +87,13 @@ def _content(sums: Sums, header: Header) -> Content:
 
 def _strongest_targets(blocks: Blocks, n_targets: int) -> list[ComponentKey]:
     layers = [layer for layer in blocks.content.ci_sum if blocks.source_layers(layer, "attr")]
-    found: list[tuple[float, ComponentKey]] = []
+    strongest: list[tuple[float, ComponentKey]] = []
     for edges in strongest_of_targets(blocks, "attr", 1, layers):
         for index, value in zip(edges.targets.tolist(), edges.normalized.abs().tolist(), strict=True):
-            found.append((value, ComponentKey(edges.target_layer, index)))
-    if not found:
+            strongest.append((value, ComponentKey(edges.target_layer, index)))
+    if not strongest:
         raise ConfigurationError("no component has an edge into it that is not zero: there is nothing to compare")
-    return [key for _, key in nlargest(n_targets, found, key=itemgetter(0))]
+    return [key for _, key in nlargest(n_targets, strongest, key=itemgetter(0))]
 
 
 def _tops(blocks: Sequence[Blocks], target: ComponentKey, k: int) -> list[set[int]]:

@@ -29,9 +29,9 @@ class Content:
 
     Attributes:
         regular_attr: Target layer to source layer to sums; empty for a target that the embedding alone feeds.
-        regular_attr_abs: The same for `attr_abs`.
+        regular_attr_abs: The sums of the metric `attr_abs`, nested as `regular_attr`.
         embed_attr: Target layer to sums by token, for targets that the embedding feeds.
-        embed_attr_abs: The same for `attr_abs`.
+        embed_attr_abs: The sums of the metric `attr_abs`, nested as `embed_attr`.
         unembed_attr: Source layer to sums by dimension of the residual stream that the unembedding reads.
         embed_unembed_attr: Sums by residual dimension and token.
         w_unembed: The unembedding.
@@ -90,11 +90,11 @@ class Content:
         expected |= {f"ci_sum[{layer}]": (count,) for layer, count in counts.items()}
         expected |= {f"component_act_sq_sum[{layer}]": (count,) for layer, count in counts.items()}
         expected |= {"logit_sq_sum": (vocab,), "embed_token_count": (vocab,)}
-        found = {name: tuple(tensor.shape) for name, tensor in self.named_sums()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.named_sums()}
         if problems := [
-            f"{name}: expected {expected.get(name, 'nothing')}, found {found.get(name, 'nothing')}"
-            for name in expected | found
-            if expected.get(name) != found.get(name)
+            f"{name}: expected {expected.get(name, 'nothing')}, found {shapes.get(name, 'nothing')}"
+            for name in expected | shapes
+            if expected.get(name) != shapes.get(name)
         ]:
             shown = "; ".join(problems[:_SHOWN])
             raise StorageError(f"shapes do not belong together ({len(problems)} problems): {shown}")
@@ -133,15 +133,17 @@ def checked_keys(raw: object) -> dict[str, Any]:
     names = [field.name for field in fields(Content)]
     required = [name for name in names if name != "provenance"]
     if not isinstance(raw, Mapping):
-        raise StorageError(f"not a stored harvest: expected a mapping with keys {required}, found {type(raw).__name__}")
+        raise StorageError(
+            f"not the result of a harvest: expected a mapping with keys {required}, found {type(raw).__name__}"
+        )
     missing, unknown = [n for n in required if n not in raw], sorted(map(str, raw.keys() - set(names)))
     if missing or unknown:
-        raise StorageError(f"not a stored harvest: missing keys {missing}, unknown keys {unknown}")
+        raise StorageError(f"not the result of a harvest: missing keys {missing}, unknown keys {unknown}")
     wrong = [name for name in required if not _has_kind(name, raw[name])]
     if not isinstance(raw.get("provenance", None), Mapping | None):
         wrong.append("provenance")
     if wrong:
-        raise StorageError(f"not a stored harvest: of a wrong type are {wrong}")
+        raise StorageError(f"not the result of a harvest: of a wrong type are {wrong}")
     return dict(raw)
 
 

@@ -157,16 +157,18 @@ class DatasetAttributionStorage(Content):
         """
         path = Path(path)
         if not path.is_file():
-            raise StorageError(f"no stored harvest at {path}")
+            raise StorageError(f"no result at {path}")
         if not zipfile.is_zipfile(path):
             raise StorageError(
-                f"cannot read {path}, which is truncated or no stored harvest: the last of its "
+                f"cannot read {path}, which is truncated or no result of a harvest: the last of its "
                 f"{path.stat().st_size:,} bytes are not those of a zip archive"
             )
         try:
             raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch raises many kinds for a damaged file
-            raise StorageError(f"cannot read {path}, which may be truncated or no stored harvest: {error}") from error
+            raise StorageError(
+                f"cannot read {path}, which may be truncated or no result of a harvest: {error}"
+            ) from error
         try:
             return cls(**checked_keys(raw))
         except StorageError as error:

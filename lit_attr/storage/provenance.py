@@ -127,10 +127,6 @@ class Provenance:
             raise _damaged(f"not_targets of {layer}", "indices", indices)
         return np.array(indices, np.int64)
 
-    def was_target(self, layer: str, index: int) -> bool:
-        """Whether a component was a target; True also where that is not recorded."""
-        return index not in self.not_targets(layer)
-
     def _entry(self, *names: str) -> Any:  # noqa: ANN401 - whatever someone wrote
         """What stands under nested names; None where there is nothing, or what it should stand in is no mapping."""
         value: Any = self.entries

@@ -1,4 +1,4 @@
-"""Is a stored harvest what it says? Digests, shapes, coverage, finiteness."""
+"""Is a result what it says? Digests, shapes, coverage, finiteness."""
 
 import os
 from pathlib import Path
@@ -20,16 +20,16 @@ def verify(path: Path) -> list[str]:
     """Check everything that can be checked of a file by itself.
 
     Args:
-        path: Of a `dataset_attributions.pt`.
+        path: A `dataset_attributions.pt`.
 
     Returns:
-        What was found to be in order, and what could not be checked, a line each.
+        What is in order, and what could not be checked, a line each.
 
     Raises:
         StorageError: If anything is wrong.
     """
     if not os.path.isfile(path):
-        raise StorageError(f"no stored harvest at {path}")
+        raise StorageError(f"no result at {path}")
     lines = [_digest(path)]
     storage = DatasetAttributionStorage.load(path)  # checks keys, nesting and shapes
     lines.append(f"shapes: {sum(1 for _ in storage.named_sums())} sums belong together")

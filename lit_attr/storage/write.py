@@ -36,14 +36,14 @@ def write_result(
     ci_threshold: float,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write the sum of some parts as a stored harvest; whole or not at all, with a seal.
+    """Write the sum of some parts as a result; whole or not at all, with a seal.
 
     Args:
-        path: Of the file.
+        path: The file to write.
         parts: Sums of one topology, float64, in memory or mapped; at least one.
         w_unembed: The unembedding.
-        ci_threshold: To be recorded.
-        provenance: To be recorded; plain types.
+        ci_threshold: The threshold to be recorded.
+        provenance: What is to be recorded; plain types.
 
     Raises:
         StorageError: If it cannot be written; what was there before stays.

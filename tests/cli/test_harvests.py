@@ -97,7 +97,7 @@ def test_partial_results_say_so_in_every_query(folder, capsys):
     (error,) = answer(capsys, "query", RUN, "sources", "output:1", code=2)
     assert "no stored harvest of" in error
     (error,) = answer(capsys, "verify", RUN, code=2)
-    assert "no stored harvest at" in error
+    assert "no result at" in error
 
 
 def test_whole_results_say_nothing(folder, capsys):

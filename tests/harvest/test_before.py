@@ -58,7 +58,7 @@ def test_a_result_opens_and_answers(folder, tmp_path):
     assert lines[-2:] == ["tokens: 96, as counted one by one", "coverage: all 6 batches"]
     known = repo.get_attributions().recorded
     assert (known.schema, known.run_id, known.targets, known.partial) == (1, RUN_ID, None, None)
-    assert [known.was_target("0.mlp.up", index) for index in range(3)] == [False, False, True]
+    assert known.not_targets("0.mlp.up").tolist() == [0, 1]
     with_index = repo.explore()
     assert with_index.is_indexed
     (path.parent / "dataset_attributions.index").unlink()

@@ -173,7 +173,7 @@ def test_targets_of_fewer_batches_than_asked_are_not_extended(given, tmp_path):
     (folder / "harvest.pt").unlink()
     old = {name: value for name, value in header.provenance.items() if name != "targets"}
     replace(header, provenance=old).publish(folder)
-    message = r"targets of the stored harvest were found over the 3 batches that it began with, this one asks for 5"
+    message = r"targets of the harvest were found over the 3 batches that it began with, this command asks for 5"
     with pytest.raises(ConfigurationError, match=message):
         work(*given, tmp_path, model=model, subrun_id=SUBRUN)
     assert work(*given, tmp_path, model=model, data={"n_batches": 3}).folder == folder, "it can be finished"

@@ -66,7 +66,7 @@ def test_provenance(models, tokens, tmp_path):
     [
         (
             {"path_table": None},
-            r"path_table: the stored harvest has {'architecture': 'LlamaForCausalLM', .*, this one N",
+            r"path_table: the harvest has {'architecture': 'LlamaForCausalLM', .*, this command N",
         ),
     ],
 )

@@ -87,7 +87,7 @@ def test_tenth_generation_is_newer_than_the_ninth(tmp_path):
 
 def test_a_harvest_does_not_shrink(tmp_path):
     begin(tmp_path, 3)
-    with pytest.raises(StorageError, match="has 10 batches, this one 9: a harvest can grow, but not shrink"):
+    with pytest.raises(StorageError, match="has 10 batches, this command 9: a harvest can grow, but not shrink"):
         begin(tmp_path, 2, 9)
     assert newest_generation(tmp_path, PLAN).number == 1
 

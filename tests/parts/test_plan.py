@@ -24,9 +24,9 @@ def test_digest_is_of_the_entries_alone():
 def test_differences_are_named_with_both_values():
     assert PLAN.differences({"weights": "w", "batch_size": 4}) == []
     assert PLAN.differences({"weights": "v", "extra": 1}) == [
-        "weights: the stored harvest has 'w', this one 'v'",
-        "batch_size: the stored harvest has 4, this one None",
-        "extra: the stored harvest has None, this one 1",
+        "weights: the harvest has 'w', this command 'v'",
+        "batch_size: the harvest has 4, this command None",
+        "extra: the harvest has None, this command 1",
     ]
 
 

@@ -158,7 +158,7 @@ def test_merge_of_nothing():
 
 
 def test_load_missing_file(tmp_path):
-    with pytest.raises(StorageError, match=r"no stored harvest at .*nothing\.pt"):
+    with pytest.raises(StorageError, match=r"no result at .*nothing\.pt"):
         DatasetAttributionStorage.load(tmp_path / "nothing.pt")
 
 
@@ -179,7 +179,7 @@ def test_load_pickle_is_not_executed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.pop("ci_sum"), r"a\.pt: not a stored harvest: missing keys \['ci_sum'\]"),
+        (lambda raw: raw.pop("ci_sum"), r"a\.pt: not the result of a harvest: missing keys \['ci_sum'\]"),
         (lambda raw: raw.update(extra=1), r"unknown keys \['extra'\]"),
         (lambda raw: raw.update(embed_attr=3), r"of a wrong type are \['embed_attr'\]"),
         (lambda raw: raw.update(n_tokens_processed="many"), r"of a wrong type are \['n_tokens_processed'\]"),

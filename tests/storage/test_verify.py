@@ -121,7 +121,7 @@ def test_coverage_that_cannot_be(tmp_path, known, message):
 
 def test_missing_empty_and_foreign_files(tmp_path):
     for path in (tmp_path / "a.pt", tmp_path):
-        with pytest.raises(StorageError, match="no stored harvest at"):
+        with pytest.raises(StorageError, match="no result at"):
             verify(path)
     (tmp_path / "a.pt").write_bytes(b"")
     with pytest.raises(StorageError, match=r"a\.pt is damaged"):
@@ -130,10 +130,10 @@ def test_missing_empty_and_foreign_files(tmp_path):
     with pytest.raises(StorageError, match=r"a\.pt is damaged: it ends neither as an archive does, nor in a seal"):
         verify(tmp_path / "a.pt")
     torch.save({"x": 1}, tmp_path / "a.pt")
-    with pytest.raises(StorageError, match=r"a\.pt: not a stored harvest"):
+    with pytest.raises(StorageError, match=r"a\.pt: not the result of a harvest"):
         verify(tmp_path / "a.pt")
     part = commit(complete_harvest(tmp_path / "x"), 0)
-    with pytest.raises(StorageError, match=r"rank_0\.pt: not a stored harvest"):
+    with pytest.raises(StorageError, match=r"rank_0\.pt: not the result of a harvest"):
         verify(part)
 
 

@@ -124,7 +124,7 @@ def test_a_result_that_breaks(tab, own_file, own_page):
     tab.choose("metric", "attr_abs")
     assert "was changed in place" in tab.text(".notice.error")
     tab.button("Open what is there now")
-    tab.until(lambda: "no stored harvest" in tab.text(".notice.error"))
+    tab.until(lambda: "no result of a harvest" in tab.text(".notice.error"))
     random_storage(provenance={"run_reference": "demo"}).save(own_file)
     tab.button("Try again", ".notice")
     tab.until(lambda: tab.key == "output:1")

@@ -145,9 +145,9 @@ def test_a_result_that_is_removed_or_replaced_by_something_else(own_page, own_fi
     before = own_page.answer("neighbours", key="output:1")
     own_file.unlink()
     assert own_page.ask("about")[1]["result"]["state"] == "removed"
-    assert "no stored harvest at" in own_page.error("about", renew=1)
+    assert "no result at" in own_page.error("about", renew=1)
     own_file.write_text("no")
-    assert "no stored harvest" in own_page.error("about", renew=1)
+    assert "no result of a harvest" in own_page.error("about", renew=1)
     assert own_page.answer("neighbours", key="output:1") == before
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.harvest.session import Settings, open_harvest
+from lit_attr.harvest.resume import HarvestSettings, open_harvest
 from lit_attr.parts.plan import Plan
 from lit_attr.topology.words import MERGED_FILE
 from tests.harvest.runs import small_run, stop, work
 from tests.toys import write_run, write_tokens
 
-SETTINGS = Settings("s-toytoy00", "weights", "32-true", {"ci_threshold": 0.0})
+SETTINGS = HarvestSettings("s-toytoy00", "weights", "32-true", {"ci_threshold": 0.0})
 
 
 @pytest.fixture
@@ -50,14 +50,14 @@ def database(path, density):
 @pytest.mark.parametrize(
     ("entry", "change"),
     [
-        ("batch_size: the stored harvest has 2, this one 4", {"data": {"batch_size": 4}}),
+        ("batch_size: the harvest has 2, this command 4", {"data": {"batch_size": 4}}),
         ("data_fingerprint: ", {"tokens": "other.npy"}),
-        ("seq_len: the stored harvest has 8, this one 5", {"tokens": "short.npy"}),
+        ("seq_len: the harvest has 8, this command 5", {"tokens": "short.npy"}),
         ("weights_digest: ", {"run": "other"}),
-        ("ci_threshold: the stored harvest has 0.0, this one", {"model": {"alive_batches": 1, "ci_threshold": 0.2}}),
-        ("alive_batches: the stored harvest has None, this one 2", {"model": {"alive_batches": 2}}),
-        ("harvest_db: the stored harvest has None, this one '", {"model": {"harvest_db": "harvest.db"}}),
-        ("n_batches: the stored harvest has 4, this one 3", {"data": {"n_batches": 3}}),
+        ("ci_threshold: the harvest has 0.0, this command", {"model": {"alive_batches": 1, "ci_threshold": 0.2}}),
+        ("alive_batches: the harvest has None, this command 2", {"model": {"alive_batches": 2}}),
+        ("harvest_db: the harvest has None, this command '", {"model": {"harvest_db": "harvest.db"}}),
+        ("n_batches: the harvest has 4, this command 3", {"data": {"n_batches": 3}}),
     ],
 )
 def test_other_settings(tmp_path, tokens, entry, change, named, caplog):
@@ -96,7 +96,7 @@ def test_another_harvest_db(tmp_path, tokens):
     for path, same in (("b.db", False), ("a.db", True)):
         if not same:
             database(tmp_path / path, 0.6)
-            with pytest.raises(ConfigurationError, match="harvest_db: the stored harvest has"):
+            with pytest.raises(ConfigurationError, match="harvest_db: the harvest has"):
                 work(run, tokens, tmp_path / "out", subrun_id=folder.name, model={"harvest_db": tmp_path / path})
         else:
             moved = (tmp_path / path).rename(tmp_path / "moved.db")  # its content counts, not its place
@@ -105,8 +105,8 @@ def test_another_harvest_db(tmp_path, tokens):
 
 def test_another_precision(find):
     folder = find("da-one")
-    other = Settings("s-toytoy00", "weights", "bf16-mixed", SETTINGS.targets)
-    with pytest.raises(ConfigurationError, match="precision: the stored harvest has '32-true', this one 'bf16-mixed'"):
+    other = HarvestSettings("s-toytoy00", "weights", "bf16-mixed", SETTINGS.targets)
+    with pytest.raises(ConfigurationError, match="precision: the harvest has '32-true', this command 'bf16-mixed'"):
         find("da-one", settings=other)
     assert find(settings=other) != folder
 
@@ -124,7 +124,7 @@ def test_fewer_batches_of_a_dataset_are_named_too(monkeypatch, tmp_path):
 
     assert find(2).n_batches == 2
     assert find(4).n_batches == 4
-    with pytest.raises(ConfigurationError, match="n_batches: the stored harvest has 4, this one 1"):
+    with pytest.raises(ConfigurationError, match="n_batches: the harvest has 4, this command 1"):
         find(1)
 
 

@@ -1,4 +1,4 @@
-"""Which harvest a process works on: a stored one that it continues, or a new one."""
+"""Which harvest a process works on: one that it continues, or a new one."""
 
 import logging
 import os
@@ -22,13 +22,13 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
+class HarvestSettings:
     """What decides the numbers of a harvest, beside its data.
 
     Attributes:
-        run_id: Of the decomposition run.
-        weights_digest: Of its weights.
-        precision: Of the trainer.
+        run_id: Id of the decomposition run.
+        weights_digest: Digest of its weights.
+        precision: Precision of the trainer.
         targets: How the components that are targets are found, in plain types.
     """
 
@@ -50,7 +50,7 @@ class Settings:
 
 
 def open_harvest(
-    settings: Settings, data: TokenDataModule, world_size: int, out_dir: str | Path | None, subrun_id: str | None
+    settings: HarvestSettings, data: TokenDataModule, world_size: int, out_dir: str | Path | None, subrun_id: str | None
 ) -> Generation:
     """Find the harvest that these settings continue, or begin one.
 
@@ -58,17 +58,17 @@ def open_harvest(
     began, if the job was started again; else the newest unfinished one of them; else a new one.
 
     Args:
-        settings: Of the harvest.
-        data: Open.
+        settings: Settings of the harvest.
+        data: The data, open.
         world_size: Number of workers.
-        out_dir: Root of results.
+        out_dir: Root of the results.
         subrun_id: Id of the harvest; None to find one.
 
     Raises:
-        ConfigurationError: If the stored harvest has other settings; it names them.
+        ConfigurationError: If the harvest with the given id has other settings; it names them.
         StorageError: If a file of it is damaged, or cannot be written.
     """
-    folder = _find(settings, data, out_dir, subrun_id)
+    folder = _folder(settings, data, out_dir, subrun_id)
     make_folder(folder)
     new = Plan(settings.entries(data, data.n_batches), data.n_batches, _job())
     if not (folder / PLAN_FILE).exists():
@@ -80,7 +80,9 @@ def open_harvest(
     return current_generation(folder, plan, world_size, data.n_batches)
 
 
-def _find(settings: Settings, data: TokenDataModule, out_dir: str | Path | None, subrun_id: str | None) -> Path:
+def _folder(
+    settings: HarvestSettings, data: TokenDataModule, out_dir: str | Path | None, subrun_id: str | None
+) -> Path:
     if subrun_id is not None:
         return subrun_folder(settings.run_id, subrun_id, out_dir)
     if data.independent:
@@ -108,14 +110,14 @@ def _find(settings: Settings, data: TokenDataModule, out_dir: str | Path | None,
     return unfinished[0] if unfinished else create_subrun(settings.run_id, out_dir)
 
 
-def _differences(folder: Path, plan: Plan, settings: Settings, data: TokenDataModule) -> list[str]:
-    """What keeps a stored harvest from being continued; empty if nothing does."""
+def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: TokenDataModule) -> list[str]:
+    """What keeps a harvest from being continued; empty if nothing does."""
     differences = plan.differences(settings.entries(data, plan.n_batches))
     generation = newest_generation(folder, plan)
     if generation is None or generation.n_batches == data.n_batches:
         return differences
     if generation.n_batches > data.n_batches:
-        return [*differences, f"n_batches: the stored harvest has {generation.n_batches}, this one {data.n_batches}"]
+        return [*differences, f"n_batches: the harvest has {generation.n_batches}, this command {data.n_batches}"]
     return [*differences, *_targets_of_fewer_batches(folder, plan)]
 
 
@@ -127,8 +129,8 @@ def _targets_of_fewer_batches(folder: Path, plan: Plan) -> list[str]:
     if Provenance.from_mapping(Header.load(folder).provenance).targets is not None:
         return []
     return [
-        f"alive_batches: the targets of the stored harvest were found over the {plan.n_batches} batches that it began "
-        f"with, this one asks for {asked}; it can be finished, but not extended"
+        f"alive_batches: the targets of the harvest were found over the {plan.n_batches} batches that it began with, "
+        f"this command asks for {asked}; it can be finished, but not extended"
     ]
 
 
