@@ -1,1 +1,1 @@
-"""A page that shows a stored harvest: a server on this machine, and what it serves."""
+"""A page that shows a result: a server on this machine, and what it serves."""

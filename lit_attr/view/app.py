@@ -25,12 +25,12 @@ _FILES = (_PAGE, "app.js", "style.css", "icon.svg")
 _MISTAKE, _UNKNOWN, _UNREADABLE, _OUR_MISTAKE = 400, 404, 409, 500
 
 
-def create_app(desk: CurrentResult, host: str) -> Guard:
+def create_app(current: CurrentResult, host: str) -> Guard:
     """The application.
 
     Args:
-        desk: What is shown.
-        host: What is listened on.
+        current: The result that is shown.
+        host: Address or name that is listened on.
     """
     folder = Path(str(files("lit_attr.view") / "static"))
 
@@ -38,8 +38,8 @@ def create_app(desk: CurrentResult, host: str) -> Guard:
         return FileResponse(folder / (request.url.path.strip("/") or _PAGE))
 
     def answer(request: Request) -> _Json:
-        with desk.answering():
-            return _answer(desk, request)
+        with current.answering():
+            return _answer(current, request)
 
     routes = [Route(f"/{name}", file) for name in ("", *_FILES)]
     routes.append(Route("/api/{question}", answer))
@@ -53,21 +53,22 @@ class _Json(JSONResponse):
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
-def _answer(desk: CurrentResult, request: Request) -> _Json:
+def _answer(current: CurrentResult, request: Request) -> _Json:
     """An answer, or an error in words, and what became of the file; runs in a thread of its own."""
-    name, asked = request.path_params["question"], Parameters(request.query_params)
+    name, parameters = request.path_params["question"], Parameters(request.query_params)
     if name not in QUESTIONS:
         return _Json({"error": f"no question {name!r}; there are {', '.join(QUESTIONS)}"}, _UNKNOWN)
 
     def reply(content: dict[str, Any], status: int = 200) -> _Json:
-        return _Json({**content, "result": {"id": desk.harvest.id, "state": desk.harvest.state}}, status)
+        about = {"id": current.result.id, "state": current.result.state}
+        return _Json({**content, "result": about}, status)
 
     try:
-        if asked.flag("renew"):
-            desk.renew()
-        harvest = desk.readable()
-        with nullcontext() if name in UNLOCKED else harvest.lock:
-            answer = QUESTIONS[name](harvest, asked)
+        if parameters.flag("renew"):
+            current.renew()
+        result = current.readable()
+        with nullcontext() if name in UNLOCKED else result.lock:
+            answer = QUESTIONS[name](result, parameters)
         return reply({"answer": answer})
     except LitAttrError as error:
         return reply({"error": str(error)}, _status_of(error))

@@ -1,4 +1,4 @@
-"""What the server has open: one stored harvest, which may be replaced by a newer one of the same name."""
+"""What the server has open: one result, which may be replaced by a newer one of the same name."""
 
 import threading
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from lit_attr.view.viewed_result import ViewedResult
 
 
 class CurrentResult:
-    """Keeps a stored harvest open.
+    """Keeps a result open.
 
     Args:
-        path: Of its file.
-        tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
+        path: Path of its file.
+        tokenizer: A `tokenizer.json`; None for the one that the result's provenance leads to.
 
     Raises:
         StorageError: If the file is missing or damaged.
@@ -24,7 +24,7 @@ class CurrentResult:
         self._path, self._tokenizer = path, tokenizer
         self._lock = threading.Lock()
         self._n_answering = 0
-        self.harvest = self._open()
+        self.result = self._open()
 
     def readable(self) -> ViewedResult:
         """What is open, with the index that is there now.
@@ -32,10 +32,10 @@ class CurrentResult:
         Raises:
             StorageError: If its file was written over.
         """
-        harvest = self.harvest
-        harvest.follow_index()
-        harvest.check()
-        return harvest
+        result = self.result
+        result.follow_index()
+        result.check()
+        return result
 
     def renew(self) -> None:
         """Open what is now under the name, if that is something else; what was open stays where that fails.
@@ -44,8 +44,8 @@ class CurrentResult:
             StorageError: If the file is missing or damaged.
         """
         with self._lock:
-            if self.harvest.state != "same":
-                self.harvest = self._open()
+            if self.result.state != "same":
+                self.result = self._open()
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -64,7 +64,7 @@ class CurrentResult:
         return self._n_answering > 0
 
     def _open(self) -> ViewedResult:
-        harvest = ViewedResult(self._path, self._tokenizer)
-        harvest.search.read_ahead()
-        threading.Thread(target=harvest.read_ahead, name="lit-attr view reads ahead", daemon=True).start()
-        return harvest
+        result = ViewedResult(self._path, self._tokenizer)
+        result.search.read_ahead()
+        threading.Thread(target=result.read_ahead, name="lit-attr view reads ahead", daemon=True).start()
+        return result

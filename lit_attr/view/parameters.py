@@ -16,7 +16,7 @@ class Parameters:
     """The parameters of a request.
 
     Args:
-        parameters: Of its address.
+        parameters: Query of its address.
     """
 
     def __init__(self, parameters: QueryParams) -> None:
@@ -28,10 +28,10 @@ class Parameters:
         Raises:
             ConfigurationError: If it is not.
         """
-        found = self._parameters.get(name)
-        if not found:
+        text = self._parameters.get(name)
+        if not text:
             raise ConfigurationError(f"expected a parameter {name!r}, found {list(self._parameters)}")
-        return found
+        return text
 
     def texts(self, name: str, most: int) -> list[str]:
         """All values of a parameter, each once.
@@ -39,10 +39,10 @@ class Parameters:
         Raises:
             ConfigurationError: If there are more than are allowed.
         """
-        found = list(dict.fromkeys(self._parameters.getlist(name)))
-        if len(found) > most:
-            raise ConfigurationError(f"{name}: expected {most} at most, found {len(found)}")
-        return found
+        texts = list(dict.fromkeys(self._parameters.getlist(name)))
+        if len(texts) > most:
+            raise ConfigurationError(f"{name}: expected {most} at most, found {len(texts)}")
+        return texts
 
     def flag(self, name: str) -> bool:
         """Whether a parameter is 1."""
@@ -80,10 +80,10 @@ class Parameters:
         Raises:
             ConfigurationError: If it is another.
         """
-        found = self._parameters.get(name, default)
-        if found not in choices:
-            raise ConfigurationError(f"{name} must be one of {list(choices)}, found {found!r}")
-        return found
+        word = self._parameters.get(name, default)
+        if word not in choices:
+            raise ConfigurationError(f"{name} must be one of {list(choices)}, found {word!r}")
+        return word
 
     @property
     def metric(self) -> AttrMetric:

@@ -6,6 +6,8 @@ from typing import Any
 
 from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query.answer_json import plain
+from lit_attr.query.answers import Ranking
+from lit_attr.query.explorer import Explorer
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.words import METRICS, SIGNS, Direction
 from lit_attr.view.drawing import subgraph
@@ -17,16 +19,20 @@ _MOST_ROWS = 64
 _LONGEST_TEXT = 200
 
 
-def about(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
-    """The result itself: where it is, what it is of, how much it covers."""
-    explorer = harvest.explorer
+def about(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
+    """The result itself: where it is, which run and harvest it is from, how much of it was harvested."""
+    explorer = result.explorer
     storage, tokens = explorer.storage, explorer.tokens
     return {
-        "file": str(harvest.path),
-        "size": harvest.size,
+        "file": str(result.path),
+        "name": vars(explorer.name),
+        "size": result.size,
         "n_tokens": storage.n_tokens_processed,
         "ci_threshold": storage.ci_threshold,
-        "layers": [{"layer": layer, "size": size} for layer, size in explorer.layers.items()],
+        "layers": [
+            {"layer": layer, "size": size, "n_not_harvested": _n_not_harvested(explorer, layer)}
+            for layer, size in explorer.layers.items()
+        ],
         "partial": _partial(storage.recorded),
         "provenance": _plain_json(storage.provenance),
         "indexed": explorer.is_indexed,
@@ -34,13 +40,13 @@ def about(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
     }
 
 
-def neighbours(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
+def neighbours(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     """The strongest positive and negative sources and targets of a key; where there are none, why."""
-    key, k = asked.text("key"), asked.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
-    explorer = harvest.explorer
+    key, k = parameters.text("key"), parameters.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
+    explorer = result.explorer
     known = explorer.reader.key(key)
-    answer: dict[str, Any] = {"metric": asked.metric, "normalized": asked.normalized}
-    ways: tuple[tuple[Direction, Callable[..., Any], bool], ...] = (
+    answer: dict[str, Any] = parameters.measure
+    ways: tuple[tuple[Direction, Callable[..., Ranking], bool], ...] = (
         ("sources", explorer.sources, explorer.key_edges.has_target(known)),
         ("targets", explorer.targets, explorer.key_edges.has_source(known)),
     )
@@ -48,59 +54,67 @@ def neighbours(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
         answer[name] = {"positive": [], "negative": [], "none": None, "n_not_harvested": 0}
         for sign in SIGNS:
             try:
-                found = ask(key, k=k, sign=sign, **asked.measure, layers=asked.layers)
+                ranking = ask(key, k=k, sign=sign, **parameters.measure, layers=parameters.layers)
             except EdgeNotFoundError as error:
                 if not any(is_one for *_, is_one in ways):
                     raise EdgeNotFoundError(str(error).removeprefix(f"no {name} of {key}: ")) from error
                 answer[name]["none"] = str(error)
                 continue
-            answer[name][sign] = plain(found)["entries"]
-            answer[name]["n_not_harvested"] = found.n_not_harvested
-            answer["was_harvested"] = answer.get("was_harvested", True) and found.was_harvested
+            answer[name][sign] = plain(ranking)["entries"]
+            answer[name]["n_not_harvested"] = ranking.n_not_harvested
+            answer["was_harvested"] = answer.get("was_harvested", True) and ranking.was_harvested
     return {"node": vars(explorer.node(known)), **answer}
 
 
-def edge(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
+def edge(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     """One edge, by every metric that it has."""
     answers = {}
     for metric in METRICS:
         try:
-            found = plain(harvest.explorer.edge(asked.text("source"), asked.text("target"), metric=metric))
+            answer = result.explorer.edge(parameters.text("source"), parameters.text("target"), metric=metric)
         except EdgeNotFoundError:
             if metric == METRICS[0]:
                 raise
             continue
-        answers[metric] = found
+        answers[metric] = plain(answer)
     return {"by_metric": answers}
 
 
-def overview(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
+def overview(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     """The edge mass between layers, unless summing it takes long and was not asked for."""
-    if not (harvest.is_quick(asked.metric) or asked.flag("anyway")):
+    if not (result.is_quick(parameters.metric) or parameters.flag("anyway")):
         return {"slow": True}
-    return {"slow": False, **plain(harvest.matrix(asked.metric, asked.normalized))}
+    return {"slow": False, **plain(result.matrix(parameters.metric, parameters.normalized))}
 
 
-def pair(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
+def pair(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     """The strongest edges between two layers, unless finding them takes long and was not asked for."""
-    explorer = harvest.explorer
-    source, target = explorer.layer_pair(asked.text("source"), asked.text("target"), metric=asked.metric)
-    if not (harvest.is_quick(asked.metric, (source, target)) or asked.flag("anyway")):
+    names = parameters.text("source"), parameters.text("target")
+    layers = result.explorer.layer_pair(*names, metric=parameters.metric)
+    if not (result.is_quick(parameters.metric, layers) or parameters.flag("anyway")):
         return {"slow": True}
-    k = asked.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
-    found: dict[str, Any] = {
-        sign: plain(harvest.pair_edges(source, target, k, sign, asked.metric, asked.normalized))["edges"]
-        for sign in SIGNS
-    }
-    return {"slow": False, "source": source, "target": target, **found}
+    k = parameters.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
+    answer: dict[str, Any] = {"slow": False, "source": layers[0], "target": layers[1]}
+    for sign in SIGNS:
+        strongest = result.pair_edges(*layers, k=k, sign=sign, **parameters.measure)
+        answer |= {sign: plain(strongest)["edges"], "n_not_harvested": strongest.n_not_harvested}
+    return answer
 
 
-def search(harvest: ViewedResult, asked: Parameters) -> dict[str, Any]:
+def search(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     """Components and tokens by what someone types."""
-    text = asked.text("text")
+    text = parameters.text("text")
     if len(text) > _LONGEST_TEXT:
         raise ConfigurationError(f"text: expected {_LONGEST_TEXT} characters at most, found {len(text)}")
-    return harvest.search.answer(text)
+    return result.search.answer(text)
+
+
+def _n_not_harvested(explorer: Explorer, layer: str) -> int | None:
+    """How many components of a layer were no targets; None where the provenance's list of them is damaged."""
+    try:
+        return explorer.key_edges.harvested.n_missing([layer])
+    except StorageError:
+        return None
 
 
 def _partial(provenance: Provenance) -> str | None:

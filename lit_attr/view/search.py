@@ -19,13 +19,13 @@ _SHORTEST_NEAR = 3
 
 @dataclass(frozen=True)
 class Hit:
-    """Something that was found.
+    """A component, token or layer that a search came upon.
 
     Attributes:
-        key: Of a component or token; for a layer, its name and a colon.
+        key: Key of a component or token; for a layer, its name and a colon.
         token: Text of the token; None for others.
         kind: What it is: `component`, `token`, `near` (a token of a similar text) or `layer`.
-        size: Of a layer; None for others.
+        size: Number of components, or of token ids, of a layer; None for others.
         was_harvested: False for a component that was no target of the harvest.
     """
 
@@ -67,11 +67,11 @@ class Search:
         name, colon, rest = text.strip().partition(":")
         try:
             if colon and (layer := self._reader.layer(name)) in self._sizes:
-                found = self._of_layer(layer, rest)
+                candidates = self._of_layer(layer, rest)
             else:
                 # Layers whose names have a short text are many: they must not hide a token.
-                found = chain(islice(self._layers(text.strip()), _N_LAYERS), self._tokens(text, (OUTPUT, EMBED)))
-            hits = [asdict(hit) for hit in islice(found, _N_HITS)]
+                candidates = chain(islice(self._layers(text.strip()), _N_LAYERS), self._tokens(text, (OUTPUT, EMBED)))
+            hits = [asdict(hit) for hit in islice(candidates, _N_HITS)]
         except LitAttrError as error:
             return {"hits": [], "why": str(error)}
         return {"hits": hits, "why": None if hits else self._why_nothing(text)}
@@ -119,9 +119,8 @@ class Search:
                 its = self._texts[index]
                 rank = 0 if its == text else 1 if word == plain else 2 if word.startswith(plain) else 3
                 ranks[rank].append(index)
-        found = [index for rank in ranks for index in rank]
-        yield from ((index, "token") for index in found)
-        if not found and len(plain) >= _SHORTEST_NEAR:
+        yield from ((index, "token") for rank in ranks for index in rank)
+        if not any(ranks) and len(plain) >= _SHORTEST_NEAR:
             near = self._tokenizer.near(text)
             alike = [(near.index(its), index) for index, its in enumerate(self._texts) if its in near]
             yield from ((index, "near") for _, index in sorted(alike))

@@ -47,13 +47,13 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 
 def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: Callable[[str], None]) -> bool:
-    """Serve the page of a stored harvest until it is interrupted.
+    """Serve the page of a result until it is interrupted.
 
     Args:
-        path: Of the stored harvest.
-        host: What to listen on.
+        path: Path of the result's file.
+        host: Address or name to listen on.
         port: As for `listen`.
-        tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
+        tokenizer: A `tokenizer.json`; None for the one that the result's provenance leads to.
         say: Is called with the page's address as soon as it can be opened.
 
     Returns:
@@ -75,9 +75,9 @@ def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: 
     # Answers are few numbers each: with more threads, those that wait for work take the time of those that do it.
     torch.set_num_threads(1)
     with listen(host, port) as listening:
-        desk = CurrentResult(path, tokenizer)
+        current = CurrentResult(path, tokenizer)
         config = uvicorn.Config(
-            create_app(desk, host),
+            create_app(current, host),
             log_level="critical",  # says otherwise that answers were under way when it was stopped
             access_log=False,
             lifespan="off",
@@ -87,7 +87,7 @@ def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: 
         say(_address(listening))
         with suppress(KeyboardInterrupt):  # it is passed on when everything has been closed
             uvicorn.Server(config).run(sockets=[listening])
-        return desk.is_busy
+        return current.is_busy
 
 
 def _address(listening: socket.socket) -> str:

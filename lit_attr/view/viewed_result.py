@@ -1,4 +1,4 @@
-"""The stored harvest that is looked at, and whether its file is still the one that was opened."""
+"""The result that is looked at, and whether its file is still the one that was opened."""
 
 import hashlib
 import json
@@ -30,11 +30,11 @@ _NUMBERS_OF_A_PAGE = 512
 
 
 class ViewedResult:
-    """A stored harvest, opened for the page.
+    """A result, opened for the page.
 
     Args:
-        path: Of its file.
-        tokenizer: A `tokenizer.json`; None for the one that the harvest's provenance leads to.
+        path: Path of its file.
+        tokenizer: A `tokenizer.json`; None for the one that the result's provenance leads to.
 
     Raises:
         StorageError: If the file is missing or damaged, or is replaced meanwhile.
@@ -124,7 +124,7 @@ class ViewedResult:
             return self._matrices[metric, normalized]
 
     def pair_edges(
-        self, source: str, target: str, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
+        self, source: str, target: str, *, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
     ) -> StrongestEdges:
         """The strongest edges between two layers; other questions are answered while it takes long."""
         with self._lock_for(metric, (source, target)):

@@ -16,9 +16,9 @@ from lit_attr.view.serve import listen
 class Page:
     """A served page."""
 
-    def __init__(self, port, desk):
+    def __init__(self, port, current):
         self.port = port
-        self.desk = desk
+        self.current = current
         self.address = f"http://127.0.0.1:{port}/"
 
     def request(self, path, method="GET", **headers):
@@ -50,14 +50,14 @@ class Page:
 @contextmanager
 def served(path, tokenizer=None, host="127.0.0.1"):
     """The page of a stored harvest, served until the end of the block."""
-    desk = CurrentResult(path, tokenizer)
+    current = CurrentResult(path, tokenizer)
     with listen(host, 0) as listening:
-        config = uvicorn.Config(create_app(desk, host), log_level="warning", lifespan="off")
+        config = uvicorn.Config(create_app(current, host), log_level="warning", lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            yield Page(listening.getsockname()[1], desk)
+            yield Page(listening.getsockname()[1], current)
         finally:
             server.should_exit = True
             thread.join()

@@ -9,7 +9,7 @@ from lit_attr.query.answers import Node
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from tests.storage.examples import random_storage
+from tests.storage.examples import partly_harvested, random_storage
 from tests.view.serving import served
 
 
@@ -47,11 +47,28 @@ def test_neighbours_that_are_components(page):
     assert layers == {"0.attn.q"}
 
 
-def test_a_component_that_was_no_target(tmp_path):
-    random_storage(provenance={"not_targets": {"0.mlp.up": [1]}}).save(tmp_path / "x.pt")
+@pytest.mark.parametrize("indexed", [False, True])
+def test_what_was_not_harvested(tmp_path, indexed):
+    partly_harvested({"0.mlp.up": [1], "0.attn.q": [0, 1]}).save(tmp_path / "x.pt")
+    if indexed:
+        build_index(tmp_path / "x.pt")
     with served(tmp_path / "x.pt") as page:
-        assert page.answer("neighbours", key="0.mlp.up:1")["was_harvested"] is False
-        assert page.answer("neighbours", key="0.mlp.up:2")["was_harvested"] is True
+        unknown, known = (page.answer("neighbours", key=key) for key in ("0.mlp.up:1", "0.mlp.up:2"))
+        assert (unknown["was_harvested"], unknown["node"]["was_harvested"]) == (False, False)
+        assert (known["was_harvested"], known["node"]["was_harvested"]) == (True, True)
+        assert page.answer("neighbours", key="embed:1")["targets"]["n_not_harvested"] == 3
+        edge = page.answer("edge", source="embed:1", target="0.mlp.up:1")["by_metric"]["attr_abs"]
+        assert (edge["raw"], edge["normalized"], edge["was_harvested"]) == (None, None, False)
+        mass = page.answer("overview")
+        cell = mass["targets"].index("0.attn.q"), mass["sources"].index("embed")
+        assert (mass["values"][cell[0]][cell[1]], mass["harvested"][cell[0]][cell[1]]) == (None, 0)
+        assert page.answer("pair", source="embed", target="0.mlp.up")["n_not_harvested"] == 1
+        drawn = page.answer("subgraph", key="0.mlp.up:1", walk=["embed:1"])
+        assert drawn["not_harvested"] == [{"source": "embed:1", "target": "0.mlp.up:1", "walked": True}]
+        assert all(edge["target"] != "0.mlp.up:1" and edge["value"] for edge in drawn["edges"])
+        sizes = {entry["layer"]: entry["n_not_harvested"] for entry in page.answer("about")["layers"]}
+        assert sizes == {"embed": 0, "0.attn.q": 2, "0.mlp.up": 1, "0.mlp.down": 0, "output": 0}
+        assert page.answer("search", text="0.mlp.up:1")["hits"][0]["was_harvested"] is False
 
 
 @pytest.mark.parametrize("options", [{}, {"k": 2, "depth": 1, "sign": "negative"}, {"threshold": 0.7, "raw": 1}])
@@ -155,8 +172,9 @@ def test_about(page, file):
     found = page.answer("about")
     storage = DatasetAttributionStorage.load(file)
     assert (found["file"], found["n_tokens"]) == (str(file), storage.n_tokens_processed)
-    assert found["layers"][0] == {"layer": "embed", "size": 5}
-    assert found["layers"][-1] == {"layer": "output", "size": 5}
+    assert found["layers"][0] == {"layer": "embed", "size": 5, "n_not_harvested": 0}
+    assert found["layers"][-1] == {"layer": "output", "size": 5, "n_not_harvested": 0}
+    assert (found["name"]["run_id"], found["name"]["newest_of"]) == ("s-litdemo0", None)
     assert found["provenance"] == storage.provenance
     assert found["partial"] is None
     assert found["tokenizer"].endswith("tokenizer.json")
@@ -176,6 +194,7 @@ def test_a_provenance_that_lists_targets_otherwise(tmp_path):
             "neighbours", key="0.mlp.up:1"
         )
         assert page.answer("neighbours", key="output:1")["was_harvested"]
+        assert {"layer": "0.mlp.up", "size": 3, "n_not_harvested": None} in page.answer("about")["layers"]
 
 
 @pytest.mark.parametrize("coverage", ["all", {"complete": False}, {"complete": False, "n_batches": 1, "batches": [3]}])

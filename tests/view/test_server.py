@@ -223,9 +223,9 @@ def test_a_result_that_is_replaced_while_it_is_opened(own_page, own_file, monkey
 
 
 def test_renewing_what_is_the_same_changes_nothing(page):
-    harvest = page.desk.harvest
+    result = page.current.result
     page.answer("about", renew=1)
-    assert page.desk.harvest is harvest
+    assert page.current.result is result
 
 
 def test_many_at_once(page):
