@@ -91,12 +91,12 @@ def _groups(edges: Iterable[Edges]) -> Iterator[list[Edges]]:
 def _columns(edges: Edges, metric: AttrMetric, token: _TokenText) -> list[Any]:
     """The columns of a record batch, in the schema's order."""
     n_edges = len(edges.raw)
-    source_layers = np.array(edges.source_layers, dtype=object)[edges.source_places.numpy()]
+    source_layers = np.array(edges.source_layers, dtype=object)[edges.source_places]
     target_layers = np.full(n_edges, edges.target_layer, dtype=object)
     columns: list[Any] = []
-    for layers, indices in ((source_layers, edges.sources.numpy()), (target_layers, edges.targets.numpy())):
+    for layers, indices in ((source_layers, edges.sources), (target_layers, edges.targets)):
         columns += [layers, indices.astype(np.int32), _texts(layers, indices, token)]
-    return [*columns, np.full(n_edges, metric, dtype=object), edges.raw.numpy(), edges.normalized.numpy()]
+    return [*columns, np.full(n_edges, metric, dtype=object), edges.raw, edges.normalized]
 
 
 def _texts(layers: np.ndarray, indices: np.ndarray, token: _TokenText) -> np.ndarray:

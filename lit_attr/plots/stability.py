@@ -89,7 +89,7 @@ def _strongest_targets(blocks: Blocks, n_targets: int) -> list[ComponentKey]:
     layers = [layer for layer in blocks.content.ci_sum if blocks.source_layers(layer, "attr")]
     strongest: list[tuple[float, ComponentKey]] = []
     for edges in strongest_of_targets(blocks, "attr", 1, layers):
-        for index, value in zip(edges.targets.tolist(), edges.normalized.abs().tolist(), strict=True):
+        for index, value in zip(edges.targets.tolist(), abs(edges.normalized).tolist(), strict=True):
             strongest.append((value, ComponentKey(edges.target_layer, index)))
     if not strongest:
         raise ConfigurationError("no component has an edge into it that is not zero: there is nothing to compare")

@@ -1,7 +1,7 @@
 """Asking an index: the strongest neighbours of a key, and what is known of pairs of layers.
 
-An index that does not belong to its stored harvest, or is damaged, is not used: a warning says so, and the answers come
-from the stored harvest itself. They are the same, and take longer.
+An index that does not belong to its result, or is damaged, is not used: a warning says so, and the answers come from
+the result itself. They are the same, and take longer.
 """
 
 import logging
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from lit_attr.errors import StorageError
 from lit_attr.query.index_file import IndexFile, identity, index_path
-from lit_attr.query.lists import PAIRS, Family, place_of
+from lit_attr.query.lists import PAIRS, KeyLists, number_in_key, number_in_pair
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import Sign
 
@@ -20,24 +21,23 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class IndexedNeighbours:
-    """The strongest neighbours of a key, best first.
+class IndexedList:
+    """A list of strongest edges, best first.
 
     Attributes:
-        layers: Of each.
-        indices: Of each in its layer.
-        raw: Raw value of each.
-        complete: Whether these are all neighbours of the sign.
+        positions: What stands for each: of a key's neighbours, their positions; of a pair's edges,
+            `target * n_sources + source`.
+        raw: Raw attribution of each.
+        complete: Whether these are all of the sign.
     """
 
-    layers: list[str]
-    indices: list[int]
-    raw: np.ndarray
+    positions: Int[np.ndarray, " edge"]
+    raw: Float[np.ndarray, " edge"]
     complete: bool
 
 
 class Index:
-    """The index of a stored harvest.
+    """The index of a result.
 
     Args:
         file: Its file.
@@ -50,7 +50,7 @@ class Index:
 
     @classmethod
     def open(cls, storage: Path) -> "Index | None":
-        """The index beside a stored harvest; None if there is none that can be used."""
+        """The index beside a result; None if there is none that can be used."""
         path = index_path(storage)
         if not path.is_file():
             return None
@@ -64,24 +64,16 @@ class Index:
             return None
         return cls(file)
 
-    def neighbours(self, family: Family, key: int, measure: Measure, sign: Sign) -> IndexedNeighbours | None:
+    def neighbours(self, lists: KeyLists, key: int, measure: Measure, sign: Sign) -> IndexedList | None:
         """The strongest neighbours of a key, of one kind; None if they are not known.
 
         Args:
-            family: Which lists.
+            lists: Lists of the key's layer.
             key: Index of the key in its layer.
-            measure: Which numbers decide.
+            measure: Which numbers rank.
             sign: Which end.
         """
-        found = self._list(family.name, key, place_of(measure.metric, measure.normalized, sign))
-        if found is None:
-            return None
-        positions, raw, is_full = found
-        starts = np.cumsum([0, *(size for _, size in family.neighbours)])
-        places = np.searchsorted(starts, positions, side="right") - 1
-        layers = [family.neighbours[place][0] for place in places]
-        complete = not is_full or len(positions) == family.n_neighbours
-        return IndexedNeighbours(layers, (positions - starts[places]).tolist(), raw, complete)
+        return self._list(lists.name, key, number_in_key(measure, sign), len(lists.edges.neighbours))
 
     def mass(self, pair: tuple[str, str], measure: Measure) -> float | None:
         """Sum of the absolute values of all edges between two layers; None if it is not known."""
@@ -91,30 +83,26 @@ class Index:
         *_, raw, normalized = self._file.contents["pairs"][number]
         return normalized if measure.normalized else raw
 
-    def edges(self, pair: tuple[str, str], measure: Measure, sign: Sign) -> tuple[np.ndarray, np.ndarray, bool] | None:
-        """The strongest edges between two layers; None if they are not known.
-
-        Returns:
-            Positions (`target * n_sources + source`), raw values, and whether there may be more edges of the sign.
-        """
+    def edges(self, pair: tuple[str, str], measure: Measure, sign: Sign) -> IndexedList | None:
+        """The strongest edges between two layers; None if they are not known."""
         number = self._pairs.get((*pair, measure.metric))
-        return None if number is None else self._list(PAIRS, number, place_of("attr", measure.normalized, sign))
+        return None if number is None else self._list(PAIRS, number, number_in_pair(measure, sign))
 
-    def _list(self, name: str, number: int, place: int) -> tuple[np.ndarray, np.ndarray, bool] | None:
+    def _list(self, name: str, record: int, number: int, n_entries: int | None = None) -> IndexedList | None:
+        """A list of a record; `n_entries` is how many entries the longest possible list would have."""
         if name not in self._file.sections:
             return None
         try:
-            record = self._file.record(name, number)
+            lists = self._file.record(name, record)
         except StorageError as error:
             if not self._is_known_damaged:
                 _warn(error, "this question, and any other that meets damage")
             self._is_known_damaged = True
             return None
-        positions = record["position"][place]
+        positions = lists["position"][number]
         n_valid = int((positions >= 0).sum())
-        # Copies: the file's own bytes cannot be written to, which torch does not like.
-        raw = record["raw"][place][:n_valid].copy()
-        return positions[:n_valid].astype(np.int64), raw, n_valid == len(positions)
+        complete = n_valid < len(positions) or n_valid == n_entries
+        return IndexedList(positions[:n_valid].astype(np.int64), lists["raw"][number][:n_valid], complete)
 
 
 def _warn(problem: object, what: object) -> None:

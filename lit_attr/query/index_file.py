@@ -30,12 +30,12 @@ _LARGEST_SHORT = np.iinfo(np.int32).max
 
 
 def index_path(storage: Path) -> Path:
-    """Where the index of a stored harvest is."""
+    """Where the index of a result is."""
     return storage.with_suffix(".index")
 
 
 def identity(storage: Path) -> dict[str, Any]:
-    """What an index recognises its stored harvest by: the digest in its seal, else its time of change.
+    """What an index recognises its result by: the digest in its seal, else its time of change.
 
     Raises:
         StorageError: If the file cannot be read.
@@ -51,11 +51,11 @@ class Section:
 
     Attributes:
         name: Unique in the file.
-        offset: Of the first record, in bytes.
-        n_records: How many.
-        n_lists: Of a record.
+        offset: Where the first record begins, in bytes.
+        n_records: Number of records.
+        n_lists: Lists of a record.
         k: Entries of a list.
-        n_positions: Positions are smaller.
+        n_positions: Bound of the positions, which are smaller.
     """
 
     name: str
@@ -67,14 +67,14 @@ class Section:
 
     @cached_property
     def dtype(self) -> np.dtype:
-        """Of a record."""
+        """Layout of a record."""
         position = "<i4" if self.n_positions <= _LARGEST_SHORT else "<i8"
         shape = (self.n_lists, self.k)
         return np.dtype([("position", position, shape), ("raw", "<f4", shape), ("crc", "<u4")])
 
     @property
     def nbytes(self) -> int:
-        """Of all records."""
+        """Size of all records."""
         return self.n_records * self.dtype.itemsize
 
     def encode(self, positions: Int[np.ndarray, "record _list _k"], raw: Float[np.ndarray, "record _list _k"]) -> bytes:
@@ -100,7 +100,7 @@ class IndexFile:
     """An open index.
 
     Args:
-        path: Of the file.
+        path: The index's file.
 
     Raises:
         StorageError: If it is missing, truncated or damaged, or was written by another version.
@@ -144,8 +144,8 @@ class IndexFile:
         """A record: `position` and `raw`, each of lists and entries.
 
         Args:
-            name: Of its section.
-            number: From 0.
+            name: Name of its section.
+            number: Number in its section, from 0.
 
         Raises:
             StorageError: If it is damaged.

@@ -9,7 +9,7 @@ import torch
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.query.answers import EDGE_ORDERS, Edge, EdgeOrder, StrongestEdges
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
-from lit_attr.query.lists import layer_pairs
+from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.storage.strongest import NOT_FINITE
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order

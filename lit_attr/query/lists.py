@@ -5,16 +5,21 @@ lists of its strongest sources: components, and tokens. Sources of components ne
 Each is kept for every metric that it has, raw and normalised (which rank differently), and for both signs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
+from lit_attr.query.tiles import LayerEdges
 from lit_attr.storage.blocks import Blocks
 from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import METRICS, SIGNS, AttrMetric, Direction, Sign
 
 COMPONENTS = "components"
 # The section of an index with the strongest edges of pairs of layers.
 PAIRS = "pairs"
+# The lists of one metric in the order of a record: whether normalised values rank, and which end they hold.
+RANKINGS: tuple[tuple[bool, Sign], ...] = tuple(product((False, True), SIGNS))
 
 
 def kind_of(layer: str) -> str:
@@ -22,77 +27,66 @@ def kind_of(layer: str) -> str:
     return layer if layer in (EMBED, OUTPUT) else COMPONENTS
 
 
-def place_of(metric: AttrMetric, normalized: bool, sign: Sign) -> int:
-    """Which of a key's lists is the one for these."""
-    return METRICS.index(metric) * 4 + normalized * 2 + SIGNS.index(sign)
+def number_in_pair(measure: Measure, sign: Sign) -> int:
+    """Which list of a pair of layers and a metric holds the strongest edges."""
+    return RANKINGS.index((measure.normalized, sign))
+
+
+def number_in_key(measure: Measure, sign: Sign) -> int:
+    """Which list of a key holds its strongest neighbours."""
+    return METRICS.index(measure.metric) * len(RANKINGS) + number_in_pair(measure, sign)
 
 
 @dataclass(frozen=True)
-class Family:
-    """The lists of one layer's keys, of one kind of neighbours.
+class KeyLists:
+    """The lists of one layer's keys, with neighbours of one kind.
 
     Attributes:
-        direction: Whether the lists are of the keys' sources, or of their targets.
-        layer: Of the keys.
-        kind: Of the neighbours.
-        n_keys: Components or token ids of the layer.
-        neighbours: Layers of the neighbours, with their sizes, in the order in which they are counted.
-        metrics: Those that the edges have.
+        edges: The edges among which are the strongest.
+        kind: Kind of the neighbours.
+        metrics: Metrics that the edges have.
     """
 
-    direction: Direction
-    layer: str
+    edges: LayerEdges
     kind: str
-    n_keys: int
-    neighbours: tuple[tuple[str, int], ...]
     metrics: tuple[AttrMetric, ...]
 
     @property
     def name(self) -> str:
-        """Unique in an index."""
-        return family_name(self.direction, self.layer, self.kind)
-
-    @property
-    def n_neighbours(self) -> int:
-        """Of each key."""
-        return sum(size for _, size in self.neighbours)
+        """Name of the section in an index."""
+        return section_name(self.edges.direction, self.edges.layer, self.kind)
 
     @property
     def n_lists(self) -> int:
-        """Of each key."""
-        return len(self.metrics) * 4
-
-    def pair(self, neighbour: str) -> tuple[str, str]:
-        """Source and target layer of the edges between keys and a layer of neighbours."""
-        return (self.layer, neighbour) if self.direction == "targets" else (neighbour, self.layer)
+        """Number of lists of each key."""
+        return len(self.metrics) * len(RANKINGS)
 
 
-def family_name(direction: Direction, layer: str, kind: str) -> str:
-    """The name of a family."""
+def section_name(direction: Direction, layer: str, kind: str) -> str:
+    """Name of the section with the lists of one layer's keys, unique in an index.
+
+    Args:
+        direction: Whether the neighbours are sources or targets.
+        layer: Layer of the keys.
+        kind: Kind of the neighbours.
+    """
     return f"{direction}/{layer}/{kind}"
 
 
-def layer_pairs(blocks: Blocks, metric: AttrMetric) -> list[tuple[str, str]]:
-    """All pairs of source and target layer between which there are edges."""
-    sources = [EMBED, *blocks.content.ci_sum]
-    return [(source, target) for source in sources for target in blocks.target_layers(source, metric)]
+def all_key_lists(blocks: Blocks) -> Iterator[KeyLists]:
+    """All lists of keys of a result; those of targets contain each pair of layers once."""
 
+    def lists(
+        direction: Direction, layer: str, others: Sequence[str], metrics: tuple[AttrMetric, ...] = ("attr",)
+    ) -> KeyLists:
+        return KeyLists(LayerEdges.between(blocks, direction, layer, others), kind_of(others[0]), metrics)
 
-def families(blocks: Blocks) -> Iterator[Family]:
-    """All families of a stored harvest; those of targets contain each pair of layers once."""
     for source in (EMBED, *blocks.content.ci_sum):
         fed = blocks.target_layers(source, "attr")
         if components := [layer for layer in fed if layer != OUTPUT]:
-            yield _family(blocks, "targets", source, components, METRICS)
+            yield lists("targets", source, components, METRICS)
         if OUTPUT in fed:
-            yield _family(blocks, "targets", source, [OUTPUT], ("attr",))
+            yield lists("targets", source, [OUTPUT])
     if components := [*blocks.content.unembed_attr]:
-        yield _family(blocks, "sources", OUTPUT, components, ("attr",))
-    yield _family(blocks, "sources", OUTPUT, [EMBED], ("attr",))
-
-
-def _family(
-    blocks: Blocks, direction: Direction, layer: str, neighbours: list[str], metrics: tuple[AttrMetric, ...]
-) -> Family:
-    sizes = tuple((neighbour, blocks.size(neighbour)) for neighbour in neighbours)
-    return Family(direction, layer, kind_of(neighbours[0]), blocks.size(layer), sizes, metrics)
+        yield lists("sources", OUTPUT, components)
+    yield lists("sources", OUTPUT, [EMBED])

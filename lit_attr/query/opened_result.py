@@ -8,8 +8,8 @@ from lit_attr.errors import ConfigurationError, EdgeNotFoundError
 from lit_attr.query.answers import Node
 from lit_attr.query.index import Index
 from lit_attr.query.keys import KeyReader, tables_of
+from lit_attr.query.layer_pairs import LayerPairs
 from lit_attr.query.ranking import Ranker
-from lit_attr.query.summaries import Pairs
 from lit_attr.query.token_texts import TokenTexts
 from lit_attr.query.tokenizer_file import tokenizer_places
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -45,7 +45,7 @@ class OpenedResult:
         """Answer from now on with an index, or without one."""
         self.index = index
         self.ranker = Ranker(self.key_edges, index)
-        self.pairs = Pairs(self.blocks, index)
+        self.pairs = LayerPairs(self.blocks, index)
 
     @cached_property
     def reader(self) -> KeyReader:

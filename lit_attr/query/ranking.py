@@ -4,13 +4,16 @@ With an index and without, the answers are the same, but for the order of equal 
 to output tokens, which are products.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
-import torch
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from lit_attr.query.index import Index
-from lit_attr.query.lists import Family, families, kind_of
+from lit_attr.query.lists import KeyLists, all_key_lists, kind_of, section_name
+from lit_attr.storage.blocks import divided
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.strongest import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import ComponentKey
@@ -22,23 +25,18 @@ class Ranker:
     """Ranks the edges of a result.
 
     Args:
-        query: Questions to the result.
+        key_edges: Edges of the result's keys.
         index: The result's index, where there is one.
     """
 
-    def __init__(self, query: KeyEdges, index: Index | None) -> None:
-        self._query = query
-        self._blocks = query.blocks
+    def __init__(self, key_edges: KeyEdges, index: Index | None) -> None:
+        self._key_edges = key_edges
+        self._blocks = key_edges.blocks
         self._index = index
-        found = families(query.blocks) if index else ()
-        self._families = {(family.direction, family.layer, family.kind): family for family in found}
+        self._lists = {lists.name: lists for lists in all_key_lists(key_edges.blocks)} if index else {}
 
     def neighbours(
-        self,
-        direction: Direction,
-        key: ComponentKey,
-        measure: Measure,
-        selection: Selection,
+        self, direction: Direction, key: ComponentKey, measure: Measure, selection: Selection
     ) -> list[DatasetAttributionEntry]:
         """The strongest sources or targets of a key, best first.
 
@@ -60,50 +58,52 @@ class Ranker:
         def of_sign(sign: Sign) -> list[DatasetAttributionEntry]:
             entries: list[DatasetAttributionEntry] = []
             for kind, layers in by_kind.items():
-                family = self._families.get((direction, key.layer, kind))
-                known = self._kept(family, key, measure, selection.k, sign, layers)
+                lists = self._lists.get(section_name(direction, key.layer, kind))
+                known = self._indexed(lists, key, measure, sign, Selection(selection.k, sign, layers))
                 if known is None:
-                    ask = self._query.sources if direction == "sources" else self._query.targets
+                    ask = self._key_edges.sources if direction == "sources" else self._key_edges.targets
                     known = strongest(ask(key, measure, layers), selection.k, sign)
                 entries += known
             return entries
 
         return rank(of_sign, selection, lambda entry: entry.value)
 
-    def _kept(
-        self,
-        family: Family | None,
-        key: ComponentKey,
-        measure: Measure,
-        k: int,
-        sign: Sign,
-        layers: list[str],
+    def _indexed(
+        self, lists: KeyLists | None, key: ComponentKey, measure: Measure, sign: Sign, selection: Selection
     ) -> list[DatasetAttributionEntry] | None:
         """What the index knows, if that is enough."""
-        if family is None or self._index is None:
+        if lists is None or self._index is None:
             return None
-        kept = self._index.neighbours(family, key.index, measure, sign)
-        if kept is None:
+        known = self._index.neighbours(lists, key.index, measure, sign)
+        if known is None:
             return None
-        wanted = [place for place, layer in enumerate(kept.layers) if layer in layers]
-        if len(wanted) < k and not kept.complete:
+        neighbours = lists.edges.neighbours
+        numbers, indices = neighbours.locate(known.positions)
+        admitted = np.array([selection.admits(layer) for layer in neighbours.layers])
+        wanted = np.flatnonzero(admitted[numbers])[: selection.k]
+        if len(wanted) < selection.k and not known.complete:
             return None
-        wanted = wanted[:k]
-        keys = [ComponentKey(kept.layers[place], kept.indices[place]) for place in wanted]
-        values = torch.from_numpy(kept.raw[wanted])
+        layers = [neighbours.layers[number] for number in numbers[wanted].tolist()]
+        keys = [ComponentKey(*place) for place in zip(layers, indices[wanted].tolist(), strict=True)]
+        values = known.raw[wanted]
         if measure.normalized:
-            others = self._scale(keys, "source" if family.direction == "sources" else "target")
-            own = self._scale([key], "target" if family.direction == "sources" else "source")
-            values = values / others / own if family.direction == "sources" else values / own / others
+            values = self._normalized(values, lists.edges.direction, key, keys)
         return [
-            DatasetAttributionEntry(str(key), key.layer, key.index, value)
-            for key, value in zip(keys, values.tolist(), strict=True)
+            DatasetAttributionEntry(str(neighbour), neighbour.layer, neighbour.index, value)
+            for neighbour, value in zip(keys, values.tolist(), strict=True)
         ]
 
-    def _scale(self, keys: list[ComponentKey], role: Literal["source", "target"]) -> torch.Tensor:
-        ask = self._blocks.source_scale if role == "source" else self._blocks.target_scale
-        scales = {layer: ask(layer) for layer in {key.layer for key in keys}}
-        return torch.tensor([float(scales[key.layer][key.index]) for key in keys])
+    def _normalized(
+        self, raw: Float[np.ndarray, " key"], direction: Direction, key: ComponentKey, others: Sequence[ComponentKey]
+    ) -> Float[np.ndarray, " key"]:
+        """The edges between a key and others, which are its sources or targets, normalised."""
+
+        def scales(of_layer: Callable[[str], Tensor], keys: Sequence[ComponentKey]) -> Float[np.ndarray, " key"]:
+            by_layer = {layer: of_layer(layer).numpy() for layer in {key.layer for key in keys}}
+            return np.array([by_layer[key.layer][key.index] for key in keys], dtype=np.float32)
+
+        sources, targets = ([key], others) if direction == "targets" else (others, [key])
+        return divided(raw, scales(self._blocks.source_scale, sources), scales(self._blocks.target_scale, targets))
 
 
 Ranked = TypeVar("Ranked")

@@ -1,18 +1,21 @@
-"""The strongest edges of a stored harvest, found tile by tile in memory that does not grow with it."""
+"""The strongest edges of a result, found tile by tile in memory that does not grow with it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-import torch
+import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_attr.errors import StorageError
-from lit_attr.query.tiles import rows_of_tiles, target_layers, tiles
+from lit_attr.query.tiles import LayerEdges, parts, tiles
 from lit_attr.storage.blocks import Blocks
-from lit_attr.storage.strongest import NOT_FINITE
+from lit_attr.storage.strongest import RunningTopK
+from lit_attr.topology.address import OUTPUT
 from lit_attr.topology.words import AttrMetric
+
+# Sources of a tile, and numbers of a tile: 8 MB in float32, and some times that while it is worked on.
+_N_SOURCES = 8192
+_TILE = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -21,44 +24,43 @@ class Edges:
 
     Attributes:
         source_layers: Names of layers.
-        source_places: Which of these is the source's.
-        sources: Components or token ids.
-        target_layer: Of all targets.
-        targets: Components or token ids.
+        source_places: Number of the source's layer among these.
+        sources: Component indices or token ids.
+        target_layer: Layer of all targets.
+        targets: Component indices or token ids.
         raw: Raw attributions.
-        normalized: Normalised ones.
+        normalized: Normalised attributions.
     """
 
     source_layers: Sequence[str]
-    source_places: Int[Tensor, " edge"]
-    sources: Int[Tensor, " edge"]
+    source_places: Int[np.ndarray, " edge"]
+    sources: Int[np.ndarray, " edge"]
     target_layer: str
-    targets: Int[Tensor, " edge"]
-    raw: Float[Tensor, " edge"]
-    normalized: Float[Tensor, " edge"]
+    targets: Int[np.ndarray, " edge"]
+    raw: Float[np.ndarray, " edge"]
+    normalized: Float[np.ndarray, " edge"]
 
 
 def strongest_of_pairs(blocks: Blocks, metric: AttrMetric, k: int) -> Iterator[Edges]:
     """The edges with the largest normalised magnitudes between every two layers, pair by pair, best first.
 
     Args:
-        blocks: Of the stored harvest.
+        blocks: Blocks of the result.
         metric: `attr` or `attr_abs`.
-        k: How many of a pair at most; edges that are zero are none.
+        k: How many edges of a pair at most; edges that are zero are none.
 
     Raises:
         StorageError: If a value is not finite.
     """
-    for target in target_layers(blocks):
+    for target in _fed_layers(blocks):
         for source in blocks.source_layers(target, metric):
-            n_sources, best = blocks.size(source), _Strongest(k)
-            for rows in rows_of_tiles(blocks, [source], target):
-                for columns, raw, normalized in tiles(blocks, source, target, metric, rows):
-                    where = partial(_position, rows.start, columns, n_sources)
-                    best.add(raw.reshape(1, -1), normalized.reshape(1, -1), where)
-            _, position, raw, normalized = best.found()
-            places = torch.zeros_like(position)
-            yield Edges([source], places, position % n_sources, target, position // n_sources, raw, normalized)
+            edges, top = LayerEdges.between(blocks, "sources", target, [source]), RunningTopK(1, k, "both")
+            for rows in _rows(edges):
+                for tile in tiles(blocks, edges, metric, rows, _N_SOURCES):
+                    top.add(tile.normalized.reshape(1, -1), tile.raw.reshape(1, -1), tile.flat)
+            n_sources = len(edges.neighbours)
+            places = top.kept.positions[top.has_sign()]
+            yield _edges(edges, places // n_sources, places % n_sources, top)
 
 
 def strongest_of_targets(
@@ -67,68 +69,41 @@ def strongest_of_targets(
     """The edges with the largest normalised magnitudes into every component and output token, best first.
 
     Args:
-        blocks: Of the stored harvest.
+        blocks: Blocks of the result.
         metric: `attr` or `attr_abs`.
-        k: How many of a target at most; edges that are zero are none.
-        layers: Of targets; all, the output included, if None.
+        k: How many edges of a target at most; edges that are zero are none.
+        layers: Layers of the targets; all, the output included, if None.
 
     Yields:
-        Those of some targets at a time.
+        The edges into some targets at a time.
 
     Raises:
         StorageError: If a value is not finite.
     """
-    for target in target_layers(blocks) if layers is None else layers:
-        fed_by = blocks.source_layers(target, metric)
-        starts = torch.tensor([0, *(blocks.size(layer) for layer in fed_by)]).cumsum(0)
-        for rows in rows_of_tiles(blocks, fed_by, target):
-            best = _Strongest(k)
-            for start, source in zip(starts.tolist(), fed_by, strict=False):  # the last one is the end
-                for columns, raw, normalized in tiles(blocks, source, target, metric, rows):
-                    best.add(raw, normalized, (start + columns).__getitem__)
-            row, position, raw, normalized = best.found()
-            places = torch.searchsorted(starts, position, right=True) - 1
-            yield Edges(fed_by, places, position - starts[places], target, rows.start + row, raw, normalized)
+    for target in _fed_layers(blocks) if layers is None else layers:
+        edges = LayerEdges.between(blocks, "sources", target, blocks.source_layers(target, metric))
+        for rows in _rows(edges):
+            top = RunningTopK(rows.stop - rows.start, k, "both")
+            for tile in tiles(blocks, edges, metric, rows, _N_SOURCES, of_one_layer=True):
+                top.add(tile.normalized, tile.raw, tile.neighbours)
+            mask = top.has_sign()
+            yield _edges(edges, rows.start + mask.nonzero()[:, 0], top.kept.positions[mask], top)
 
 
-# Positions of entries, by their places in a row of a tile.
-_Where = Callable[[Int[Tensor, "row _entry"]], Int[Tensor, "row _entry"]]
+def _fed_layers(blocks: Blocks) -> list[str]:
+    """All layers that anything feeds, the output last."""
+    return [*(layer for layer in blocks.content.ci_sum if blocks.source_layers(layer, "attr")), OUTPUT]
 
 
-def _position(first_row: int, columns: Tensor, n_columns: int, place: Tensor) -> Tensor:
-    """Positions in a whole block of entries of a tile that is one row."""
-    return (first_row + place // len(columns)) * n_columns + columns[place % len(columns)]
+def _rows(edges: LayerEdges) -> Iterator[slice]:
+    """Parts of the targets, so small that with the widest tile of sources they make one tile."""
+    if width := min(max(edges.neighbours.sizes, default=0), _N_SOURCES):
+        yield from parts(edges.n_keys, max(_TILE // width, 1))
 
 
-class _Strongest:
-    """The entries of largest normalised magnitude of each row, best first, of rows that are seen piece by piece."""
-
-    def __init__(self, k: int) -> None:
-        self._k = k
-        # Raw values, normalised values, positions.
-        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def add(self, raw: Float[Tensor, "row _entry"], normalized: Float[Tensor, "row _entry"], where: _Where) -> None:
-        """See more entries of every row; `where` gives the positions of some by their places in the row."""
-        best = self._best(normalized)
-        # What is not a number counts as largest, so that this sees whatever is not finite.
-        seen = raw.gather(1, best), normalized.gather(1, best), where(best)
-        if not seen[1].isfinite().all():
-            raise StorageError(NOT_FINITE)
-        if self._kept is not None:
-            both = [torch.cat(pair, 1) for pair in zip(self._kept, seen, strict=True)]
-            best = self._best(both[1])
-            seen = both[0].gather(1, best), both[1].gather(1, best), both[2].gather(1, best)
-        self._kept = seen
-
-    def _best(self, normalized: Float[Tensor, "row _entry"]) -> Int[Tensor, "row _best"]:
-        return normalized.abs().topk(min(self._k, normalized.shape[1]), dim=1).indices
-
-    def found(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Row, position, raw and normalised value of every entry that is not zero, row by row."""
-        if self._kept is None:
-            nothing = torch.empty(0)
-            return nothing.long(), nothing.long(), nothing, nothing
-        raw, normalized, positions = self._kept
-        row, place = normalized.nonzero(as_tuple=True)
-        return row, positions[row, place], raw[row, place], normalized[row, place]
+def _edges(edges: LayerEdges, targets: Int[Tensor, " edge"], sources: Int[Tensor, " edge"], top: RunningTopK) -> Edges:
+    """The edges that are kept: targets by their indices, sources by their positions."""
+    places, indices = edges.neighbours.locate(sources.numpy())
+    mask, kept = top.has_sign(), top.kept
+    raw, normalized = (values[mask].numpy() for values in (kept.raw, kept.values))
+    return Edges(edges.neighbours.layers, places, indices, edges.layer, targets.numpy(), raw, normalized)

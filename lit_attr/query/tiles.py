@@ -1,50 +1,163 @@
-"""Walking through all edges of a stored harvest, tile by tile, in memory that does not grow with it."""
+"""The walk over the edges of a result: tile by tile, in memory that does not grow with it.
+
+Whatever looks at all edges walks here: the index, the sums and strongest edges of pairs of layers, tables of edges.
+Each says how large its tiles are. A tile has keys of one layer as rows, and as columns their neighbours, which may be
+of several layers.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.storage.blocks import Blocks
-from lit_attr.topology.address import OUTPUT
+from lit_attr.storage.strongest import check_finite
 from lit_attr.topology.choice import Measure
-from lit_attr.topology.words import AttrMetric
-
-# Sources of a tile, and numbers of a tile: 8 MB in float32, and some times that while it is worked on.
-_N_SOURCES = 8192
-_TILE = 1 << 21
+from lit_attr.topology.positions import Positions
+from lit_attr.topology.words import AttrMetric, Direction
 
 
-def target_layers(blocks: Blocks) -> list[str]:
-    """All layers that anything feeds, the output last."""
-    return [*(layer for layer in blocks.content.ci_sum if blocks.source_layers(layer, "attr")), OUTPUT]
+@dataclass(frozen=True)
+class LayerEdges:
+    """All edges between the keys of one layer and their sources, or their targets, in some layers.
+
+    Attributes:
+        direction: Whether the neighbours are the keys' sources or their targets.
+        layer: Layer of the keys.
+        n_keys: Number of components, or token ids, of that layer.
+        neighbours: Layers of the neighbours, laid end to end.
+    """
+
+    direction: Direction
+    layer: str
+    n_keys: int
+    neighbours: Positions
+
+    @classmethod
+    def between(cls, blocks: Blocks, direction: Direction, layer: str, others: Sequence[str]) -> "LayerEdges":
+        """The edges between the keys of a layer and neighbours in other layers."""
+        neighbours = Positions.of((other, blocks.size(other)) for other in others)
+        return cls(direction, layer, blocks.size(layer), neighbours)
+
+    def pair(self, neighbour: str) -> tuple[str, str]:
+        """Source and target layer of the edges between the keys and a layer of neighbours."""
+        return (self.layer, neighbour) if self.direction == "targets" else (neighbour, self.layer)
+
+    def sources_and_targets(self, keys: slice, neighbours: slice) -> tuple[slice, slice]:
+        """Some keys and some neighbours, sources first."""
+        return (keys, neighbours) if self.direction == "targets" else (neighbours, keys)
 
 
-def rows_of_tiles(blocks: Blocks, sources: Sequence[str], target: str) -> Iterator[slice]:
-    """Parts of a target layer, so small that with the widest tile of some source layers they make one tile."""
-    width = min(max((blocks.size(layer) for layer in sources), default=0), _N_SOURCES)
-    if width:
-        yield from _slices(blocks.size(target), max(_TILE // width, 1))
+@dataclass(frozen=True)
+class Piece:
+    """Columns of a tile that are of one layer.
+
+    Attributes:
+        layer: Layer of the neighbours.
+        part: Components or token ids of that layer.
+        columns: Where they are in the tile.
+    """
+
+    layer: str
+    part: slice
+    columns: slice
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The edges between some keys and some neighbours, all of them finite.
+
+    Attributes:
+        edges: What the tile is a part of.
+        keys: Components or token ids of the keys' layer.
+        first: Position of the first neighbour; the others follow.
+        pieces: The columns, layer by layer.
+        raw: Raw attributions; may be the file's own bytes, which must not be written to.
+        normalized: Normalised attributions.
+    """
+
+    edges: LayerEdges
+    keys: slice
+    first: int
+    pieces: tuple[Piece, ...]
+    raw: Float[Tensor, "key neighbour"]
+    normalized: Float[Tensor, "key neighbour"]
+
+    def neighbours(self, columns: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """Positions of the neighbours in some columns."""
+        return self.first + columns
+
+    def flat(self, places: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """Places among all edges, counted key by key, of some places of the tile, counted in the same way."""
+        width = self.raw.shape[1]
+        keys = self.keys.start + torch.div(places, width, rounding_mode="floor")
+        return keys * len(self.edges.neighbours) + self.first + places % width
+
+
+def parts(size: int, step: int) -> Iterator[slice]:
+    """The parts of a layer, each with `step` components or token ids, the last one with fewer."""
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
 def tiles(
-    blocks: Blocks, source: str, target: str, metric: AttrMetric, rows: slice
-) -> Iterator[tuple[Int[Tensor, " _source"], Float[Tensor, "_target _source"], Float[Tensor, "_target _source"]]]:
-    """Source indices, raw and normalised attributions to some components of a target layer, tile by tile.
+    blocks: Blocks, edges: LayerEdges, metric: AttrMetric, keys: slice, width: int, *, of_one_layer: bool = False
+) -> Iterator[Tile]:
+    """Walk over all neighbours of some keys.
 
     Args:
-        blocks: Of the stored harvest.
-        source: Layer that feeds the target.
-        target: Layer.
+        blocks: Blocks of the result.
+        edges: Which edges.
         metric: `attr` or `attr_abs`.
-        rows: Which components, or token ids, of the target layer.
+        keys: Components or token ids of the keys' layer.
+        width: Columns of a tile at most.
+        of_one_layer: Whether the columns of a tile are of one layer; otherwise every tile but the last one is full.
+            Long rows are ranked several times as fast as many short ones.
+
+    Raises:
+        StorageError: If a value is not finite.
     """
-    raw_sums = Measure(metric, normalized=False)
-    for columns in _slices(blocks.size(source), _N_SOURCES):
-        raw = blocks.tile(source, target, raw_sums, columns, rows)
-        yield torch.arange(columns.start, columns.stop), raw, blocks.normalized(raw, source, target, columns, rows)
+    first = 0
+    for pieces in _groups(edges.neighbours, width, of_one_layer):
+        raw, normalized = _read(blocks, edges, Measure(metric, normalized=False), keys, pieces)
+        yield Tile(edges, keys, first, pieces, raw, normalized)
+        first += pieces[-1].columns.stop
 
 
-def _slices(size: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+def _groups(neighbours: Positions, width: int, of_one_layer: bool) -> Iterator[tuple[Piece, ...]]:
+    """The columns of each tile."""
+    group: list[Piece] = []
+    end = 0
+    for layer, size in neighbours:
+        start = 0
+        while start < size:
+            stop = min(start + width - end, size)
+            group.append(Piece(layer, slice(start, stop), slice(end, end + stop - start)))
+            start, end = stop, group[-1].columns.stop
+            if end == width or of_one_layer:
+                yield tuple(group)
+                group, end = [], 0
+    if group:
+        yield tuple(group)
+
+
+def _read(
+    blocks: Blocks, edges: LayerEdges, raw_sums: Measure, keys: slice, pieces: tuple[Piece, ...]
+) -> tuple[Float[Tensor, "key neighbour"], Float[Tensor, "key neighbour"]]:
+    """Raw and normalised attributions; exactly the numbers that questions about single keys are answered with."""
+    if edges.direction == "sources" and len(pieces) == 1:  # as they lie in the file: nothing needs to be copied
+        pair, places = edges.pair(pieces[0].layer), edges.sources_and_targets(keys, pieces[0].part)
+        raw = blocks.tile(*pair, raw_sums, *places)
+        normalized = blocks.normalized(raw, *pair, *places)
+        check_finite(normalized, " to ".join(pair))
+        return raw, normalized
+    raw, normalized = torch.empty(2, keys.stop - keys.start, pieces[-1].columns.stop)
+    for piece in pieces:
+        pair, places = edges.pair(piece.layer), edges.sources_and_targets(keys, piece.part)
+        part = raw[:, piece.columns], normalized[:, piece.columns]
+        by_target = part if edges.direction == "sources" else (part[0].T, part[1].T)
+        by_target[0].copy_(blocks.tile(*pair, raw_sums, *places))
+        blocks.normalized(by_target[0], *pair, *places, out=by_target[1])
+        check_finite(part[1], " to ".join(pair))
+    return raw, normalized

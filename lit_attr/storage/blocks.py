@@ -5,8 +5,10 @@ and the target's root mean square (component activation or logit), as in goodfir
 token is the product of its unembedding column with the attributions to the residual stream, which is exact.
 """
 
+from typing import Any, TypeVar
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.storage.content import Content
@@ -19,8 +21,10 @@ _EPS = 1e-10
 # Numbers that one piece of a product converts: bounds its temporary, 64 MB in float32.
 _PIECE = 1 << 24
 _ALL = slice(None)
-# One component or token id of a layer, a part of it, or one for each of some edges.
-Places = int | slice | Int[Tensor, " edge"]
+# One component or token id of a layer, or a part of them.
+Places = int | slice
+# Tensors, or arrays of numpy, which are faster for few numbers.
+Numbers = TypeVar("Numbers", bound=Any)
 
 
 class Blocks:
@@ -102,13 +106,10 @@ class Blocks:
         targets: Places = _ALL,
         out: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "..."]:
-        """Raw attributions, divided by the scale of the source and then by that of the target.
-
-        All normalised values come from here, so that they agree to the last bit, however they were asked for.
+        """Raw attributions, divided by the scales of source and target.
 
         Args:
-            raw: A tile with targets as rows and sources as columns, or a row, a column or a number of it, or edges one
-                by one.
+            raw: A tile with targets as rows and sources as columns, or a row or a column of it.
             source: Layer of the sources.
             target: Layer of the targets.
             sources: Which of the source layer `raw` is from.
@@ -116,8 +117,7 @@ class Blocks:
             out: Where the values are written; by default into new memory.
         """
         by_target = self.target_scale(target)[targets]
-        values = torch.div(raw, self.source_scale(source)[sources], out=out)
-        return values.div_(by_target[:, None] if raw.ndim == 2 else by_target)
+        return divided(raw, self.source_scale(source)[sources], by_target[:, None] if raw.ndim == 2 else by_target, out)
 
     def source_scale(self, layer: str) -> Float[Tensor, " component"]:
         """What attributions from a layer are divided by: summed causal importances, or occurrences of tokens."""
@@ -147,6 +147,16 @@ class Blocks:
         if metric == "attr":
             return content.regular_attr, content.embed_attr
         return content.regular_attr_abs, content.embed_attr_abs
+
+
+def divided(raw: Numbers, by_source: Numbers, by_target: Numbers, out: Numbers | None = None) -> Numbers:
+    """Raw attributions, divided by the scales of their sources, and then by those of their targets.
+
+    All normalised values are made here, in this order, so that they agree to the last bit however they are asked for.
+    """
+    values: Any = raw / by_source if out is None else torch.div(raw, by_source, out=out)
+    values /= by_target
+    return values
 
 
 def _wide(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -1,18 +1,21 @@
-"""The strongest of many attributions."""
+"""The strongest of many attributions: at once, or of rows that are seen piece by piece."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lit_attr.errors import ConfigurationError, StorageError
-from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import check_count
-from lit_attr.topology.words import SIGNS, Sign
+from lit_attr.topology.positions import Positions
+from lit_attr.topology.words import SIGNS, AnySign, Sign
 
 Segments = list[tuple[str, Float[Tensor, " _entry"]]]
-
+# What stands at some places of the rows that a `RunningTopK` is shown: a number of the caller's.
+Where = Callable[[Int[Tensor, "row _best"]], Int[Tensor, "row _best"]]
 
 NOT_FINITE = "the stored sums are not finite: the file is damaged, or the harvest was; `lit-attr verify` names one"
 
@@ -51,17 +54,100 @@ def strongest(segments: Segments, k: int, sign: Sign) -> list[DatasetAttribution
     check_count("k", k)
     if not segments:
         return []
-    positive = sign == "positive"
     values = torch.cat([segment for _, segment in segments])
-    if not values.isfinite().all():
-        raise StorageError(NOT_FINITE)
-    top = values.topk(min(k, len(values)), largest=positive)
-    starts = torch.tensor([0, *(len(segment) for _, segment in segments)]).cumsum(0)
-    entries = []
-    for value, position in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-        if not (value > 0 if positive else value < 0):
-            break
-        place = int(torch.searchsorted(starts, position, right=True)) - 1
-        layer, index = segments[place][0], position - int(starts[place])
-        entries.append(DatasetAttributionEntry(str(ComponentKey(layer, index)), layer, index, value))
-    return entries
+    check_finite(values)
+    best = top_k(values, k, sign)
+    best = best[has_sign(values[best], sign)]
+    keys = Positions.of((layer, len(segment)) for layer, segment in segments).keys(best.numpy())
+    return [
+        DatasetAttributionEntry(str(key), key.layer, key.index, value)
+        for key, value in zip(keys, values[best].tolist(), strict=True)
+    ]
+
+
+def top_k(values: Float[Tensor, "*row entry"], k: int, sign: AnySign) -> Int[Tensor, "*row _best"]:
+    """Places of the strongest values of each row, best first; where too few have the sign, others follow.
+
+    Args:
+        values: Finite values.
+        k: How many of a row at most.
+        sign: Which end; `both` ranks by magnitude.
+    """
+    ranked = values.abs() if sign == "both" else values
+    return ranked.topk(min(k, ranked.shape[-1]), largest=sign != "negative").indices
+
+
+def has_sign(values: Float[Tensor, "..."], sign: AnySign) -> Bool[Tensor, "..."]:
+    """Which values have a sign; zero has none."""
+    return values > 0 if sign == "positive" else values < 0 if sign == "negative" else values != 0
+
+
+def check_finite(values: Float[Tensor, "..."], of: str = "") -> None:
+    """Refuse values that are no numbers.
+
+    Args:
+        values: Any attributions.
+        of: What they are, for the message.
+
+    Raises:
+        StorageError: If a value is not finite.
+    """
+    # Much faster than asking each value, and what is not a number is both the smallest and the largest.
+    if values.numel() and not all(bound.isfinite() for bound in values.aminmax()):
+        raise StorageError(f"{of}: {NOT_FINITE}" if of else NOT_FINITE)
+
+
+class Entries(NamedTuple):
+    """Some entries of each row, best first.
+
+    Attributes:
+        values: The numbers by which they rank.
+        raw: Raw attributions.
+        positions: What stands for them.
+    """
+
+    values: Float[Tensor, "row _best"]
+    raw: Float[Tensor, "row _best"]
+    positions: Int[Tensor, "row _best"]
+
+
+class RunningTopK:
+    """The strongest entries of each row, of rows that are seen piece by piece.
+
+    Args:
+        n_rows: How many rows.
+        k: How many entries of a row are kept.
+        sign: Which end; `both` ranks by magnitude.
+    """
+
+    def __init__(self, n_rows: int, k: int, sign: AnySign) -> None:
+        self._k, self._sign = k, sign
+        nothing = torch.empty(n_rows, 0)
+        self.kept = Entries(nothing, nothing, nothing.long())
+
+    def add(self, values: Float[Tensor, "row _entry"], raw: Float[Tensor, "row _entry"], where: Where) -> None:
+        """See more entries of every row.
+
+        Args:
+            values: Finite numbers by which they rank.
+            raw: Their raw attributions.
+            where: Gives the positions of some entries by their places in the row.
+        """
+        best = top_k(values, self._k, self._sign)
+        seen = Entries(values.gather(1, best), raw.gather(1, best), where(best))
+        both = [torch.cat(pair, 1) for pair in zip(self.kept, seen, strict=True)]
+        order = top_k(both[0], self._k, self._sign)
+        self.kept = Entries(*(part.gather(1, order) for part in both))
+
+    def would_take(self, values: Float[Tensor, "row _entry"]) -> Bool[Tensor, " row"]:
+        """Which of some candidates for the first row, given in rows of their own, hold one that would be kept."""
+        if self.kept.values.shape[1] < self._k:
+            return torch.ones(len(values), dtype=torch.bool)
+        worst = self.kept.values[0, -1]
+        if self._sign == "negative":
+            return values.amin(1) < worst
+        return values.amax(1) > worst if self._sign == "positive" else values.abs().amax(1) > worst.abs()
+
+    def has_sign(self) -> Bool[Tensor, "row _best"]:
+        """Which of the entries that are kept have the sign."""
+        return has_sign(self.kept.values, self._sign)

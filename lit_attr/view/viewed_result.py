@@ -15,7 +15,7 @@ from lit_attr.query.explorer import Explorer
 from lit_attr.query.index import Index
 from lit_attr.query.index_file import identity, index_path
 from lit_attr.query.layer_answers import LayerMatrix
-from lit_attr.query.lists import layer_pairs
+from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.topology.words import AnySign, AttrMetric
 from lit_attr.view.search import Search
 

@@ -31,9 +31,9 @@ def large(tmp_path_factory):
 )
 def test_memory_is_that_of_some_tiles(large, tmp_path, monkeypatch, work):
     monkeypatch.setattr("lit_attr.export.tensors._TILE", TILE)
-    monkeypatch.setattr("lit_attr.query.tiles._TILE", TILE)
-    monkeypatch.setattr("lit_attr.query.tiles._N_SOURCES", 1 << 9)
-    monkeypatch.setattr("lit_attr.query.summaries._SIDE", 1 << 7)
+    monkeypatch.setattr("lit_attr.query.strongest_edges._TILE", TILE)
+    monkeypatch.setattr("lit_attr.query.strongest_edges._N_SOURCES", 1 << 9)
+    monkeypatch.setattr("lit_attr.query.layer_pairs._SIDE", 1 << 7)
     with PeakMemory() as memory:
         work(large, tmp_path / "out")
     # Tiles, and the rows that are to be written together.

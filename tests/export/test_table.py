@@ -40,8 +40,8 @@ def layer(key):
 @pytest.mark.parametrize("tile", [1 << 22, 4])
 @pytest.mark.parametrize("per", ["pair", "target"])
 def test_edges_are_the_storages(tmp_path, monkeypatch, metric, k, tile, per):
-    monkeypatch.setattr("lit_attr.query.tiles._TILE", tile)
-    monkeypatch.setattr("lit_attr.query.tiles._N_SOURCES", min(tile, 8192) // 2)
+    monkeypatch.setattr("lit_attr.query.strongest_edges._TILE", tile)
+    monkeypatch.setattr("lit_attr.query.strongest_edges._N_SOURCES", min(tile, 8192) // 2)
     monkeypatch.setattr("lit_attr.export.table._ROW_GROUP", 7)
     storage = random_storage()
     path = export_parquet(opened(tmp_path, storage), tmp_path / "e.parquet", k, per, metric)

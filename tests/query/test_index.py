@@ -54,7 +54,7 @@ def test_a_good_index_is_used_and_says_nothing(path, caplog, monkeypatch):
 
     monkeypatch.setattr(KeyEdges, "targets", refuse)
     monkeypatch.setattr(KeyEdges, "sources", refuse)
-    monkeypatch.setattr("lit_attr.query.summaries.summarise", refuse)
+    monkeypatch.setattr("lit_attr.query.layer_pairs.summarise", refuse)
     answers(path)
     assert Explorer(path).matrix().values
     assert not warnings_of(caplog)

@@ -1,14 +1,15 @@
-"""What is known of pairs of layers: from an index, or from the storage where an index does not say it."""
+"""Pairs of layers: what is known of them, from the index, or from the blocks where the index does not say it."""
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from lit_attr.query.index import Index
-from lit_attr.query.lists import place_of
+from lit_attr.query.lists import number_in_pair
 from lit_attr.query.ranking import rank
-from lit_attr.query.tops import PairSummary
-from lit_attr.storage.blocks import Blocks
-from lit_attr.topology.address import ComponentKey
+from lit_attr.query.running_lists import PairSummary
+from lit_attr.query.tiles import LayerEdges, parts, tiles
+from lit_attr.storage.blocks import Blocks, divided
+from lit_attr.topology.address import EMBED, ComponentKey
 from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import AttrMetric, Sign
 
@@ -16,36 +17,38 @@ from lit_attr.topology.words import AttrMetric, Sign
 _SIDE = 4096
 
 
+def layer_pairs(blocks: Blocks, metric: AttrMetric) -> list[tuple[str, str]]:
+    """All pairs of source and target layer between which there are edges."""
+    sources = [EMBED, *blocks.content.ci_sum]
+    return [(source, target) for source in sources for target in blocks.target_layers(source, metric)]
+
+
 def summarise(blocks: Blocks, pair: tuple[str, str], metric: AttrMetric, k: int) -> PairSummary:
     """Look at all edges between two layers, tile by tile.
 
     Args:
-        blocks: Of the storage.
+        blocks: Blocks of the result.
         pair: Source and target layer.
         metric: `attr` or `attr_abs`.
-        k: Strongest edges that are kept.
+        k: How many of the strongest edges are kept.
 
     Raises:
         StorageError: If a value is not finite.
     """
-    n_sources, n_targets = (blocks.size(layer) for layer in pair)
-    summary = PairSummary(n_sources, k)
-    raw_sums = Measure(metric, normalized=False)
-    for first in range(0, n_targets, _SIDE):
-        targets = slice(first, first + _SIDE)
-        for start in range(0, n_sources, _SIDE):
-            sources = slice(start, start + _SIDE)
-            raw = blocks.tile(*pair, raw_sums, sources, targets)
-            summary.add(raw.T, blocks.normalized(raw, *pair, sources, targets).T, start, first)
+    source, target = pair
+    edges, summary = LayerEdges.between(blocks, "sources", target, [source]), PairSummary(blocks.size(source), k)
+    for targets in parts(edges.n_keys, _SIDE):
+        for tile in tiles(blocks, edges, metric, targets, _SIDE):
+            summary.add(tile.raw.T, tile.normalized.T, tile.first, targets.start)
     return summary
 
 
-class Pairs:
-    """Asks for pairs of layers.
+class LayerPairs:
+    """Answers questions about pairs of layers.
 
     Args:
-        blocks: Of the storage.
-        index: Its index, where there is one.
+        blocks: Blocks of the result.
+        index: Index of the result, where there is one.
     """
 
     def __init__(self, blocks: Blocks, index: Index | None) -> None:
@@ -63,7 +66,7 @@ class Pairs:
             StorageError: If a value is not finite.
         """
         known = self._index.mass(pair, measure) if self._index else None
-        return summarise(self._blocks, pair, measure.metric, 1).mass[measure.normalized] if known is None else known
+        return summarise(self._blocks, pair, measure.metric, 1).mass(measure) if known is None else known
 
     def edges(
         self, pair: tuple[str, str], measure: Measure, selection: Selection
@@ -85,9 +88,9 @@ class Pairs:
     ) -> list[tuple[ComponentKey, ComponentKey, float]]:
         positions, values = self._strongest(pair, measure, k, sign)
         targets, sources = np.divmod(positions, self._blocks.size(pair[0]))
-        if measure.normalized:  # as tensors are divided, number for number; of few numbers numpy is faster
-            values = values / self._blocks.source_scale(pair[0]).numpy()[sources]
-            values = values / self._blocks.target_scale(pair[1]).numpy()[targets]
+        if measure.normalized:
+            by_source, by_target = self._blocks.source_scale(pair[0]), self._blocks.target_scale(pair[1])
+            values = divided(values, by_source.numpy()[sources], by_target.numpy()[targets])
         return [
             (ComponentKey(pair[0], source), ComponentKey(pair[1], target), value)
             for source, target, value in zip(sources.tolist(), targets.tolist(), values.tolist(), strict=True)
@@ -96,10 +99,11 @@ class Pairs:
     def _strongest(
         self, pair: tuple[str, str], measure: Measure, k: int, sign: Sign
     ) -> tuple[Int[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
+        """Positions and raw values; a position is `target * n_sources + source`."""
         known = self._index.edges(pair, measure, sign) if self._index else None
-        if known is not None and (k <= len(known[0]) or not known[2]):
-            return known[0][:k], known[1][:k]
+        if known is not None and (k <= len(known.raw) or known.complete):
+            return known.positions[:k], known.raw[:k]
         n_edges = self._blocks.size(pair[0]) * self._blocks.size(pair[1])
         lists = summarise(self._blocks, pair, measure.metric, min(k, n_edges)).lists()
-        positions, raw = (part[place_of("attr", measure.normalized, sign)].numpy() for part in lists)
+        positions, raw = (part[number_in_pair(measure, sign)].numpy() for part in lists)
         return positions[positions >= 0], raw[positions >= 0]
