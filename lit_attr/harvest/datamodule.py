@@ -20,7 +20,7 @@ from lit_attr.data.spec import DatasetOptions, DatasetSpec
 from lit_attr.data.token_file import TokenBatch, check_ids, check_length, open_tokens
 from lit_attr.errors import ConfigurationError, DataError
 from lit_attr.files.roots import output_root
-from lit_attr.harvest.run_dataset import dataset_of_run
+from lit_attr.harvest.sources import dataset_of_run
 
 WHOLE_DATASET: Literal["whole_dataset"] = "whole_dataset"
 # Rows that stand for all of them, in fingerprints and in the check before the start.

@@ -23,8 +23,8 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import check_sums_fit, keep_freed_memory, memory_limit, rows_that_fit
-from lit_attr.harvest.model_source import ModelSource
 from lit_attr.harvest.processes import on_first_process
+from lit_attr.harvest.sources import ModelSource
 from lit_attr.harvest.targets import Alive, TargetRule
 from lit_attr.harvest.trainer_settings import prepare_trainer
 from lit_attr.topology.graph import Topology

@@ -1,11 +1,14 @@
-"""Which decomposed model a harvest is of: a run that was trained, or a language model and a rule to decompose it."""
+"""Where a harvest's model and dataset come from: a trained run, or a language model and a rule to decompose it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_attr.data.spec import DatasetOptions, DatasetSpec
+from lit_attr.decomposition.config import read_yaml
 from lit_attr.decomposition.huggingface import find_pretrained
 from lit_attr.decomposition.load import Run, find_run, load_run
+from lit_attr.decomposition.run_files import TOKENIZER
 from lit_attr.decomposition.untrained import Decomposition
 from lit_attr.decomposition.untrained.run import load_untrained, untrained_run_id
 from lit_attr.topology.paths import PathTable, path_table
@@ -16,9 +19,9 @@ class ModelSource:
     """Where a decomposed model comes from.
 
     Attributes:
-        reference: Of a run, or, with a decomposition, of a language model.
-        decomposition: Of a language model; None for a run.
-        table: Where the model keeps its matrices; None for the package's own table of its class.
+        reference: Reference of a run or, with a decomposition, of a language model.
+        decomposition: Rule that decomposes the language model; None for a run.
+        table: Path table of the model; None for the package's own table of its class.
     """
 
     reference: str | Path
@@ -53,3 +56,21 @@ class ModelSource:
             return None
         names = ("architecture", "embed", "output")
         return {**{name: getattr(self.table, name) for name in names}, "blocks": dict(self.table.blocks)}
+
+
+def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:
+    """The dataset that a run was trained on, with changes.
+
+    Args:
+        run: A run directory, a checkpoint file, a wandb reference, or `demo`.
+        changes: Changes; an entry that is not None replaces the run's own.
+
+    Raises:
+        RunNotFoundError: If the run is nowhere.
+        RunFormatError: If its configuration is not understood.
+        DataError: If the dataset has texts and no tokenizer is named.
+    """
+    files, _, model_config = find_run(run)
+    folders = [file.parent for file in (files.config, model_config) if file is not None]
+    tokenizer = next((folder / TOKENIZER for folder in folders if (folder / TOKENIZER).is_file()), None)
+    return DatasetSpec.resolve(read_yaml(files.config), changes, tokenizer)
