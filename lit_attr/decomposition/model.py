@@ -14,7 +14,7 @@ from lit_attr.decomposition.ci.layerwise import dashed
 from lit_attr.decomposition.ci.sigmoid import SIGMOIDS, binomial_shift
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.matrix import forward_with_inputs
+from lit_attr.decomposition.matrix import forward_with_inputs, weight_of
 from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.address import EMBED, OUTPUT
@@ -113,6 +113,10 @@ class DecomposedModel(nn.Module):
             raise TypeError(f"components of {layer} are of type {type(module).__name__}")
         return module
 
+    def weight(self, layer: str) -> Float[Tensor, "d_in d_out"]:
+        """The target's own matrix of a decomposed layer: a view of the module's weight."""
+        return weight_of(self._module(layer))
+
     def _module(self, layer: str) -> nn.Module:
         return self.target_model.get_submodule(self.table.path(layer))
 
@@ -120,11 +124,18 @@ class DecomposedModel(nn.Module):
         """The anatomy of the target; None for a model class whose anatomy is not known."""
         return self.target_model.anatomy()
 
-    @torch.no_grad()
     def causal_importance(
         self, tokens: Int[Tensor, "batch seq"], batch_id: int = 0, first_row: int = 0
     ) -> dict[str, Float[Tensor, "batch seq _"]]:
-        """The causal importance of every component, from a forward of the unmodified target.
+        """The causal importance of every component; see `target_forward`."""
+        _, ci = self.target_forward(tokens, batch_id, first_row)
+        return ci
+
+    @torch.no_grad()
+    def target_forward(
+        self, tokens: Int[Tensor, "batch seq"], batch_id: int = 0, first_row: int = 0
+    ) -> tuple[Float[Tensor, "batch seq vocab"], dict[str, Float[Tensor, "batch seq _"]]]:
+        """Run the unmodified target, and find the causal importance of every component.
 
         Args:
             tokens: Token ids.
@@ -132,17 +143,17 @@ class DecomposedModel(nn.Module):
             first_row: Place of the first row in its batch, if `tokens` is a part of a batch.
 
         Returns:
-            Canonical layer to values, nominally in [0, 1], in module order.
+            Logits, and canonical layer to causal importances, nominally in [0, 1], in module order.
         """
-        _, inputs = forward_with_inputs(self.target_model, self.paths.values(), tokens)
+        logits, inputs = forward_with_inputs(self.target_model, self.paths.values(), tokens)
         values = self.ci_fn({path: inputs[path] for path in self.paths.values()})
         pre_sigmoid = {layer: values[path] for layer, path in self.paths.items()}
         if self.config is None:
-            return pre_sigmoid
+            return logits, pre_sigmoid
         if self.config.sampling == "binomial":
             pre_sigmoid = _sample_binomial(pre_sigmoid, batch_id, first_row)
         sigmoid = SIGMOIDS[self.config.sigmoid]
-        return {layer: sigmoid(x) for layer, x in pre_sigmoid.items()}
+        return logits, {layer: sigmoid(x) for layer, x in pre_sigmoid.items()}
 
     def component_forward(self, tokens: Int[Tensor, "batch seq"], graph: bool = True) -> Capture:
         """Run the target with all components in place of each decomposed matrix, cut into `pre` and `post`.

@@ -16,6 +16,7 @@ from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engine import Engine
 from lit_attr.attribution.engine_choice import EngineChoice, EngineName, build_engine, choose_engines
 from lit_attr.data.token_file import TokenBatch, check_batch
+from lit_attr.decomposition.diagnostics import Diagnostics, diagnose
 from lit_attr.decomposition.load import Run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.untrained import Decomposition
@@ -32,6 +33,8 @@ from lit_attr.topology.paths import PathTable
 from lit_attr.topology.sums import Sums
 
 _Value = TypeVar("_Value")
+# Sequences of the first batch on which the decomposition is diagnosed: two forwards each.
+_DIAGNOSED_ROWS = 8
 
 
 class AttributionHarvester(LightningModule):
@@ -213,6 +216,19 @@ class AttributionHarvester(LightningModule):
         """Find the components that are targets; after `setup`. Errors are those of `TargetRule.find`."""
         return self.target_rule.find(self.load_run(), self._data(), self.device)
 
+    def diagnose(self, data: TokenDataModule) -> Diagnostics:
+        """Measure how well the decomposition stands for the model, and say so; after `setup`, on one process.
+
+        Args:
+            data: The data of the harvest, whose first sequences are looked at.
+        """
+        tokens = data.batch(0)[:_DIAGNOSED_ROWS].to(self.device)
+        diagnostics = diagnose(self.model, tokens)
+        rank_zero_info(f"lit_attr: {diagnostics}")
+        for problem in diagnostics.warnings():
+            rank_zero_info(f"lit_attr: warning: {problem}")
+        return diagnostics
+
     def set_targets(self, alive: Mapping[str, Bool[Tensor, " _component"]]) -> None:
         """Take over the targets of a harvest that is continued or shared; between `setup` and `on_predict_start`.
 
@@ -235,6 +251,8 @@ class AttributionHarvester(LightningModule):
             )
             # Means near the threshold may round differently on different devices: one process decides for all.
             self._alive = on_first_process(self.trainer, self.find_alive)
+            if isinstance(data := self._data(), TokenDataModule):
+                on_first_process(self.trainer, partial(self.diagnose, data))
         alive = torch.cat(list(self._alive.values()))
         n_alive, n_all = int(alive.sum()), len(alive)
         if n_alive == 0:

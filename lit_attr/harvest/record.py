@@ -49,6 +49,7 @@ def harvest_record(
         "n_alive": {layer: int(mask.sum()) for layer, mask in alive.items()},
         "targets": _targets(harvester, data),
         "not_targets": {layer: (~mask).nonzero()[:, 0].tolist() for layer, mask in alive.items()},
+        "diagnostics": harvester.diagnose(data).entries(),
         "data_fingerprint": data.fingerprint(),
         "data_shape": [data.n_rows, data.seq_len],
         "configuration": {

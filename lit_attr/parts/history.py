@@ -12,7 +12,7 @@ from lit_attr.storage.provenance import SCHEMA
 # What a result keeps of every generation; of the newest it keeps all.
 _OF_EACH_GENERATION = ("created", "lit_attr_version", "engine")
 # What the header's provenance, of the first generation, says of all: found once, and only read afterwards.
-_OF_THE_HARVEST = ("created", "n_alive", "not_targets", "targets")
+_OF_THE_HARVEST = ("created", "diagnostics", "n_alive", "not_targets", "targets")
 
 
 def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> None:
