@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 
 from lit_attr.query.explorer import Explorer
 from lit_attr.view import drawing, questions
-from tests.storage.examples import random_storage
+from tests.storage.examples import TOPOLOGY, partly_harvested, random_storage
 from tests.view.browser import NARROW, Keys, chromium
 from tests.view.serving import served
 
@@ -82,6 +82,29 @@ def test_partial_results_say_so(tab, tmp_path):
         assert "partial: 4 of 9 batches" in tab.text(".about dl")
         tab.search("Mia")
         assert "no tokenizer was found" in tab.text(".search .why")
+
+
+def test_what_was_not_harvested_is_told_from_zero(tab, tmp_path):
+    n_up = TOPOLOGY.n_components["0.mlp.up"]
+    partly_harvested({"0.mlp.up": list(range(n_up)), "0.mlp.down": [1]}).save(tmp_path / "x.pt")
+    down = f"1 of {TOPOLOGY.n_components['0.mlp.down']} 0.mlp.down component was no target of the harvest"
+    with served(tmp_path / "x.pt") as page:
+        tab.open(page.address)
+        names = {one.get_attribute("aria-label"): one.get_attribute("class") for one in tab.all(".heat button")}
+        assert names["0.attn.q to 0.mlp.up: not harvested"] == "unmeasured"
+        assert "Hatched cells were not harvested" in tab.text(".map .explain")
+        partly = next(name for name in names if name.startswith("0.mlp.up to 0.mlp.down"))
+        assert "of its edges that were harvested" in partly
+        tab.click(f".heat button[aria-label='{partly}']")
+        assert down in tab.text(".pair .missing")
+        tab.click(".heat button.unmeasured")
+        assert f"{n_up} of {n_up} 0.mlp.up components were no targets" in tab.text(".pair .missing")
+        assert not tab.all(".pair table, .pair .none:not(.missing)")
+        tab.open(f"{page.address}#key=0.mlp.up:1&walk=embed:0")
+        assert "Not harvested" in tab.text(".list[aria-label=Sources]")
+        assert "1 component was no target" in tab.text(".list[aria-label=Targets] .missing")
+        assert tab.all(".node.unmeasured.current") and ("embed:0", "0.mlp.up:1") not in tab.edges
+    assert tab.problems == []
 
 
 def test_provenance(tab, page, file):

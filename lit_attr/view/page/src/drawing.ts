@@ -111,8 +111,8 @@ export class Drawing {
       .selectAll("g")
       .data(nodes)
       .join("g")
-      .attr("class", ({ node: { component_key: its } }) =>
-        ["node", its === key && "current", walk.includes(its) && "walked", pins.includes(its) && "pinned"].filter(Boolean).join(" "),
+      .attr("class", ({ node: { component_key: its, was_harvested: isTarget } }) =>
+        ["node", !isTarget && "unmeasured", its === key && "current", walk.includes(its) && "walked", pins.includes(its) && "pinned"].filter(Boolean).join(" "),
       )
       .attr("transform", ({ x, y }) => `translate(${x.toFixed(1)},${y})`)
       .attr("data-key", ({ node }) => node.component_key)
@@ -132,7 +132,7 @@ export class Drawing {
       .attr("rx", ({ node }) => (node.token === null ? 13 : 5));
     node.append("text").attr("dy", "0.35em").text(({ node }) => chipText(node));
     node.filter(({ node }) => pins.includes(node.component_key)).append("circle").attr("class", "pin").attr("cx", (one) => one.width / 2 - 4).attr("cy", -NODE_HEIGHT / 2 + 2).attr("r", 5);
-    node.append("title").text(({ node }) => named(node.component_key, node.token));
+    node.append("title").text(({ node }) => named(node.component_key, node.token) + (node.was_harvested ? "" : ": no target of the harvest, so that what feeds it was not measured"));
     this.layer.append("g").attr("class", "values");
   }
 
@@ -177,7 +177,7 @@ function linkClass({ edge }: Link): string {
 
 function describe(node: GraphNode, { key, walk, pins }: Marks): string {
   const its = node.component_key;
-  const marks = [its === key && "looked at", walk.includes(its) && "walked", pins.includes(its) && "pinned"];
+  const marks = [its === key && "looked at", walk.includes(its) && "walked", pins.includes(its) && "pinned", !node.was_harvested && "no target of the harvest"];
   return [named(its, node.token), ...marks.filter(Boolean)].join(", ");
 }
 

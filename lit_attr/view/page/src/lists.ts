@@ -1,7 +1,7 @@
 /** Lists of neighbours and of edges. */
 
 import { h } from "./dom";
-import { brief, indexOf, layerOf, named, signed } from "./format";
+import { brief, indexOf, layerOf, named, signed, whole } from "./format";
 import type { Direction, Edge, Neighbour, Neighbours, OneWay, Sign } from "./types";
 
 const TITLES: Record<Direction, [string, string]> = {
@@ -22,8 +22,19 @@ export function neighbourLists(found: Neighbours, options: ListOptions): HTMLEle
     const [title, text] = TITLES[direction];
     const way = found[direction];
     const content = way.none ? [h("p", { class: "none" }, capital(way.none))] : tables(direction, way, options);
-    return h("section", { class: "list", "aria-label": title }, h("h3", {}, title, h("small", {}, text)), ...content);
+    const isUnknown = direction === "sources" && found.was_harvested === false;
+    const shown = isUnknown ? [h("p", { class: "none" }, "Not harvested: it was no target, so that what feeds it was not measured.")] : content;
+    const missing = direction === "targets" ? notMeasured(way.n_not_harvested) : null;
+    return h("section", { class: "list", "aria-label": title }, h("h3", {}, title, h("small", {}, text)), ...shown, missing);
   });
+}
+
+/** Which targets cannot appear; null where all can. */
+export function notMeasured(count: number, size?: number, layer?: string): HTMLElement | null {
+  if (!count) return null;
+  const which = layer === undefined ? whole(count) : `${whole(count)} of ${whole(size ?? 0)}`;
+  const what = count === 1 ? "component was no target of the harvest and" : "components were no targets of the harvest and";
+  return h("p", { class: "none missing" }, `${which} ${layer === undefined ? "" : `${layer} `}${what} cannot appear here.`);
 }
 
 function tables(direction: Direction, way: OneWay, { sign, rows, step }: ListOptions): HTMLElement[] {

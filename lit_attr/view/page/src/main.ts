@@ -55,7 +55,7 @@ class Page {
       const about = await this.server.ask<About>("about", { renew });
       this.about = about;
       this.walk = new WalkPanel(this.server, this.store, about);
-      this.overview = new OverviewPanel(this.server, this.store, about.file, () => void this.open(true));
+      this.overview = new OverviewPanel(this.server, this.store, about, () => void this.open(true));
       document.title = `${nameOf(about)} \u2013 lit-attr view`;
       const partial = about.partial && `Partial result: ${about.partial} harvested. Values are of these alone.`;
       this.banners.set("partial", partial ? { text: partial } : null);

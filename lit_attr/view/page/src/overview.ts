@@ -3,14 +3,15 @@
 import { Refusal, type Server } from "./api";
 import { fill, h, notice } from "./dom";
 import { magnitude, short } from "./format";
-import { edgeTable } from "./lists";
+import { edgeTable, notMeasured } from "./lists";
 import { isLight, magnitudes } from "./palette";
 import type { Store } from "./store";
-import type { Overview, Pair } from "./types";
+import type { About, Masses, Overview, Pair } from "./types";
 
 /** More columns are too narrow for numbers. */
 const MOST_WITH_NUMBERS = 14;
 const SIGNS = ["positive", "negative"] as const;
+const UNMEASURED = "Hatched cells were not harvested: no component of the layer at the left was a target.";
 
 export class OverviewPanel {
   readonly element = h("div", { class: "overview" });
@@ -21,7 +22,7 @@ export class OverviewPanel {
   constructor(
     private readonly server: Server,
     private readonly store: Store,
-    private readonly file: string,
+    private readonly about: About,
     private readonly look: () => void,
   ) {
     this.element.append(this.map, this.pair);
@@ -45,8 +46,7 @@ export class OverviewPanel {
     this.map.removeAttribute("aria-busy");
   }
 
-  private table(found: Exclude<Overview, { slow: true }>, pair: string[]): HTMLElement[] {
-    const { sources, targets, values } = found;
+  private table({ sources, targets, values, harvested }: Masses, pair: string[]): HTMLElement[] {
     const colour = magnitudes(values.flat().filter((value): value is number => value !== null));
     const withNumbers = sources.length <= MOST_WITH_NUMBERS;
     const readout = h("p", { class: "readout", "aria-hidden": "true" }, "\u00a0");
@@ -54,11 +54,11 @@ export class OverviewPanel {
     const tabbed = { done: false };
     // As in the drawing, the output is on top.
     [...targets].reverse().forEach((target) => {
-      const row = values[targets.indexOf(target)]!;
+      const [row, shares] = [values, harvested].map((rows) => rows[targets.indexOf(target)]!) as [(number | null)[], (number | null)[]];
       const cell = (source: string, column: number): HTMLElement => {
-        const value = row[column];
-        if (value === null || value === undefined) return h("td", { class: "empty" });
-        const text = `${source} to ${target}: ${magnitude(value)}`;
+        const [value, share] = [row[column] ?? null, shares[column] ?? null];
+        if (share === null) return h("td", { class: "empty" });
+        const text = `${source} to ${target}: ${measured(value, share)}`;
         const isChosen = pair[0] === source && pair[1] === target;
         const button = h(
           "button",
@@ -72,10 +72,11 @@ export class OverviewPanel {
             onmouseenter: () => (readout.textContent = text),
             onfocus: () => (readout.textContent = text),
           },
-          withNumbers ? short(value) : "",
+          withNumbers && value !== null ? short(value) : "",
         );
         tabbed.done = true;
-        if (value > 0) {
+        if (value === null) button.classList.add("unmeasured");
+        else if (value > 0) {
           button.style.background = colour(value);
           button.style.color = isLight(colour(value)) ? "#000" : "#fff";
         } else button.classList.add("zero");
@@ -87,7 +88,7 @@ export class OverviewPanel {
     const table = h("table", { class: withNumbers ? "heat" : "heat dense" }, cells, h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "fed by"), ...heads)));
     table.addEventListener("keydown", (event) => walkCells(event, table));
     return [
-      h("p", { class: "explain" }, "Sum of the magnitudes of all edges from the layer below to the layer at the left. Choose a cell for its strongest edges."),
+      h("p", { class: "explain" }, "Sum of the magnitudes of all edges from the layer below to the layer at the left. Choose a cell for its strongest edges.", hasUnmeasured(harvested) && ` ${UNMEASURED}`),
       h("div", { class: "scroll" }, table),
       readout,
     ];
@@ -109,12 +110,18 @@ export class OverviewPanel {
         const tables = signs.map((one) =>
           found[one].length ? edgeTable(`${one} edges`, found[one].slice(0, rows), step) : h("p", { class: "none" }, `No ${one} edges.`),
         );
-        fill(this.pair, title, h("div", { class: "tables" }, ...tables));
+        const missing = notMeasured(found.n_not_harvested, this.size(found.target), found.target);
+        const isKnown = found.n_not_harvested < this.size(found.target);
+        fill(this.pair, title, missing, isKnown && h("div", { class: "tables" }, ...tables));
       }
     } catch (error) {
       this.fail(this.pair, error);
     }
     this.pair.removeAttribute("aria-busy");
+  }
+
+  private size(layer: string): number {
+    return this.about.layers.find((one) => one.layer === layer)?.size ?? 0;
   }
 
   private slow(name: string): HTMLElement {
@@ -125,7 +132,7 @@ export class OverviewPanel {
     return notice(
       "This result is large and has no index, so that all of it would be read. With an index the answer is there at once:",
       false,
-      h("pre", {}, `lit-attr index ${this.file}`),
+      h("pre", {}, `lit-attr index ${this.about.file}`),
       h("button", { type: "button", onclick: () => this.look() }, "The index is written: look again"),
       h("button", { type: "button", class: "quiet", onclick: anyway }, "Compute it anyway (minutes)"),
     );
@@ -135,6 +142,17 @@ export class OverviewPanel {
     if (!(error instanceof Refusal)) throw error;
     fill(place, notice(error.message, true));
   }
+}
+
+/** What a cell says in words. */
+function measured(value: number | null, share: number): string {
+  if (value === null) return "not harvested";
+  const part = share < 1 ? ` (of the ${(share * 100).toPrecision(3)} % of its edges that were harvested)` : "";
+  return `${magnitude(value)}${part}`;
+}
+
+function hasUnmeasured(harvested: (number | null)[][]): boolean {
+  return harvested.flat().some((share) => share === 0);
 }
 
 /** What stands where edges are listed as soon as a cell is chosen. */

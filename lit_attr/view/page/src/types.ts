@@ -9,6 +9,8 @@ export interface GraphNode {
   layer: string;
   component_idx: number;
   token: string | null;
+  /** False for a component that was no target of the harvest: what feeds it was not measured. */
+  was_harvested: boolean;
 }
 
 export interface Neighbour extends GraphNode {
@@ -51,6 +53,8 @@ export interface OneWay {
   negative: Neighbour[];
   /** Why there are none by nature, such as of the embedding's sources. */
   none: string | null;
+  /** Components that cannot be among the targets, since they were none of the harvest's. */
+  n_not_harvested: number;
 }
 
 export interface Subgraph {
@@ -64,12 +68,21 @@ export interface Subgraph {
   n_left_out: number;
 }
 
-export type Overview = { slow: true } | { slow: false; sources: string[]; targets: string[]; values: (number | null)[][] };
+/** `values` are null where there are no edges, and where none was measured; `harvested`, the share that was, tells these apart. */
+export interface Masses {
+  slow: false;
+  sources: string[];
+  targets: string[];
+  values: (number | null)[][];
+  harvested: (number | null)[][];
+}
 
-export type Pair = { slow: true } | { slow: false; source: string; target: string; positive: Edge[]; negative: Edge[] };
+export type Overview = { slow: true } | Masses;
+
+export type Pair = { slow: true } | { slow: false; source: string; target: string; positive: Edge[]; negative: Edge[]; n_not_harvested: number };
 
 export interface EdgeByMetric {
-  by_metric: Partial<Record<Metric, Edge & { raw: number; normalized: number }>>;
+  by_metric: Partial<Record<Metric, Edge & { raw: number | null; normalized: number | null }>>;
 }
 
 export interface Hit {

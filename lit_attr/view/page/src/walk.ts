@@ -169,7 +169,7 @@ export class WalkPanel {
     const ends = `${named(edge.source, edge.source_token)} \u2192 ${named(edge.target, edge.target_token)}`;
     try {
       const { by_metric } = await this.server.ask<EdgeByMetric>("edge", { source: edge.source, target: edge.target });
-      const values = Object.entries(by_metric).map(([metric, one]) => `${metric} ${signed(one.normalized)} (raw ${signed(one.raw)})`);
+      const values = Object.entries(by_metric).map(([metric, one]) => one.raw === null || one.normalized === null ? `${metric} not harvested` : `${metric} ${signed(one.normalized)} (raw ${signed(one.raw)})`);
       fill(this.detail, `${ends}: ${values.join(", ")}`);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
@@ -203,6 +203,7 @@ function legend(): HTMLElement {
     entry("positive", "positive"),
     entry("negative", "negative"),
     entry("walked", "walked"),
+    entry("unmeasured", "no target of the harvest"),
     h("li", { class: "hint" }, "Edges run upwards. Click a node, or use arrow keys and Enter; P pins."),
   );
 }
