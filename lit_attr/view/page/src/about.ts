@@ -36,8 +36,8 @@ export function aboutPanel(about: About): HTMLElement {
     ["index", about.indexed ? "yes" : "none; lit-attr index makes questions to a large result fast"],
   ];
   const shown = rows.filter(([, value]) => value !== null);
-  const layers = about.layers.map(({ layer, size }) =>
-    h("tr", {}, h("th", { scope: "row" }, layer), h("td", {}, whole(size)), h("td", {}, alive(provenance, layer))),
+  const layers = about.layers.map(({ layer, size, n_not_harvested: missing }) =>
+    h("tr", {}, h("th", { scope: "row" }, layer), h("td", {}, whole(size)), h("td", {}, missing === null || layer === "embed" ? "" : whole(size - missing))),
   );
   return h(
     "div",
@@ -68,12 +68,6 @@ export function aboutPanel(about: About): HTMLElement {
         : h("p", { class: "none" }, "The file does not say where it comes from."),
     ),
   );
-}
-
-function alive(provenance: Record<string, unknown>, layer: string): string {
-  const counts = provenance.n_alive as Record<string, number> | undefined;
-  const count = counts?.[layer];
-  return typeof count === "number" ? whole(count) : "";
 }
 
 function text(value: unknown): string | null {

@@ -34,7 +34,7 @@ export interface About {
   size: number;
   n_tokens: number;
   ci_threshold: number;
-  layers: { layer: string; size: number }[];
+  layers: { layer: string; size: number; n_not_harvested: number | null }[];
   partial: string | null;
   provenance: Record<string, unknown> | null;
   indexed: boolean;
@@ -65,6 +65,8 @@ export interface Subgraph {
   walk: string[];
   pins: string[];
   unknown: { key: string; why: string }[];
+  /** Edges between steps and pins that were not measured. */
+  not_harvested: { source: string; target: string; walked: boolean }[];
   n_left_out: number;
 }
 

@@ -148,7 +148,8 @@ export class WalkPanel {
     this.drawing.draw(this.canvas.clientWidth, graph, { key: state.key, walk: state.walk, pins: state.pins });
     const few = state.threshold ? "No edges are as strong as the smallest magnitude asked for." : "It has no such edges.";
     const more = graph.n_left_out ? `${graph.n_left_out} edges further away are left out.` : null;
-    fill(this.detail, graph.edges.length ? more : few);
+    const missing = graph.not_harvested.filter((one) => one.walked).map(({ source, target }) => `${source} \u2192 ${target} was not harvested.`);
+    fill(this.detail, [graph.edges.length ? more : few, ...missing].filter(Boolean).join(" "));
     const step = (key: string): void => this.step(key);
     const sorted = [...graph.edges].sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
     this.edges.hidden = !sorted.length;
