@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
+from lit_attr.cli.parser import RUN_IS_MISSING
 from lit_attr.cli.predict import build_cli, own_errors, run_with_dataset
 from lit_attr.data.spec import DatasetOptions
 from lit_attr.errors import ConfigurationError
@@ -33,7 +34,7 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
     found: Mapping[str, Any] = yaml.safe_load(text)
     model, data, writer = found["model"], found["data"], found["writer"]
     if model["run"] is None:
-        raise ConfigurationError("--model.run is missing: it says whose components are attributed")
+        raise ConfigurationError(RUN_IS_MISSING)
     for name, default in _OF_THE_JOB.items():
         if data[name] != default:
             raise ConfigurationError(f"--data.{name} is given to each worker by its job: drop it, found {data[name]}")

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_attr.cli.keys import check_keys
-from lit_attr.cli.locate import STORED_HELP, add_place
+from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
 from lit_attr.errors import ConfigurationError
+from lit_attr.files.roots import user_path
+from lit_attr.topology.words import METRICS
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
@@ -19,8 +20,8 @@ _WANDB = "wandb"
 # Options that only some formats have.
 _BELONGS = {
     "safetensors": ("shard_mb", "out", "overwrite"),
-    "parquet": ("per", "k", "metric", "out", "overwrite"),
-    "graphml": ("k", "metric", "keys", "depth", "threshold", "layer", "out", "overwrite"),
+    "parquet": ("per", "k", "metric", "tokenizer", "out", "overwrite"),
+    "graphml": ("k", "metric", "keys", "depth", "threshold", "layer", "tokenizer", "out", "overwrite"),
     _WANDB: ("project",),
 }
 
@@ -44,14 +45,14 @@ def run(arguments: Sequence[str]) -> None:
     # torch is imported only now: help and mistakes answer at once.
     from lit_attr.cli.stored import open_stored
 
-    explorer = open_stored(options.run, options.out_dir, options.subrun_id)
     given = {name: getattr(options, name) for name in _BELONGS[options.to] if getattr(options, name) is not None}
+    explorer = open_stored(options.run, options.out_dir, options.subrun_id, given.pop("tokenizer", None))
     if options.to == _WANDB:
         from lit_attr.export.artifact import export_wandb
 
         print(export_wandb(explorer.storage, explorer.path, **given))
         return
-    given["out"] = Path(given.get("out", explorer.path.parent / _NAMES[options.to]))
+    given.setdefault("out", explorer.path.parent / _NAMES[options.to])
     for written in _export(options.to, explorer, **given):
         print(written)
 
@@ -62,22 +63,25 @@ def _parser() -> argparse.ArgumentParser:
         description="Write a stored harvest for other tools: all its tensors as sharded safetensors, its strongest "
         "edges as a parquet table, the graph around some keys as GraphML; or log its file as a wandb artifact.",
     )
-    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
+    add_result(parser)
     parser.add_argument("--to", choices=tuple(_BELONGS), required=True, help="the format")
-    parser.add_argument("--out", help="file, or folder of safetensors; default: beside the stored harvest")
+    parser.add_argument(
+        "--out", type=user_path, help="file, or folder of safetensors; default: beside the stored harvest"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", default=None, help="replace what an earlier export has written"
     )
     add_place(parser)
-    parser.add_argument("--shard_mb", type=float, help="safetensors: megabytes of a shard at most; default: 1000")
+    add_tokenizer(parser)
+    parser.add_argument("--shard_mb", type=finite, help="safetensors: megabytes of a shard at most; default: 1000")
     parser.add_argument("--per", choices=("pair", "target"), help="parquet: k edges of each what; default: pair")
     parser.add_argument(
         "--k", type=int, help="parquet: how many edges, default 100; graphml: edges per node, default 3"
     )
-    parser.add_argument("--metric", choices=("attr", "attr_abs"), help="parquet, graphml; default: attr")
+    parser.add_argument("--metric", choices=METRICS, help="parquet, graphml; default: attr")
     parser.add_argument("--keys", nargs="+", metavar="KEY", help="graphml: where to begin, such as 0.mlp.up:5")
     parser.add_argument("--depth", type=int, help="graphml: edges away from a key at most; default: 2")
-    parser.add_argument("--threshold", type=float, help="graphml: smallest normalised magnitude; default: 0")
+    parser.add_argument("--threshold", type=finite, help="graphml: smallest normalised magnitude; default: 0")
     parser.add_argument("--layer", action="append", help="graphml: only this layer, or pattern; may be repeated")
     parser.add_argument("--project", help="wandb: the project; default: wandb's own")
     return parser
@@ -110,5 +114,5 @@ def _export(
         return [export_parquet(explorer, out, **given, overwrite=overwrite)]
     from lit_attr.export.graph import export_graphml
 
-    found = explorer.subgraph(layers=given.pop("layer", ()), **given)
-    return [export_graphml(explorer, out, found, overwrite)]
+    graph = explorer.subgraph(layers=given.pop("layer", ()), **given)
+    return [export_graphml(explorer, out, graph, overwrite)]

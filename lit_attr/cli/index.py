@@ -3,7 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from lit_attr.cli.locate import STORED_HELP, add_place
+from lit_attr.cli.arguments import add_place, add_result
+from lit_attr.cli.locate import find_stored
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -21,10 +22,9 @@ def run(arguments: Sequence[str]) -> None:
         description="Write lists of the strongest edges of every component and token beside a stored harvest, so that "
         "questions to it are fast however large it is. It takes longer than merging, and may be deleted at any time.",
     )
-    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
+    add_result(parser)
     add_place(parser)
     options = parser.parse_args(arguments)
-    from lit_attr.cli.locate import find_stored
     from lit_attr.query.index_build import build_index
 
     path = build_index(find_stored(options.run, options.out_dir, options.subrun_id))

@@ -1,105 +1,105 @@
-"""Finding the harvest that a command line means."""
+"""Finding the harvest, or the result, that a command line means, and the shortest name for it."""
 
-import argparse
 import os
+import shlex
 from pathlib import Path
 
-from lit_attr.errors import RunNotFoundError
-
-STORED_HELP = "a run id, run folder or reference, the folder of a harvest, or a dataset_attributions.pt"
-
-
-def harvest_parser(command: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the arguments that name a harvest."""
-    parser = argparse.ArgumentParser(prog=f"lit-attr {command}", description=description)
-    parser.add_argument("run", metavar="RUN", help="a run id, run folder or reference, or the folder of a harvest")
-    parser.add_argument("--subrun_id", help="id of the harvest, da-...; default: the newest")
-    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
-    return parser
+from lit_attr.decomposition.reference import RunReference, run_id_of_folder
+from lit_attr.errors import LitAttrError, RunNotFoundError
+from lit_attr.storage.places import results, run_folder, subrun_folder, subruns
+from lit_attr.topology.words import MERGED_FILE, PARTIAL_FILE, PLAN_FILE
 
 
-def run_id_of(run: str) -> str:
-    """The id under which a run's results are stored.
+def find_harvest(run: str, out_dir: str | None, subrun_id: str | None = None) -> Path:
+    """The folder of a harvest, finished or not.
 
     Args:
-        run: A run id, a run folder, or a reference.
-    """
-    from lit_attr.decomposition.reference import RunReference, run_id_of_folder
+        run: A run id, run folder or reference, whose newest harvest is meant, or the folder of a harvest.
+        out_dir: Root of results.
+        subrun_id: Id of the harvest of the run that is meant, if not the newest.
 
-    if os.path.isdir(run):  # unlike Path's, it takes any text
+    Raises:
+        RunNotFoundError: If there is none.
+    """
+    folders = _harvests(run, out_dir, subrun_id)
+    for folder in folders:
+        if os.path.isdir(folder):
+            return folder
+    if subrun_id is not None:
+        raise RunNotFoundError(f"no harvest {subrun_id} of {run!r}: there is no {folders[0]}")
+    raise RunNotFoundError(f"no harvest of {run!r} in {run_folder(_run_id(run), out_dir)}")
+
+
+def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> Path:
+    """The file of a result.
+
+    Args:
+        run: A run id, run folder or reference, whose newest result is meant, the folder of a harvest, or a file.
+        out_dir: Root of results.
+        subrun_id: Id of the harvest of the run that is meant, if not the newest with a result.
+
+    Raises:
+        RunNotFoundError: If there is none.
+    """
+    if os.path.isfile(run):  # unlike Path's, it takes any text
+        return Path(run)
+    if run.endswith(".pt") or (os.path.isabs(run) and not os.path.isdir(run)):
+        raise RunNotFoundError(f"no stored harvest: there is no file {run}")
+    folders = _harvests(run, out_dir, subrun_id, have_results=True)
+    for folder in folders:
+        if os.path.isfile(folder / MERGED_FILE):
+            return folder / MERGED_FILE
+    where = folders[0] if folders else run_folder(_run_id(run), out_dir)
+    raise RunNotFoundError(f"no stored harvest of {run!r}: {_what_is_there(where)}")
+
+
+def as_argument(place: Path) -> str:
+    """The shortest RUN that means a harvest or a result, as it is written in a shell.
+
+    Args:
+        place: The folder of a harvest, or the file of a result.
+
+    Returns:
+        The run's id where that finds it, else the path, quoted where a shell needs it.
+    """
+    is_harvest = place.is_dir()
+    run_id = (place if is_harvest else place.parent).parent.name
+    try:
+        found = find_harvest(run_id, None) if is_harvest else find_stored(run_id, None)
+    except LitAttrError:
+        found = None
+    return shlex.quote(run_id if found == place else str(place))
+
+
+def next_commands(result: Path) -> str:
+    """Two lines for whoever has just got a result: how it is asked, and how it is viewed."""
+    run = as_argument(result)
+    return f"ask it with: lit-attr query {run} sources KEY\nview it with: lit-attr view {run}"
+
+
+def _harvests(run: str, out_dir: str | None, subrun_id: str | None, *, have_results: bool = False) -> list[Path]:
+    """The folders of the harvests that may be meant, the newest first; those with results before all others."""
+    if any(os.path.isfile(Path(run) / name) for name in (PLAN_FILE, MERGED_FILE)):
+        return [Path(run)]
+    if subrun_id is not None:
+        return [subrun_folder(_run_id(run), subrun_id, out_dir)]
+    finished = [path.parent for path in results(_run_id(run), out_dir)] if have_results else []
+    return finished or subruns(_run_id(run), out_dir)
+
+
+def _run_id(run: str) -> str:
+    """The id under which the results of a run are stored."""
+    if os.path.isdir(run):
         return run_id_of_folder(Path(run).absolute())
     reference = RunReference.match(run)
     return reference.run_id if reference else run
 
 
-def harvest_folder(options: argparse.Namespace) -> Path:
-    """The folder of the harvest that parsed arguments name.
-
-    Raises:
-        RunNotFoundError: If there is none.
-    """
-    from lit_attr.storage.places import run_folder, subrun_folder, subruns
-    from lit_attr.topology.words import PLAN_FILE
-
-    if os.path.isfile(Path(options.run) / PLAN_FILE):
-        return Path(options.run)
-    run_id = run_id_of(options.run)
-    if options.subrun_id is not None:
-        folder = subrun_folder(run_id, options.subrun_id, options.out_dir)
-        if os.path.isdir(folder):  # unlike Path's, it takes any text
-            return folder
-        raise RunNotFoundError(f"no harvest {options.subrun_id} of {options.run!r}: there is no {folder}")
-    found = subruns(run_id, options.out_dir)
-    if not found:
-        raise RunNotFoundError(f"no harvest of {options.run!r} in {run_folder(run_id, options.out_dir)}")
-    return found[0]
-
-
-def add_place(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that, beside RUN, say which stored harvest is meant."""
-    parser.add_argument("--subrun_id", help="id of the harvest, da-...; default: the newest with a result")
-    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
-
-
-def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> Path:
-    """The file of a stored harvest.
-
-    Args:
-        run: A run id, run folder or reference, whose newest harvest is meant, the folder of a harvest, or a file.
-        out_dir: Root of results.
-        subrun_id: The harvest of the run that is meant, if not the newest with a result.
-
-    Raises:
-        RunNotFoundError: If there is none.
-    """
-    from lit_attr.storage.places import results, run_folder, subrun_folder, subruns
-    from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
-
-    if os.path.isfile(run):  # unlike Path's, it takes any text
-        return Path(run)
-    is_harvest = any(os.path.isfile(Path(run) / name) for name in (MERGED_FILE, PLAN_FILE))
-    if run.endswith(".pt") or (os.path.isabs(run) and not os.path.isdir(run)):
-        raise RunNotFoundError(f"no stored harvest: there is no file {run}")
-    run_id = run_id_of(run)
-    if is_harvest:
-        harvests = [Path(run)]
-    elif subrun_id is not None:
-        harvests = [subrun_folder(run_id, subrun_id, out_dir)]
-    else:
-        harvests = [path.parent for path in results(run_id, out_dir)] or subruns(run_id, out_dir)
-    for harvest in harvests:
-        if os.path.isfile(harvest / MERGED_FILE):
-            return harvest / MERGED_FILE
-    where = harvests[0] if harvests else run_folder(run_id, out_dir)
-    raise RunNotFoundError(f"no stored harvest of {run!r}: {_what_is_there(where)}")
-
-
 def _what_is_there(folder: Path) -> str:
     """Why a folder has no result, and what can be done."""
-    from lit_attr.topology.words import PARTIAL_FILE, PLAN_FILE
-
     if os.path.isfile(folder / PARTIAL_FILE):
         return f"only a partial result: {folder / PARTIAL_FILE}"
     if os.path.isfile(folder / PLAN_FILE):
-        return f"the harvest in {folder} is not finished, or not merged; see lit-attr status {folder}"
+        run = shlex.quote(str(folder))
+        return f"the harvest in {folder} is not finished, or not merged; see lit-attr status {run}"
     return f"no such file, and none in {folder}"

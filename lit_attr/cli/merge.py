@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from lit_attr.cli.locate import harvest_folder, harvest_parser
+from lit_attr.cli.arguments import harvest_parser
+from lit_attr.cli.locate import find_harvest, next_commands
+from lit_attr.topology.words import PARTIAL_FILE
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -23,12 +25,12 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--allow_partial",
         action="store_true",
-        help="write what is there, as dataset_attributions.partial.pt, if batches are missing",
+        help=f"write what is there, as {PARTIAL_FILE}, if batches are missing",
     )
     options = parser.parse_args(arguments)
     # torch is imported only now: help and mistakes answer at once.
-    folder = harvest_folder(options)
+    folder = find_harvest(options.run, options.out_dir, options.subrun_id)
     from lit_attr.parts.merge import merge_harvest
 
     path = merge_harvest(folder, options.allow_partial)
-    print(f"merged into {path}\nask it with: lit-attr query {path} sources KEY")
+    print(f"merged into {path}\n{next_commands(path)}")

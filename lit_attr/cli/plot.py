@@ -3,12 +3,13 @@
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lit_attr.cli.keys import check_keys
-from lit_attr.cli.locate import STORED_HELP, add_place
+from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
+from lit_attr.cli.locate import find_harvest
 from lit_attr.errors import StorageError
+from lit_attr.files.roots import user_path
+from lit_attr.topology.words import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,22 +33,22 @@ def run(arguments: Sequence[str]) -> None:
     # torch and matplotlib are imported only now: help and mistakes answer at once.
     from lit_attr.plots.style import check_format, save
 
-    path = Path(options.out)
-    check_format(path)
-    if os.path.lexists(path) and not options.overwrite:
-        raise StorageError(f"{path} exists already; --overwrite replaces it")
-    print(save(_figure(options), path, options.overwrite))
+    check_format(options.out)
+    if os.path.lexists(options.out) and not options.overwrite:
+        raise StorageError(f"{options.out} exists already; --overwrite replaces it")
+    print(save(_figure(options), options.out, options.overwrite))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lit-attr plot", description="Draw a stored harvest, for a paper.")
-    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
+    add_result(parser)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--out", required=True, metavar="FILE", help="of the picture: .png or .svg")
+    common.add_argument("--out", type=user_path, required=True, metavar="FILE", help="of the picture: .png or .svg")
     common.add_argument("--overwrite", action="store_true", help="replace a picture that is there")
     add_place(common)
-    metric = argparse.ArgumentParser(add_help=False)
-    metric.add_argument("--metric", choices=("attr", "attr_abs"), default="attr", help="default: attr")
+    asked = argparse.ArgumentParser(add_help=False)
+    asked.add_argument("--metric", choices=METRICS, default="attr", help="default: attr")
+    add_tokenizer(asked)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="PICTURE")
     texts = {
         "mass": "the edge mass between layers",
@@ -55,23 +56,23 @@ def _parser() -> argparse.ArgumentParser:
         "subgraph": "the strongest edges around some keys, layer above layer",
         "stability": "how the strongest sources settle, from the committed parts of a harvest",
     }
-    found = {
+    pictures = {
         name: kinds.add_parser(
-            name, parents=[common] if name == "stability" else [common, metric], help=text, description=text
+            name, parents=[common] if name == "stability" else [common, asked], help=text, description=text
         )
         for name, text in texts.items()
     }
-    found["component"].add_argument("keys", metavar="KEY", nargs=1)
-    found["component"].add_argument("--k", type=int, default=10, help="how many of each sign; default: 10")
-    found["subgraph"].add_argument("keys", metavar="KEY", nargs="+")
-    found["subgraph"].add_argument("--k", type=int, default=3, help="edges of a node; default: 3")
-    found["subgraph"].add_argument("--depth", type=int, default=2, help="edges away from a key; default: 2")
-    found["subgraph"].add_argument("--threshold", type=float, default=0.0, help="smallest magnitude; default: 0")
-    found["subgraph"].add_argument(
+    pictures["component"].add_argument("keys", metavar="KEY", nargs=1)
+    pictures["component"].add_argument("--k", type=int, default=10, help="how many of each sign; default: 10")
+    pictures["subgraph"].add_argument("keys", metavar="KEY", nargs="+")
+    pictures["subgraph"].add_argument("--k", type=int, default=3, help="edges of a node; default: 3")
+    pictures["subgraph"].add_argument("--depth", type=int, default=2, help="edges away from a key; default: 2")
+    pictures["subgraph"].add_argument("--threshold", type=finite, default=0.0, help="smallest magnitude; default: 0")
+    pictures["subgraph"].add_argument(
         "--layer", dest="layers", action="append", default=[], help="only this layer, or pattern; may be repeated"
     )
-    found["stability"].add_argument("--k", type=int, default=10, help="sources that are compared; default: 10")
-    found["stability"].add_argument("--targets", type=int, default=20, help="strongest targets; default: 20")
+    pictures["stability"].add_argument("--k", type=int, default=10, help="sources that are compared; default: 10")
+    pictures["stability"].add_argument("--targets", type=int, default=20, help="strongest targets; default: 20")
     return parser
 
 
@@ -79,12 +80,11 @@ def _figure(options: argparse.Namespace) -> "Figure":
     from lit_attr.plots import figures
 
     if options.kind == "stability":
-        from lit_attr.cli.locate import harvest_folder
-
-        return figures.stability_figure(harvest_folder(options), options.k, options.targets)
+        folder = find_harvest(options.run, options.out_dir, options.subrun_id)
+        return figures.stability_figure(folder, options.k, options.targets)
     from lit_attr.cli.stored import open_stored
 
-    explorer = open_stored(options.run, options.out_dir, options.subrun_id)
+    explorer = open_stored(options.run, options.out_dir, options.subrun_id, options.tokenizer)
     if options.kind == "mass":
         return figures.mass_figure(explorer, options.metric)
     if options.kind == "component":

@@ -2,40 +2,25 @@
 
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lit_attr.cli.locate import as_argument, next_commands
+from lit_attr.cli.parser import HarvestParser, one_line
 from lit_attr.errors import ConfigurationError, LitAttrError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.progress import HarvestProgress
 from lit_attr.harvest.writer import StorageWriter
-
-_USAGE_ERROR = 2
-_UNKNOWN_DECOMPOSITION = re.compile(r'"model\.decomposition".*Expected a dot import path string: (\S+)', re.DOTALL)
-
-
-class _Parser(LightningArgumentParser):
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if found := _UNKNOWN_DECOMPOSITION.search(message):
-            message = (
-                f"model.decomposition: no class {found[1]!r}: expected Svd, Neurons, or the dotted path of a class of "
-                "your own, such as package.module.Class"
-            )
-        if not self.exit_on_error:
-            super().error(message, ex)
-        # Without the usage, in whose 80 lines the message is lost.
-        self.exit(_USAGE_ERROR, f"lit-attr: error: {message}\nall options: lit-attr predict --help\n")
 
 
 class PredictCLI(LightningCLI):
@@ -49,13 +34,27 @@ class PredictCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401 - Lightning's own signature
         """Build the parser: Lightning's, but for an error message."""
         parser = super().init_parser(**kwargs)
-        parser.__class__ = _Parser  # Lightning offers no other way to another class
+        parser.__class__ = HarvestParser  # Lightning offers no other way to another class
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the `--writer.*` keys, and let the data know the run."""
         parser.add_lightning_class_args(StorageWriter, "writer")
         parser.link_arguments(("model.run", "model.decomposition"), "data.run", compute_fn=run_with_dataset)
+
+    def instantiate_classes(self) -> None:
+        """Instantiate model, data and trainer.
+
+        Raises:
+            LitAttrError: If a setting makes no sense, or a class that the user names cannot be instantiated.
+        """
+        try:
+            with own_errors():
+                super().instantiate_classes()
+        except LitAttrError:
+            raise
+        except ValueError as error:  # jsonargparse's, of whatever a class of the user's raises
+            raise ConfigurationError(one_line(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's own signature
         """Build the trainer, with a progress bar unless the user has another or wants none.
@@ -80,9 +79,9 @@ class PredictCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         if writer.path is not None:
-            print(f"harvest stored in {writer.path}\nask it with: lit-attr query {writer.path} sources KEY")
-        else:
-            print(f"this worker is done; once all are: lit-attr merge {writer.folder}")
+            print(f"harvest stored in {writer.path}\n{next_commands(writer.path)}")
+        elif writer.folder is not None:
+            print(f"this worker is done; once all are: lit-attr merge {as_argument(writer.folder)}")
 
 
 def run_with_dataset(run: str | Path, decomposition: object) -> str | Path | None:

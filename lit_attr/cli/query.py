@@ -5,8 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lit_attr.cli.keys import check_keys
-from lit_attr.cli.locate import STORED_HELP, add_place
+from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.choice import check_count
 
@@ -53,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Ask a stored harvest. A KEY is <layer>:<index>, such as 0.mlp.up:5, embed:17 or output:17; the "
         "layer may be a module path, such as h.0.mlp.c_fc:5, and a token may be given by its text: 'output:\" her\"'.",
     )
-    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
+    add_result(parser)
     questions = parser.add_subparsers(dest="question", required=True, metavar="QUESTION")
 
     def question(name: str, text: str, ask: Callable[["Explorer", argparse.Namespace], Any]) -> argparse.ArgumentParser:
@@ -61,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         found.set_defaults(ask=ask)
         found.add_argument("--metric", choices=("attr", "attr_abs"), default="attr", help="default: attr")
         found.add_argument("--json", action="store_true", help="machine-readable answer")
-        found.add_argument("--tokenizer", help="a tokenizer.json; default: the one of the harvest's run")
+        add_tokenizer(found)
         add_place(found)
         return found
 

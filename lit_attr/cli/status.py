@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
-from lit_attr.cli.locate import harvest_folder, harvest_parser
+from lit_attr.cli.arguments import finite, harvest_parser
+from lit_attr.cli.locate import find_harvest
 
 # A worker is called silent after so many minutes without a commit.
 _SILENT_MINUTES = 30.0
@@ -24,12 +25,12 @@ def run(arguments: Sequence[str]) -> None:
     parser = harvest_parser("status", "Show how far a harvest is, from what its workers have committed.")
     parser.add_argument(
         "--silent_minutes",
-        type=float,
+        type=finite,
         default=_SILENT_MINUTES,
         help="name workers that have not committed for so long (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
-    folder = harvest_folder(options)
+    folder = find_harvest(options.run, options.out_dir, options.subrun_id)
     from lit_attr.parts.status import status
 
     found = status(folder)

@@ -4,7 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_attr.cli.locate import harvest_folder, harvest_parser
+from lit_attr.cli.arguments import harvest_parser
+from lit_attr.cli.locate import find_harvest
+from lit_attr.topology.words import MERGED_FILE
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -22,9 +24,10 @@ def run(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     from lit_attr.storage.verify import verify
-    from lit_attr.topology.words import MERGED_FILE
 
-    path = Path(options.run) if os.path.isfile(options.run) else harvest_folder(options) / MERGED_FILE
+    path = Path(options.run)
+    if not os.path.isfile(options.run):  # unlike Path's, it takes any text
+        path = find_harvest(options.run, options.out_dir, options.subrun_id) / MERGED_FILE
     print(path)
     for line in verify(path):
         print(f"  {line}")

@@ -3,9 +3,9 @@
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from lit_attr.cli.locate import STORED_HELP, add_place, find_stored
+from lit_attr.cli.arguments import add_place, add_result, add_tokenizer
+from lit_attr.cli.locate import find_stored
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -37,11 +37,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve a page that shows a stored harvest: search for a component or token, see what feeds it and "
         "what it feeds, and walk along the edges. It only reads, and answers only this machine.",
     )
-    parser.add_argument("run", metavar="RUN", help=STORED_HELP)
+    add_result(parser)
     parser.add_argument("--port", type=int, help="default: 8750, or a free one if that is taken; 0: a free one")
     parser.add_argument(
         "--host", default="127.0.0.1", help="what to listen on; default: 127.0.0.1, which only this machine reaches"
     )
-    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json; default: the one of the harvest's run")
+    add_tokenizer(parser)
     add_place(parser)
     return parser

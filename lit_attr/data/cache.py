@@ -16,6 +16,7 @@ from lit_attr.data.spec import DatasetSpec
 from lit_attr.errors import DataError, StorageError
 from lit_attr.files.lock import locked
 from lit_attr.files.publish import make_folder, publish
+from lit_attr.files.roots import user_path
 
 _log = logging.getLogger(__name__)
 _DTYPE = np.dtype("<i4")
@@ -146,7 +147,7 @@ def _digest(spec: DatasetSpec) -> str:
     parts = [json.dumps(asdict(spec), sort_keys=True)]
     if spec.streaming:  # its releases shuffle streams differently
         parts.append(version("datasets"))
-    for path in [Path(name).expanduser() for name in (spec.dataset_name, spec.tokenizer) if name]:
+    for path in [user_path(name) for name in (spec.dataset_name, spec.tokenizer) if name]:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
         parts += [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -3,7 +3,6 @@
 import glob
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader
 from lit_attr.data.spec import DatasetSpec
 from lit_attr.data.tokenizer import load_tokenizer
 from lit_attr.errors import DataError
+from lit_attr.files.roots import user_path
 from lit_attr.optional import require
 
 Rows = Int[np.ndarray, "row seq"]
@@ -129,7 +129,7 @@ def _reasons(error: BaseException | None) -> str:
 
 def _open(spec: DatasetSpec) -> Any:  # noqa: ANN401 - a datasets.Dataset or IterableDataset
     datasets = require("datasets", "hf")
-    path = Path(spec.dataset_name).expanduser()
+    path = user_path(spec.dataset_name)
     where: dict[str, Any] = {"path": spec.dataset_name}
     if path.is_file():
         if path.suffix.lower() not in _BUILDERS:

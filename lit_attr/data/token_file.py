@@ -11,6 +11,10 @@ from torch import Tensor
 from lit_attr.assets import ASSETS, DEMO, TOKENS
 from lit_attr.errors import DataError
 
+# First bytes of files, and what numpy has no name for.
+_NUMPY, _PICKLE, _ZIP = b"\x93NUMPY", b"\x80", b"PK"
+_TORCH = "a file of torch.save: numpy.save(file, tensor.numpy()) writes what is needed"
+
 
 class TokenBatch(NamedTuple):
     """One batch, or an empty one where a process has fewer than the others.
@@ -40,9 +44,14 @@ def open_tokens(path: Path) -> np.ndarray:
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
+        if (kind := _other_kind(path)) is not None:
+            raise DataError(f"{path}: expected a .npy file, found {kind}") from error
         raise DataError(f"cannot read {path} as a .npy file, it may be truncated: {error}") from error
     if not isinstance(rows, np.ndarray):
+        names = rows.files
         rows.close()
+        if any(name.endswith("/data.pkl") for name in names):
+            raise DataError(f"{path}: expected a .npy file, found {_TORCH}")
         raise DataError(f"{path}: expected one array (.npy), found an archive of several (.npz)")
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.integer):
         raise DataError(
@@ -51,6 +60,15 @@ def open_tokens(path: Path) -> np.ndarray:
     if rows.size == 0:
         raise DataError(f"{path}: no tokens, its shape is {rows.shape}")
     return rows
+
+
+def _other_kind(path: Path) -> str | None:
+    """What a file is, if it is none of numpy's; None if it may be a damaged one of those."""
+    with open(path, "rb") as file:
+        start = file.read(len(_NUMPY))
+    if start.startswith(_PICKLE):
+        return _TORCH
+    return None if _NUMPY.startswith(start) or start.startswith(_ZIP) else f"one that begins with {start!r}"
 
 
 def check_batch(batch: TokenBatch, vocab_size: int, block_size: int) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from lit_attr.errors import DataError
+from lit_attr.files.roots import user_path
 from lit_attr.optional import require
 
 # A bare tokenizer.json does not say which token ends a text: it is the first of these that the tokenizer has.
@@ -59,9 +60,9 @@ def load_tokenizer(name: str) -> TextTokenizer:
     Raises:
         DataError: If there is no such tokenizer.
     """
-    path = Path(name)
+    path = user_path(name)
     if path.is_file():
         return _FileTokenizer(path)
     if (path / "tokenizer.json").is_file() and not (path / "tokenizer_config.json").is_file():
         return _FileTokenizer(path / "tokenizer.json")
-    return _HubTokenizer(name)
+    return _HubTokenizer(str(path) if path.exists() else name)

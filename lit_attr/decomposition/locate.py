@@ -11,6 +11,7 @@ from lit_attr.decomposition.download import download_run, download_target
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, newest_checkpoint
 from lit_attr.errors import RunFormatError, RunNotFoundError
+from lit_attr.files.roots import user_path
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def locate_run(run: str | os.PathLike[str]) -> RunFiles:
     reference = RunReference.match(run) if isinstance(run, str) else None
     if reference is not None:
         return _locate_reference(reference)
-    path = run_folder() if run == DEMO else Path(run).expanduser().absolute()
+    path = run_folder() if run == DEMO else user_path(run).absolute()
     if path.is_dir():
         if (path / "config.json").is_file() and not (path / RUN_CONFIG).exists():
             raise RunFormatError(
@@ -130,7 +131,7 @@ def _model_config_places(name: str | None, folder: Path) -> Iterable[Path]:
         yield folder
     elif name:
         for base in dict.fromkeys((folder, Path.cwd())):
-            path = base / Path(name).expanduser()
+            path = base / user_path(name)
             # A checkpoint's configuration is beside it, or above the checkpoints/ folder that it is in.
             yield from (path, path.parent, path.parent.parent)
     else:

@@ -19,7 +19,7 @@ from lit_attr.data.cache import TokenCache
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
 from lit_attr.data.token_file import TokenBatch, check_ids, check_length, open_tokens
 from lit_attr.errors import ConfigurationError, DataError
-from lit_attr.files.roots import output_root
+from lit_attr.files.roots import output_root, user_path
 from lit_attr.harvest.sources import dataset_of_run
 
 WHOLE_DATASET: Literal["whole_dataset"] = "whole_dataset"
@@ -82,7 +82,7 @@ class TokenDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
-        self._tokens = None if tokens is None else Path(tokens)
+        self._tokens = None if tokens is None else user_path(tokens)
         self._max_batches = None if n_batches == WHOLE_DATASET else n_batches
         # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
         self._run = run

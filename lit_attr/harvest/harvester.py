@@ -21,6 +21,7 @@ from lit_attr.decomposition.load import Run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.untrained import Decomposition
 from lit_attr.errors import ConfigurationError
+from lit_attr.files.roots import user_path
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import check_sums_fit, keep_freed_memory, memory_limit, rows_that_fit
@@ -93,7 +94,8 @@ class AttributionHarvester(LightningModule):
         self.targets_per_pass = targets_per_pass
         self.workspace_bytes = workspace_mb << 20
         self.memory_gb = memory_gb
-        self.target_rule = TargetRule(None if harvest_db is None else Path(harvest_db), alive_batches, ci_threshold)
+        database = None if harvest_db is None else user_path(harvest_db)
+        self.target_rule = TargetRule(database, alive_batches, ci_threshold)
         # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
         self.source = ModelSource(run, decomposition, path_table)
         self.sums = AttributionSums()

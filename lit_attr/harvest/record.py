@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Bool
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from lit_attr._version import __version__
 from lit_attr.assets import DEMO
+from lit_attr.files.roots import user_path
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 
@@ -87,5 +87,5 @@ def _targets(harvester: AttributionHarvester, data: TokenDataModule) -> dict[str
 
 def _reference(reference: str) -> str:
     """A folder by its absolute path, so that its tokenizer is found from elsewhere; other references as they are."""
-    path = Path(reference).expanduser()
+    path = user_path(reference)
     return str(path.absolute()) if reference != DEMO and path.exists() else reference

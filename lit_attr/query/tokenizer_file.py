@@ -7,6 +7,7 @@ from lit_attr.assets import ASSETS, DEMO
 from lit_attr.decomposition.caches import run_folders, target_folders
 from lit_attr.decomposition.reference import RunReference
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
+from lit_attr.files.roots import user_path
 from lit_attr.storage.provenance import Provenance
 
 
@@ -46,7 +47,7 @@ def _named(name: str | None) -> Iterator[Path]:
 def _of_run(run: str) -> Iterator[Path]:
     reference = RunReference.match(run)
     if reference is None:
-        folder = Path(run).expanduser().absolute()
+        folder = user_path(run).absolute()
         folders = [folder.parent if folder.is_file() else folder]
     else:
         folders = run_folders(reference)

@@ -62,7 +62,7 @@ def test_partial_results_say_so(tmp_path, capsys):
         (["safetensors", "--k", "3"], "--k is no option of --to safetensors, which has --shard_mb, --out, --overwrite"),
         (
             ["parquet", "--keys", "embed:1"],
-            "--keys is no option of --to parquet, which has --per, --k, --metric, --out",
+            "--keys is no option of --to parquet, which has --per, --k, --metric, --tokenizer, --out",
         ),
         (["graphml"], "--to graphml needs --keys"),
         (["graphml", "--keys", "embed"], "malformed component key 'embed'"),

@@ -31,7 +31,11 @@ def test_merge_verify_status(folder, capsys, tmp_path):
         "  coverage    10 of 10 batches (not merged yet)",
         "  workers     3 of 3 done",
     ]
-    merged = [f"merged into {path}", f"ask it with: lit-attr query {path} sources KEY"]
+    merged = [
+        f"merged into {path}",
+        f"ask it with: lit-attr query {RUN} sources KEY",
+        f"view it with: lit-attr view {RUN}",
+    ]
     assert answer(capsys, "merge", RUN) == merged
     for run in ([RUN, "--subrun_id", folder.name], [folder], [f"wandb:goodfire/spd/runs/{RUN}"]):
         assert answer(capsys, "merge", *run) == merged

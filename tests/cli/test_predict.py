@@ -74,12 +74,6 @@ def test_mistakes_end_in_one_line_and_exit_code_2(given, change, message, capfd)
     assert "Traceback" not in err
 
 
-def test_a_configuration_that_is_no_text(given, tmp_path, capfd):
-    (tmp_path / "c.yaml").write_bytes(bytes(range(128, 256)))
-    assert main(["predict", "--config", str(tmp_path / "c.yaml"), *given]) == 2
-    assert "lit-attr: error: a configuration is no text file" in capfd.readouterr().err
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -115,24 +109,6 @@ def test_a_mistake_on_one_of_two_ranks_is_explained(given, tmp_path, options, me
     assert f"lit-attr: error: {message}" in re.sub(r"batch \d, row \d, position \d: ", "", done.stderr)
     assert "Traceback" not in done.stderr
     assert AttributionRepo.open("s-toytoy00") is None
-
-
-@pytest.mark.parametrize("change", [["--model.nothing", "1"], ["--data.n_batches", "some"], ["--model.engine", "x"]])
-def test_keys_and_values_that_do_not_exist(given, change, capfd):
-    with pytest.raises(SystemExit) as end:
-        main(["predict", *given, *change])
-    assert end.value.code == 2
-    shown = capfd.readouterr().err
-    assert shown.startswith("lit-attr: error: ")
-    assert change[0].removeprefix("--model.").removeprefix("--") in shown
-    assert len(shown.splitlines()) < 10
-
-
-def test_required_keys(capfd):
-    with pytest.raises(SystemExit) as end:
-        main(["predict", *CPU])
-    assert end.value.code == 2
-    assert "model.run" in capfd.readouterr().err
 
 
 @pytest.mark.slow

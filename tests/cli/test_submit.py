@@ -49,8 +49,8 @@ def test_an_earlier_harvest_goes_on(given, capfd):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--data.n_batches", "some"], 'the configuration is not understood: Parser key "data.n_batches"'),
-        (["--config", "/nowhere.yaml"], 'the configuration is not understood: Parser key "config"'),
+        (["--data.n_batches", "some"], "the configuration is not understood: --data.n_batches: expected int or"),
+        (["--config", "/nowhere.yaml"], "the configuration is not understood: --config: File does not exist"),
         (["--model.nothing", "1"], "the configuration is not understood:"),
         (["--model.run", "/nowhere"], "no run at '/nowhere'"),
         (["--data.tokens", "/nowhere.npy"], "no token file at /nowhere.npy"),

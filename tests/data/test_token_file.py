@@ -100,7 +100,7 @@ def test_truncated_file(file):
 
 def test_text_file(tmp_path):
     (tmp_path / "t.npy").write_text("In the beginning")
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match=r"expected a .npy file, found one that begins with b.In the"):
         TokenDataModule(tmp_path / "t.npy").setup()
 
 

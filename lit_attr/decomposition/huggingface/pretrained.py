@@ -10,6 +10,7 @@ from torch import nn
 from lit_attr.decomposition.huggingface.target import as_target
 from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError, few
+from lit_attr.files.roots import user_path
 from lit_attr.optional import require
 from lit_attr.topology.paths import PathTable, path_table
 
@@ -34,6 +35,7 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
         UnsupportedModelError: If the class is not known, or keeps its matrices elsewhere.
         ConfigurationError: If `transformers` is not installed.
     """
+    reference = _name(reference)
     config, table = find_pretrained(reference, table)
     architecture = table.architecture
     model_class = _library_class(architecture)
@@ -85,6 +87,7 @@ def find_pretrained(reference: str, table: PathTable | None = None) -> tuple[Any
         UnsupportedModelError: If the class is not known.
         ConfigurationError: If `transformers` is not installed.
     """
+    reference = _name(reference)
     config = _read_config(reference)
     if not config.architectures:
         raise UnsupportedModelError(f"{reference}: its {_CONFIG} names no class (architectures)")
@@ -109,7 +112,7 @@ def build_from_config(architecture: str, name: str | None, folder: Path, table: 
         UnsupportedModelError: If the configuration is that of another class.
         ConfigurationError: If `transformers` is not installed.
     """
-    places = [folder, *((folder / name, Path(name).expanduser()) if name else ())]
+    places = [folder, *((folder / name, user_path(name)) if name else ())]
     place = next((str(place) for place in places if (place / _CONFIG).is_file()), name)
     if place is None:
         raise RunNotFoundError(f"no {_CONFIG} for the target model; looked in {folder}, and the run names no model")
@@ -122,6 +125,12 @@ def build_from_config(architecture: str, name: str | None, folder: Path, table: 
         raise UnsupportedModelError(f"{place} is a {declared}, but the run's configuration says {architecture}")
     config._attn_implementation = _ATTENTION
     return as_target(_library_class(architecture)(config), table)
+
+
+def _name(reference: str) -> str:
+    """The name that the library takes: of a folder, or on the hub."""
+    path = user_path(reference)
+    return str(path) if path.exists() else reference
 
 
 def _library_class(architecture: str) -> type[Any]:

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-from pathlib import Path
 
 from lit_attr.decomposition.checkpoint import weights_digest
 from lit_attr.decomposition.huggingface import load_pretrained
 from lit_attr.decomposition.load import Run
 from lit_attr.decomposition.untrained.decompose import decompose
 from lit_attr.decomposition.untrained.rule import Decomposition
+from lit_attr.files.roots import user_path
 from lit_attr.topology.paths import PathTable
 
 _DIGEST_CHARACTERS = 6
@@ -31,8 +31,7 @@ def load_untrained(
         UnsupportedModelError: If its class is not known, or keeps its matrices elsewhere.
         ConfigurationError: If the decomposition does not fit the model.
     """
-    path = Path(reference).expanduser()
-    target, table = load_pretrained(str(path if path.exists() else reference), table)
+    target, table = load_pretrained(str(reference), table)
     model = decompose(target, table, decomposition)
     # The digest is of what the factors are computed from, and not of the factors: machines round them differently.
     known = json.dumps([weights_digest(target.state_dict()), decomposition.description], sort_keys=True)
@@ -54,7 +53,7 @@ def untrained_run_id(reference: str | os.PathLike[str], decomposition: Decomposi
         reference: A local folder, whose name becomes part of the id, or the model's whole name on the hub.
         decomposition: The rule.
     """
-    path = Path(reference).expanduser()
+    path = user_path(reference)
     name = path.resolve().name if path.exists() else str(reference).replace("/", "-")
     settings = decomposition.settings
     parts = [name, type(decomposition).__name__.lower()]
