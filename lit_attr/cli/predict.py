@@ -12,11 +12,13 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_attr.cli.locate import as_argument, next_commands
 from lit_attr.cli.parser import HarvestParser, one_line
 from lit_attr.errors import ConfigurationError, LitAttrError
+from lit_attr.harvest.allocation import slurm_correction
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.progress import HarvestProgress
@@ -63,12 +65,16 @@ class PredictCLI(LightningCLI):
             ConfigurationError: If its settings do not go together, or not with this machine.
         """
         settings = self._get(self.config_init, "trainer", default={})
-        given = settings.get("callbacks") or []
-        callbacks = given if isinstance(given, list) else [given]
+        callbacks = _listed(settings.get("callbacks"))
         wants_bar = settings.get("enable_progress_bar") is not False and not settings.get("barebones")
         if wants_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             kwargs["callbacks"] = [*callbacks, HarvestProgress()]
+        plugins = _listed(settings.get("plugins"))
         try:
+            if not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+                correction = slurm_correction(settings.get("num_nodes", 1))
+                if correction is not None:
+                    kwargs["plugins"] = [*plugins, correction]
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
             raise ConfigurationError(f"the trainer cannot be built with these settings: {error}") from error
@@ -82,6 +88,13 @@ class PredictCLI(LightningCLI):
             print(f"harvest stored in {writer.path}\n{next_commands(writer.path)}")
         elif writer.folder is not None:
             print(f"this worker is done; once all are: lit-attr merge {as_argument(writer.folder)}")
+
+
+def _listed(setting: Any) -> list[Any]:  # noqa: ANN401 - of the trainer
+    """A setting that is one object, some, or none."""
+    if setting is None:
+        return []
+    return setting if isinstance(setting, list) else [setting]
 
 
 def run_with_dataset(run: str | Path, decomposition: object) -> str | Path | None:

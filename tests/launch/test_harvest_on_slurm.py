@@ -245,6 +245,29 @@ def test_one_worker_writes_the_result_and_the_merge_agrees(slurm, repository, tm
     check(submission, expected, capsys)
 
 
+@pytest.mark.parametrize(
+    ("allocation", "trainer"),
+    [
+        (["-n2"], []),
+        (["-n2", "--job-name=mine"], ["--trainer.devices", "2", "--trainer.strategy", "ddp"]),
+        (["-n2", "--ntasks-per-node=2", "srun"], ["--trainer.devices", "2", "--trainer.strategy", "ddp"]),
+    ],
+    ids=["one process", "two of its own", "two of srun"],
+)
+def test_in_an_interactive_allocation(slurm, tmp_path, config, expected, allocation, trainer):
+    """One harvest, of as many processes as were asked for, whatever the allocation is called and has room for."""
+    predict = [sys.executable, "-P", "-m", "lit_attr.cli.main", "predict", "--config", tmp_path / "config.yaml"]
+    words = ["salloc", *allocation, *predict, *trainer, "--writer.subrun_id", "da-mine"]
+    done = subprocess.run(list(map(str, words)), cwd=tmp_path, capture_output=True, text=True, timeout=_TIMEOUT)
+    assert done.returncode == 0, done.stderr
+    result = Path(re.search(r"^harvest stored in (.*)$", done.stdout, re.MULTILINE)[1])
+    assert_same(DatasetAttributionStorage.load(result), expected, tolerance=1e-6)
+    ranks = [line.split()[:2] for line in (tmp_path / "batches").read_text().splitlines()]
+    assert len(ranks) == N_BATCHES
+    assert len({process for _, process in ranks}) == len({rank for rank, _ in ranks}) == (2 if trainer else 1)
+    assert ("not started by srun" in done.stderr) == ("srun" not in allocation)
+
+
 def test_a_worker_that_may_not_be_requeued_fails(slurm, repository, tmp_path, config):
     """Stopped before its end, where Lightning's settings forbid to start it again: no merge."""
     environment = "lightning.pytorch.plugins.environments.SLURMEnvironment"
