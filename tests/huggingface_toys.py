@@ -127,6 +127,6 @@ class RandomCi(nn.Module):
 
 def _components(matrix: nn.Module, count: int) -> LinearComponents:
     if isinstance(matrix, nn.Linear):
-        return LinearComponents(matrix.in_features, matrix.out_features, count, matrix.bias is not None)
+        return LinearComponents(matrix.in_features, matrix.out_features, count, bias=matrix.bias is not None)
     d_in, d_out = matrix.get_parameter("weight").shape
     return LinearComponents(d_in, d_out, count, bias=True)

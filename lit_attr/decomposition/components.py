@@ -19,7 +19,7 @@ class LinearComponents(nn.Module):
 
     bias: Tensor | None
 
-    def __init__(self, d_in: int, d_out: int, n_components: int, bias: bool) -> None:
+    def __init__(self, d_in: int, d_out: int, n_components: int, *, bias: bool) -> None:
         super().__init__()
         self.V = nn.Parameter(torch.zeros(d_in, n_components))
         self.U = nn.Parameter(torch.zeros(n_components, d_out))

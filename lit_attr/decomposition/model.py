@@ -88,7 +88,7 @@ class DecomposedModel(nn.Module):
         self.target_model: TargetModel = target
         self._components = nn.ModuleDict({dashed(path): c for path, c in components.items()})
         self.ci_fn = ci_fn
-        self.requires_grad_(False)
+        self.requires_grad_(requires_grad=False)
         self.eval()
 
     @property
@@ -155,7 +155,7 @@ class DecomposedModel(nn.Module):
         sigmoid = SIGMOIDS[self.config.sigmoid]
         return logits, {layer: sigmoid(x) for layer, x in pre_sigmoid.items()}
 
-    def component_forward(self, tokens: Int[Tensor, "batch seq"], graph: bool = True) -> Capture:
+    def component_forward(self, tokens: Int[Tensor, "batch seq"], *, graph: bool = True) -> Capture:
         """Run the target with all components in place of each decomposed matrix, cut into `pre` and `post`.
 
         Args:

@@ -96,7 +96,7 @@ def test_layer_and_its_gradient_are_the_plain_ones(n_kv_heads: int, adjacent: bo
     generator = torch.Generator().manual_seed(0)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=generator)
-    rotary = None if adjacent is None else Rotary(4, 7.0, 8, adjacent)
+    rotary = None if adjacent is None else Rotary(4, 7.0, 8, adjacent_pairs=adjacent)
     angle = torch.arange(6)[:, None] / 7.0 ** (torch.arange(2) / 2)
     x = torch.randn(2, 6, 16, dtype=torch.float64, generator=generator).requires_grad_()
 
@@ -119,12 +119,12 @@ def test_rotation_is_the_plain_one_and_ends_with_the_positions(adjacent: bool):
     x = directions()
     position = torch.tensor([0, 1, 2, 2, 2])
     expected = plain.rotate(x, position[:, None] / 7.0 ** (torch.arange(2) / 2), adjacent)
-    torch.testing.assert_close(Rotary(4, 7.0, 3, adjacent)(x), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(Rotary(4, 7.0, 3, adjacent_pairs=adjacent)(x), expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("adjacent", [False, True])
 def test_vectors_are_rotated_as_the_positions_they_are_given(adjacent: bool):
-    rotary, x = Rotary(4, 7.0, 3, adjacent), directions()
+    rotary, x = Rotary(4, 7.0, 3, adjacent_pairs=adjacent), directions()
     assert torch.equal(rotary(x, torch.arange(x.shape[-2])), rotary(x))
     positions = torch.tensor([2, 0, 7, 1, 1])
     expected = torch.stack(

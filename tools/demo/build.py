@@ -128,7 +128,7 @@ def _decompose_and_write(
     out: Path, recipe: Recipe, config: GPT2SimpleConfig, target_state: dict[str, Any], tokens: Tensor, seed: int
 ) -> None:
     torch.set_num_threads(1)
-    target = GPT2Simple(config).eval().requires_grad_(False)
+    target = GPT2Simple(config).eval().requires_grad_(requires_grad=False)
     target.load_state_dict(target_state)
     modules = {
         **{f"h.*.attn.{name}_proj": _ATTENTION_COMPONENTS for name in "qkvo"},

@@ -65,7 +65,7 @@ def train_target(config: GPT2SimpleConfig, tokens: Int[Tensor, "story seq"], tra
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(requires_grad=False)
 
 
 def next_word_loss(model: nn.Module, tokens: Int[Tensor, "batch seq"]) -> Tensor:

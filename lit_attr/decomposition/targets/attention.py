@@ -52,7 +52,7 @@ class CausalSelfAttention(nn.Module):
         fused: Whether there is one `c_attn` matrix instead of `q_proj`, `k_proj`, `v_proj`.
     """
 
-    def __init__(self, width: int, n_heads: int, n_kv_heads: int, bias: bool, fused: bool = False) -> None:
+    def __init__(self, width: int, n_heads: int, n_kv_heads: int, *, bias: bool, fused: bool = False) -> None:
         super().__init__()
         if width % n_heads or n_heads % n_kv_heads:
             raise RunFormatError(

@@ -80,7 +80,7 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, head_width: int, base: float, n_positions: int, adjacent_pairs: bool) -> None:
+    def __init__(self, head_width: int, base: float, n_positions: int, *, adjacent_pairs: bool) -> None:
         super().__init__()
         self.adjacent_pairs = adjacent_pairs
         if head_width % 2:
@@ -119,7 +119,7 @@ class GeluMLP(nn.Module):
         bias: Whether the projections have biases.
     """
 
-    def __init__(self, width: int, hidden: int, bias: bool) -> None:
+    def __init__(self, width: int, hidden: int, *, bias: bool) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, hidden, bias=bias)
         self.gelu = nn.GELU(approximate="tanh")
@@ -144,7 +144,7 @@ class SwiGLU(nn.Module):
         bias: Whether the projections have biases.
     """
 
-    def __init__(self, width: int, hidden: int, bias: bool) -> None:
+    def __init__(self, width: int, hidden: int, *, bias: bool) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(width, hidden, bias=bias)
         self.up_proj = nn.Linear(width, hidden, bias=bias)

@@ -48,7 +48,7 @@ class _Block(nn.Module):
             fused=not grouped,
         )
         self.rms_2 = RMSNorm(config.n_embd, config.rms_norm_eps)
-        self.mlp = mlp(config.n_embd, config.n_intermediate, config.mlp_bias)
+        self.mlp = mlp(config.n_embd, config.n_intermediate, bias=config.mlp_bias)
 
     def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
         x = x + self.attn(self.rms_1(x), rotary)
@@ -79,7 +79,10 @@ class LlamaSimpleMLP(ConfiguredTarget):
         self.lm_head.weight = self.wte.weight
         # One table for all blocks, and outside of them, so that patterns such as `h.*.attn.*` match matrices alone.
         self.rotary = Rotary(
-            config.n_embd // config.n_head, config.rotary_base, config.n_ctx, config.rotary_adjacent_pairs
+            config.n_embd // config.n_head,
+            config.rotary_base,
+            config.n_ctx,
+            adjacent_pairs=config.rotary_adjacent_pairs,
         )
 
     def forward(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:

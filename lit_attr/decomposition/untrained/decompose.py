@@ -164,6 +164,6 @@ def _parameter(tensor: Tensor) -> nn.Parameter:
 
 def _components(V: nn.Parameter, U: nn.Parameter, bias: Tensor | None) -> LinearComponents:
     with torch.device("meta"):  # what it allocates is replaced
-        components = LinearComponents(V.shape[0], U.shape[1], V.shape[1], bias is not None)
+        components = LinearComponents(V.shape[0], U.shape[1], V.shape[1], bias=bias is not None)
     components.V, components.U, components.bias = V, U, bias
     return components
