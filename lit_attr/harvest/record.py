@@ -47,7 +47,7 @@ def harvest_record(
         "engine_blocks": harvester.choice.blocks,
         "precision": trainer.precision,
         "n_alive": {layer: int(mask.sum()) for layer, mask in alive.items()},
-        "targets": _targets(harvester, data),
+        "targets": harvester.target_rule.record(data),
         "not_targets": {layer: (~mask).nonzero()[:, 0].tolist() for layer, mask in alive.items()},
         "diagnostics": harvester.diagnose(data).entries(),
         "data_fingerprint": data.fingerprint(),
@@ -71,18 +71,6 @@ def harvest_record(
     }
     # Paths and the like become text: the file must load without unpickling objects.
     return json.loads(json.dumps(record, default=str))
-
-
-def _targets(harvester: AttributionHarvester, data: TokenDataModule) -> dict[str, Any]:
-    """By which rule, and over how much data, the components that are targets are found."""
-    settings = harvester.target_settings()
-    if settings["harvest_db"] is not None:
-        return {"rule": "harvest_db", "harvest_db": settings["harvest_db"]}
-    asked = settings["alive_batches"]
-    if asked is None:
-        return {"rule": "all"}
-    used = min(asked, data.n_batches_at_hand)
-    return {"rule": "mean_ci", "ci_threshold": settings["ci_threshold"], "alive_batches": asked, "n_batches": used}
 
 
 def _reference(reference: str) -> str:

@@ -112,7 +112,10 @@ def _folder(
 
 def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: TokenDataModule) -> list[str]:
     """What keeps a harvest from being continued; empty if nothing does."""
-    differences = plan.differences(settings.entries(data, plan.n_batches))
+    entries = settings.entries(data, plan.n_batches)
+    if (entries.get("alive_batches"), plan.entries.get("alive_batches")) == (None, None):
+        entries["ci_threshold"] = plan.entries.get("ci_threshold")  # decides nothing, and may be set no more
+    differences = plan.differences(entries)
     generation = newest_generation(folder, plan)
     if generation is None or generation.n_batches == data.n_batches:
         return differences

@@ -67,6 +67,15 @@ class TargetRule:
             "ci_threshold": self.ci_threshold,
         }
 
+    def record(self, data: TokenDataModule) -> dict[str, Any]:
+        """What a result records: the rule, and over how much of the data it was followed."""
+        if self.harvest_db is not None:
+            return {"rule": "harvest_db", "harvest_db": file_digest(self.harvest_db)}
+        if self.alive_batches is None:
+            return {"rule": "all"}
+        asked, used = self.alive_batches, min(self.alive_batches, data.n_batches_at_hand)
+        return {"rule": "mean_ci", "ci_threshold": self.ci_threshold, "alive_batches": asked, "n_batches": used}
+
     def prepare_data(self, data: object) -> None:
         """Have the batches tokenized that decide; on one process of each machine.
 

@@ -20,6 +20,8 @@ from lit_attr.topology.paths import PathTable
 SCHEMA = 2
 # Entries that must agree for sums to belong together: the model, which rows are zero, how exact they are.
 SAME_IN_ALL_PARTS = ("weights_digest", "not_targets", "precision")
+# Entries that would be wrong of a sum of results, even where these agree by chance.
+_OF_ONE_RESULT = ("coverage", "n_tokens", "data_shape", "generations", "merged_from")
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def _damaged(entry: str, expected: str, found: object) -> StorageError:
 def merged_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     """The provenance of a sum of results: what all agree on, the coverage of all, and each of them in full.
 
-    The coverage is left out where it is not known of all, and none is partial.
+    The coverage is left out where it is not known of all, and none is partial, and what counts or describes the data of
+    one result is in `merged_from` alone.
 
     Args:
         parts: The provenance of each result; None where it has none.
@@ -159,7 +162,8 @@ def merged_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     if not known:
         return None
     common = {key: value for key, value in known[0].items() if all(part.get(key) == value for part in known)}
-    common.pop("coverage", None)  # counts each part's own batches
+    for name in _OF_ONE_RESULT:
+        common.pop(name, None)
     covered = [part.coverage for part in map(Provenance.from_mapping, parts) if part.coverage is not None]
     total = Coverage.joined(covered)
     if not total.complete or len(covered) == len(parts):

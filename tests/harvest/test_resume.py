@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,6 +179,17 @@ def test_tasks_of_an_array_are_jobs_of_their_own(find, monkeypatch):
     for task in ("1", "2"):
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
         assert find().name == f"da-{task}"
+
+
+def test_a_threshold_without_batches_decided_nothing(find, tmp_path):
+    """It could be set once, and is refused now; its harvests are continued."""
+    before = replace(SETTINGS, targets={"alive_batches": None, "ci_threshold": 0.25})
+    now = replace(SETTINGS, targets={"alive_batches": None, "ci_threshold": 0.0})
+    folder = find(settings=before)
+    assert find(settings=now) == folder
+    assert find(folder.name, settings=now) == folder
+    with pytest.raises(ConfigurationError, match=r"ci_threshold: the harvest has 0\.25, this command 0\.1"):
+        find(folder.name, settings=replace(SETTINGS, targets={"alive_batches": 3, "ci_threshold": 0.1}))
 
 
 def test_ids(find):

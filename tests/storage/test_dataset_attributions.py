@@ -113,10 +113,12 @@ def test_merge_is_the_token_weighted_mean(tmp_path):
 
 def test_merge_keeps_what_provenances_agree_on(tmp_path):
     for seed, engine in ((0, "a"), (1, "b")):
-        random_storage(seed, provenance={"weights_digest": "x", "engine": engine}).save(tmp_path / f"{seed}.pt")
+        own = {"n_tokens": 8, "data_shape": [2, 4], "generations": [{"generation": 1}]}
+        known = {"weights_digest": "x", "engine": engine, **own}
+        random_storage(seed, provenance=known).save(tmp_path / f"{seed}.pt")
     merged = DatasetAttributionStorage.merge([tmp_path / "0.pt", tmp_path / "1.pt"])
     assert merged.provenance["weights_digest"] == "x"
-    assert "engine" not in merged.provenance
+    assert not {"engine", "coverage", *own} & merged.provenance.keys()
     assert [part["engine"] for part in merged.provenance["merged_from"]] == ["a", "b"]
 
 
