@@ -287,6 +287,18 @@ def test_recorded_shape_is_that_of_the_harvest_not_of_the_cache(described, run):
     assert found.provenance["data_shape"] == [2, 8]
 
 
+def test_batches_that_decide_targets_are_tokenized_though_they_are_not_harvested(described, run, monkeypatch):
+    monkeypatch.setattr("lit_attr.data.rows._TEXTS_AT_ONCE", 2)
+    few = prepared(run, batch_size=2, n_batches=1, streaming=True).n_batches_at_hand
+    asked = few + 2
+    settings = ["--data.n_batches", "1", "--data.batch_size", "2", "--data.dataset.streaming", "true"]
+    found = harvest("--model.run", str(run), *settings, "--model.alive_batches", str(asked))
+    assert found.provenance["coverage"]["n_batches"] == 1
+    assert found.provenance["targets"] == {
+        **{"rule": "mean_ci", "ci_threshold": 0.0, "alive_batches": asked, "n_batches": asked}
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
