@@ -44,10 +44,12 @@ class Kills:
     Args:
         folder: Folder for everything.
         seed: Seed of all that is random.
+        without_links: Whether the file system has no hard links.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *, without_links: bool) -> None:
         self.folder = folder
+        self.action = "no links" if without_links else None
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter(kills=0, lost=0, doubled=0, unequal=0, restarts=0, replaced=0, harvests=0)
         self.mistakes: list[str] = []
@@ -88,7 +90,7 @@ class Kills:
     def _start(self, name: str, rank: int, n_workers: int) -> ForkServerProcess:
         writer = {"out_dir": self.folder / name, "subrun_id": _SUBRUN, "commit_batches": 1}
         data = {"rank": rank, "world_size": n_workers, "batch_size": _ROWS}
-        return start(Work(self.run, self.tokens, self.folder / f"{name}.log", data, writer))
+        return start(Work(self.run, self.tokens, self.folder / f"{name}.log", data, writer, action=self.action))
 
     def _undisturbed(self) -> DatasetAttributionStorage:
         worker = self._start("undisturbed", 0, 1)
@@ -131,15 +133,15 @@ def _complete(folder: Path) -> bool:
     return state.n_done == state.n_batches
 
 
-def measure(kills: int, seed: int) -> dict[str, Any]:
-    """Kill workers until there are enough kills.
+def measure(kills: int, seed: int, *, without_links: bool) -> dict[str, Any]:
+    """Kill workers until there are enough kills, on a file system with or without hard links.
 
     Returns:
         The counts, in plain types.
     """
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        under_fire = Kills(Path(folder), seed)
+        under_fire = Kills(Path(folder), seed, without_links=without_links)
         while under_fire.counts["kills"] < kills:
             under_fire.harvest(kills)
     return {**under_fire.counts, "mistakes": under_fire.mistakes, "seconds": round(time.monotonic() - begin, 1)}
@@ -149,5 +151,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without_links", action="store_true", help="as on a file system without hard links")
     given = parser.parse_args()
-    print(json.dumps(measure(given.kills, given.seed), indent=1))
+    print(json.dumps(measure(given.kills, given.seed, without_links=given.without_links), indent=1))

@@ -42,8 +42,8 @@ class Work:
         ddp: Rank, number of processes and port of a trainer of several processes.
         seconds: Least time of a batch.
         signals: Number of a batch of the process to the signal that the process sends itself in that batch.
-        action: Fault, for tests: `delete` the parts before the end, a `full disk`, or `permissions` that bind
-            root too.
+        action: Fault, for tests: `delete` the parts before the end, a `full disk`, `permissions` that bind
+            root too, or a file system with `no links`.
     """
 
     run: Path
@@ -69,6 +69,10 @@ def _no_space(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def _no_links(*_: object) -> None:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 def _obey_permissions() -> None:
     """Give up root's right to read and write what a file's permissions forbid (capabilities(7), version 3)."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -90,6 +94,8 @@ def free_port() -> int:
 def _harvest(work: Work) -> None:
     if work.action == "permissions":
         _obey_permissions()
+    if work.action == "no links":
+        os.link = _no_links  # type: ignore[assignment]
     log = os.open(work.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

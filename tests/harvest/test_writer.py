@@ -11,6 +11,7 @@ from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.writer import StorageWriter
 from lit_attr.query.repo import AttributionRepo
 from tests.harvest.runs import QUIET, harvest
+from tests.parts.faults import refuse_links
 from tests.toys import write_run, write_tokens
 
 
@@ -68,6 +69,14 @@ def test_unwritable_root_is_found_before_the_first_batch(run, tokens, tmp_path, 
     monkeypatch.setattr(AttributionHarvester, "predict_step", lambda *_: pytest.fail("a batch was harvested"))
     with pytest.raises(StorageError, match="cannot create the folder"):
         harvest(AttributionHarvester(run), tokens, tmp_path / "results")
+
+
+def test_a_file_system_without_links_or_their_like_is_named_before_the_first_batch(run, tokens, tmp_path, monkeypatch):
+    refuse_links(monkeypatch)
+    monkeypatch.setattr("lit_attr.files.links._renameat2", lambda: None)
+    monkeypatch.setattr(AttributionHarvester, "predict_step", lambda *_: pytest.fail("a batch was harvested"))
+    with pytest.raises(StorageError, match=r"its file system \(.* at .*\) knows neither hard links nor renames that"):
+        harvest(AttributionHarvester(run), tokens, tmp_path)
 
 
 def test_failed_write_leaves_no_result(run, tokens, tmp_path, monkeypatch):
