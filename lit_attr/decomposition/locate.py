@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_attr.assets import DEMO, run_folder
-from lit_attr.decomposition.caches import run_folders, target_folders
 from lit_attr.decomposition.download import download_run, download_target
-from lit_attr.decomposition.reference import RunReference, run_id_of_folder
+from lit_attr.decomposition.reference import RunReference, run_folders, run_id_of_folder, target_folders
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, newest_checkpoint
 from lit_attr.errors import RunFormatError, RunNotFoundError
 from lit_attr.files.roots import user_path
@@ -20,8 +19,8 @@ class RunFiles:
 
     Attributes:
         run_id: Under which results are stored.
-        config: Its `final_config.yaml`.
-        checkpoint: Its newest checkpoint, or the one that was asked for.
+        config: The run's `final_config.yaml`.
+        checkpoint: The run's newest checkpoint, or the one that was asked for.
     """
 
     run_id: str

@@ -1,10 +1,11 @@
-"""Run references: the strings by which a decomposition or pretraining run on wandb is named."""
+"""Run references: the strings that name a decomposition or pretraining run on wandb, and the folders that cache it."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from lit_attr.errors import ReferenceFormatError
+from lit_attr.files.roots import output_root
 
 _DEFAULT_ENTITY = "goodfire"
 _DEFAULT_PROJECT = "spd"
@@ -53,15 +54,15 @@ class RunReference:
 
     @classmethod
     def match(cls, text: str) -> "RunReference | None":
-        """As `parse`, with None for a text of no such form, and for paths that begin with `./`, `../` or `~`."""
+        """Read a reference in any of its forms; None for other texts, and for paths with `./`, `../` or `~` in front."""
         text = text.strip().removeprefix("wandb:")
         if text.startswith(("./", "../", "~")):
             return None
         if _BARE.fullmatch(text):
             return cls(_DEFAULT_ENTITY, _DEFAULT_PROJECT, text)
         for form in (_COMPACT, _WITH_RUNS, _URL):
-            if found := form.fullmatch(text):
-                return cls(*found.groups())
+            if parts := form.fullmatch(text):
+                return cls(*parts.groups())
         return None
 
     @property
@@ -86,3 +87,24 @@ def run_id_of_folder(folder: Path) -> str:
         if re.fullmatch(_RUN_ID, candidate):
             return candidate
     return name
+
+
+def run_folders(reference: RunReference) -> list[Path]:
+    """The folders in which a decomposition run may be: downloads go into the first, training writes the second.
+
+    goodfire-ai/spd uses the same ones.
+    """
+    root = output_root()
+    return [root / "runs" / reference.folder, root / "spd" / reference.run_id]
+
+
+def target_folders(reference: RunReference, run_folder: Path) -> list[Path]:
+    """The folders in which the target model of a run may be, the likeliest first; downloaded ones go into the last.
+
+    Args:
+        reference: The target model's pretraining run.
+        run_folder: The decomposition run's folder, or a link to it: `<root>/runs/<run>` or `<root>/spd/<run>`. Its own
+            root comes before the configured one.
+    """
+    own_roots = dict.fromkeys((*run_folder.parents[:2], *run_folder.resolve().parents[:2]))
+    return [root / "pretrain_cache" / reference.folder for root in (*own_roots, output_root())]

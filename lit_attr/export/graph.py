@@ -45,7 +45,7 @@ def export_graphml(
         ends = edge.source.component_key, edge.target.component_key
         known = explorer.edge(*ends, metric=subgraph.metric)
         graph.add_edge(*ends, value_raw=known.raw, value_normalized=known.normalized, metric=subgraph.metric)
-    write_file(path, lambda file: networkx.write_graphml(graph, file), overwrite)
+    write_file(path, lambda file: networkx.write_graphml(graph, file), overwrite=overwrite)
     return path
 
 

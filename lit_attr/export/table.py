@@ -63,7 +63,7 @@ def export_parquet(
                 batches = [arrow.record_batch(_columns(part, metric, explorer.token), schema) for part in group]
                 writer.write_table(arrow.Table.from_batches(batches, schema))
 
-    write_file(path, write, overwrite)
+    write_file(path, write, overwrite=overwrite)
     return path
 
 

@@ -62,7 +62,7 @@ def export_safetensors(content: Content, folder: Path, shard_mb: float = 1000, o
         "metadata": {"total_size": total, **metadata},
         "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name, _ in shard},
     }
-    with new_folder(folder, overwrite, INDEX_FILE) as temporary:
+    with new_folder(folder, INDEX_FILE, overwrite=overwrite) as temporary:
         for name, shard in zip(names, shards, strict=True):
             header = _header(shard, metadata)
             nbytes = len(header) + sum(tensor.nbytes for _, tensor in shard)

@@ -19,7 +19,7 @@ def lay_out(content: Mapping[str, Any], file: BinaryIO) -> int:
     """Write an archive with holes where the numbers go.
 
     Args:
-        content: Its tensors may be fake ones, which take no memory.
+        content: What is to be saved; its tensors may be fake ones, which take no memory.
         file: Open, at its beginning; what it has behind the archive is cut off.
 
     Returns:

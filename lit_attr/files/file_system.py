@@ -12,7 +12,7 @@ def file_system(path: Path) -> str:
     """The file system that a path is on, such as `nfs4 at /home`; `of an unknown type` where the system does not tell.
 
     Args:
-        path: Of a file or folder that need not exist.
+        path: A file or folder, which need not exist.
     """
     try:
         lines = _MOUNTS.read_text(errors="replace").splitlines()

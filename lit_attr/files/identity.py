@@ -13,7 +13,7 @@ class FileIdentity:
 
     Attributes:
         device: Number of its file system.
-        inode: Its number there.
+        inode: Number of the file there.
         size: In bytes.
         modified: In nanoseconds since the epoch.
     """

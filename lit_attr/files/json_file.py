@@ -9,7 +9,7 @@ from lit_attr.errors import StorageError
 from lit_attr.files.publish import publish
 
 
-def publish_json(path: Path, content: Mapping[str, Any], replace: bool) -> None:
+def publish_json(path: Path, content: Mapping[str, Any], *, replace: bool) -> None:
     """Write a JSON object: whole or not at all; arguments and errors as for `publish`."""
     text = json.dumps(dict(content), indent=1).encode()
     publish(path, lambda file: file.write(text), replace=replace)

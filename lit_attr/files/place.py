@@ -11,11 +11,11 @@ from lit_attr.files.publish import make_folder, publish, sync_folder
 from lit_attr.files.temporary import create_folder, name_beside, remove, remove_leftovers
 
 
-def write_file(path: Path, write: Callable[[BinaryIO], object], overwrite: bool) -> None:
+def write_file(path: Path, write: Callable[[BinaryIO], object], *, overwrite: bool) -> None:
     """Write a file, whole or not at all.
 
     Args:
-        path: Of the file.
+        path: The file.
         write: Writes the content into an open binary file.
         overwrite: Whether another file may be there already.
 
@@ -32,13 +32,13 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], overwrite: bool)
 
 
 @contextmanager
-def new_folder(path: Path, overwrite: bool, mark: str) -> Iterator[Path]:
+def new_folder(path: Path, mark: str, *, overwrite: bool) -> Iterator[Path]:
     """A folder to write files into, which is put into place when all are written.
 
     Args:
-        path: Of the folder.
-        overwrite: Whether an earlier export may be there already.
+        path: The folder.
         mark: A file that every such export has: nothing else is replaced.
+        overwrite: Whether an earlier export may be there already.
 
     Yields:
         A temporary folder beside it.

@@ -15,11 +15,11 @@ from lit_attr.files.temporary import create_file, remove_leftovers
 _CHUNK = 1 << 22
 
 
-def publish(path: Path, write: Callable[[BinaryIO], object], reserve: int = 0, replace: bool = True) -> None:
+def publish(path: Path, write: Callable[[BinaryIO], object], *, reserve: int = 0, replace: bool = True) -> None:
     """Write a file under a temporary name, flush it to the disk, and put it into place.
 
     Args:
-        path: Of the file; what was there before stays until the new content is safe.
+        path: The file; what was there before stays until the new content is safe.
         write: Writes the content into an open binary file.
         reserve: Bytes to reserve on the disk before anything is written, so that a full disk shows at once.
         replace: Whether another file may be there already.

@@ -35,13 +35,13 @@ class _Hashing:
         self._file.flush()
 
 
-def publish_sealed(path: Path, write: Callable[[BinaryIO], object], nbytes: int, replace: bool = True) -> None:
+def publish_sealed(path: Path, write: Callable[[BinaryIO], object], nbytes: int, *, replace: bool = True) -> None:
     """Publish a file with a seal.
 
     Args:
-        path: Of the file.
+        path: The file.
         write: Writes the content front to back.
-        nbytes: Of the tensors in it; so much, and a little more, is reserved on the disk beforehand.
+        nbytes: Bytes of the tensors in it; so many, and a few more, are reserved on the disk beforehand.
         replace: Whether another file may be there already.
 
     Raises:
@@ -94,7 +94,7 @@ def check_open_seal(file: BinaryIO, path: Path) -> str:
 
     Args:
         file: Open for reading.
-        path: Of the file, for messages.
+        path: The file's name, for messages.
 
     Returns:
         The digest.
@@ -105,10 +105,10 @@ def check_open_seal(file: BinaryIO, path: Path) -> str:
     if not is_sealed(file):
         raise StorageError(f"{path} does not end in a seal: it is truncated, damaged, or no file of lit_attr's")
     length = os.fstat(file.fileno()).st_size - _LENGTH
-    found = digest_of(file, length)
-    if os.pread(file.fileno(), _LENGTH, length) != trailer(found):
+    digest = digest_of(file, length)
+    if os.pread(file.fileno(), _LENGTH, length) != trailer(digest):
         raise StorageError(f"{path} is damaged: its content does not have the digest that it was written with")
-    return found
+    return digest
 
 
 def check_seal(path: Path) -> str:

@@ -21,8 +21,8 @@ def call_git(folder: Path, *arguments: str, paths: Iterable[str] = (), index: Pa
     """Run git, without its hooks.
 
     Args:
-        folder: Where.
-        arguments: Those of git.
+        folder: Folder that git is run in.
+        arguments: Command and options of git.
         paths: Given on standard input, each with a zero byte behind it.
         index: File that takes the place of the repository's index.
 

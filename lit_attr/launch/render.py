@@ -41,7 +41,7 @@ def render(text: str, options: Mapping[str, str | None], variables: Mapping[str,
 
 
 def _replace_line(text: str, pattern: str, line: str) -> str:
-    text, found = re.subn(rf"^{pattern}$", lambda _: line, text, count=1, flags=re.MULTILINE)
-    if not found:
+    text, n_replaced = re.subn(rf"^{pattern}$", lambda _: line, text, count=1, flags=re.MULTILINE)
+    if not n_replaced:
         raise KeyError(f"no line like {pattern!r} in the job script")
     return text

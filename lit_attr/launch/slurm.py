@@ -59,7 +59,7 @@ def site_limit(name: str) -> int | None:
     """A number in the site's configuration; None where it cannot be had, so that sbatch itself must answer.
 
     Args:
-        name: As `scontrol show config` prints it.
+        name: The number's name in what `scontrol show config` prints.
     """
     try:
         done = subprocess.run(

@@ -47,7 +47,7 @@ def list_contents(repository: Path, *out_dirs: Path) -> Contents:
     """All files of a working tree, committed or not, but for those that git ignores, results, and large files.
 
     Args:
-        repository: Its folder.
+        repository: The working tree's folder.
         out_dirs: Roots of results.
 
     Raises:
@@ -87,7 +87,7 @@ def take(contents: Contents, branch: str) -> str:
 
     Args:
         contents: The files.
-        branch: Its name.
+        branch: Name of the branch.
 
     Returns:
         The commit.

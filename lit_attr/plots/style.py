@@ -71,7 +71,9 @@ def save(figure: "Figure", path: Path, overwrite: bool = False) -> Path:
     # Without a date, the same picture is the same file.
     metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
     with require("matplotlib", "plot").rc_context(_SETTINGS):
-        write_file(path, lambda file: figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata), overwrite)
+        write_file(
+            path, lambda file: figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata), overwrite=overwrite
+        )
     return path
 
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lit_attr.assets import ASSETS, DEMO
-from lit_attr.decomposition.caches import run_folders, target_folders
-from lit_attr.decomposition.reference import RunReference
+from lit_attr.decomposition.reference import RunReference, run_folders, target_folders
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
 from lit_attr.files.roots import user_path
 from lit_attr.storage.provenance import Provenance

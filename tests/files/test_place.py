@@ -10,12 +10,12 @@ MARK = "index.json"
 
 
 def fill(path, text="new", overwrite=False):
-    with new_folder(path, overwrite, MARK) as temporary:
+    with new_folder(path, MARK, overwrite=overwrite) as temporary:
         (temporary / MARK).write_text(text)
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):
-    with new_folder(tmp_path / "x", False, MARK) as temporary:
+    with new_folder(tmp_path / "x", MARK, overwrite=False) as temporary:
         (temporary / MARK).write_text("")
         assert not (tmp_path / "x").exists()
     assert os.listdir(tmp_path) == ["x"]
@@ -26,7 +26,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     fill(tmp_path / "x", "old")
     with (
         pytest.raises(StorageError, match=r"cannot write .*nothing"),
-        new_folder(tmp_path / "x", True, MARK) as temporary,
+        new_folder(tmp_path / "x", MARK, overwrite=True) as temporary,
     ):
         (temporary / "nothing").unlink()
     assert os.listdir(tmp_path) == ["x"]
@@ -51,7 +51,7 @@ def test_only_an_export_is_replaced_and_only_on_request(tmp_path):
 def test_leftovers_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path):
     (tmp_path / ".x.dead.tmp").mkdir()
     (tmp_path / ".x.dead.tmp" / "shard").write_text("large")
-    with new_folder(tmp_path / "x", False, MARK) as living:
+    with new_folder(tmp_path / "x", MARK, overwrite=False) as living:
         fill(tmp_path / "x")
         assert living.exists()
         assert not (tmp_path / ".x.dead.tmp").exists()
@@ -61,19 +61,19 @@ def test_leftovers_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path):
 
 def test_files(tmp_path):
     path = tmp_path / "new" / "x.bin"
-    write_file(path, lambda file: file.write(b"old"), False)
+    write_file(path, lambda file: file.write(b"old"), overwrite=False)
     with pytest.raises(StorageError, match="exists already; --overwrite replaces it"):
-        write_file(path, lambda file: file.write(b"new"), False)
-    write_file(path, lambda file: file.write(b"new"), True)
+        write_file(path, lambda file: file.write(b"new"), overwrite=False)
+    write_file(path, lambda file: file.write(b"new"), overwrite=True)
     assert path.read_bytes() == b"new"
     with pytest.raises(StorageError, match="a folder is there, expected a file's name"):
-        write_file(tmp_path / "new", lambda file: None, True)
+        write_file(tmp_path / "new", lambda file: None, overwrite=True)
 
 
 def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path):
     path = tmp_path / "x.bin"
     with pytest.raises(StorageError, match="exists already"):
-        write_file(path, lambda file: path.write_text("theirs"), False)
+        write_file(path, lambda file: path.write_text("theirs"), overwrite=False)
     assert path.read_text() == "theirs"
 
 
