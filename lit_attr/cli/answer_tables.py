@@ -76,7 +76,8 @@ def _table(answer: object, width: int, k: int) -> Table:
         title = f"{answer.metric} of one edge"
         return _edges([(answer.source, answer.target, values)], title, ["raw", "normalised"])
     if isinstance(answer, LayerMatrix):
-        fits = (len(answer.sources) + 1) * _MATRIX_COLUMN <= width
+        column = _MATRIX_COLUMN if all(pair.harvested for pair in answer.pairs) else len(_NOT_HARVESTED) + _BORDERS
+        fits = (len(answer.sources) + 1) * column <= width
         return _matrix(answer) if fits else _long_matrix(answer)
     if isinstance(answer, LayerBlock):
         return _block(answer, width, k)

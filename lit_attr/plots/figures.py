@@ -1,7 +1,7 @@
-"""The pictures of a stored harvest; `lit_attr.plots.style.save` writes them.
+"""The pictures of a result; `lit_attr.plots.style.save` writes them.
 
 Example:
-    >>> explorer = AttributionRepo.open("s-1234abcd").explore()  # doctest: +SKIP
+    >>> explorer = AttributionRepo.latest("s-1234abcd").explore()  # doctest: +SKIP
     >>> save(component_figure(explorer, "1.mlp.up:5"), Path("component.svg"))  # doctest: +SKIP
 """
 
