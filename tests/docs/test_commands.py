@@ -68,7 +68,6 @@ def test_tutorial(tmp_path, monkeypatch, capsys):
             execute(marker, {})
         shown[marker.rpartition(" ")[2]] = capsys.readouterr().out
     assert "not harvested" in shown["map"]
-    assert "158 of 384 components are targets" in shown["harvest"]
     assert re.search(r"da-\w+ of s-litdemo0, checkpoint model_\d+\.pth; 32,768 tokens", shown["map"])
     assert re.search(r"output:20 .*\+0\.47.*output:18 .*-0\.19", shown["word"], re.DOTALL)
     assert re.search(r"1\.attn\.v:38 .*\+2\.9[89].*1\.attn\.v:35 .*-2\.0[56]", shown["chain"], re.DOTALL)
