@@ -9,6 +9,9 @@ from collections.abc import Sequence
 class LitAttrError(Exception):
     """Base of every exception that the package raises on purpose."""
 
+    # What a command that ends in it exits with.
+    exit_code = 2
+
     # KeyError would show the repr of its message; the plain text is what a person should read.
     __str__ = Exception.__str__
 
@@ -58,7 +61,16 @@ class LaunchError(LitAttrError, RuntimeError):
 
 
 class InterruptedHarvestError(LitAttrError):
-    """A harvest that was stopped before its end; the same command continues from what it has committed."""
+    """A harvest that was stopped before its end; the same command continues from what it has committed.
+
+    Args:
+        message: What stopped it, and what is committed.
+        exit_code: Exit code of the process.
+    """
+
+    def __init__(self, message: str, exit_code: int = LitAttrError.exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def few(things: Sequence[object], shown: int = 5) -> str:

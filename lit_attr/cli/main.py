@@ -24,6 +24,7 @@ _COMMANDS = {
     "submit": ("lit_attr.cli.submit", "harvest on a SLURM cluster"),
 }
 _USAGE_ERROR = 2
+_CTRL_C = 130  # by the convention of shells
 _HELP = ("-h", "--help")
 # torchmetrics imports them wherever they are installed, which takes longer than all else together.
 _NOT_FOR_HELP = ("matplotlib", "transformers")
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; those of the process if None.
 
     Returns:
-        0, or 2 for a mistake, which is explained on standard error.
+        0; 2 for a mistake, which is explained on standard error; 130 after Ctrl-C.
     """
     is_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -50,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except LitAttrError as error:
         print(f"lit-attr: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("lit-attr: stopped by Ctrl-C", file=sys.stderr)
+        return _CTRL_C
     except OSError as error:
         if error.filename is not None:
             raise

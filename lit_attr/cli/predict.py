@@ -21,6 +21,7 @@ from lit_attr.errors import ConfigurationError, LitAttrError
 from lit_attr.harvest.allocation import slurm_correction
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
+from lit_attr.harvest.preemption import stopping_at_once
 from lit_attr.harvest.progress import HarvestProgress
 from lit_attr.harvest.writer import StorageWriter
 
@@ -79,6 +80,10 @@ class PredictCLI(LightningCLI):
         except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
             raise ConfigurationError(f"the trainer cannot be built with these settings: {error}") from error
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        with stopping_at_once(self.trainer):
+            super()._run_subcommand(subcommand)
+
     def after_predict(self) -> None:
         """Say how to ask the result, or what is left to do."""
         writer: StorageWriter = self._get(self.config_init, "writer")
@@ -107,6 +112,11 @@ def run_with_dataset(run: str | Path, decomposition: object) -> str | Path | Non
     return run if decomposition is None else None
 
 
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Whether something that Lightning logs is about the user's harvest."""
+    return not record.getMessage().startswith(("GPU available:", "TPU available:", "HPU available:", "💡 Tip:"))
+
+
 @contextmanager
 def own_errors() -> Iterator[None]:
     """Let the package's own errors out of those that jsonargparse wraps them in where a class is instantiated."""
@@ -129,6 +139,8 @@ def build_cli(arguments: Sequence[str], run: bool = True) -> PredictCLI:
     with warnings.catch_warnings():
         # The arguments are those of the process less the command's name, which Lightning would parse as well.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+        # Whoever harvests without srun in a job, or on a login node, has a reason.
+        warnings.filterwarnings("ignore", "The `srun` command is available on your system but is not used")
         # Lightning's own use of torch 2.13; nothing that a user could change.
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec", FutureWarning)
         return PredictCLI(
@@ -166,6 +178,7 @@ def run(arguments: Sequence[str]) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("lit_attr: %(message)s"))
         log.addHandler(handler)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     try:
         with own_errors():
             build_cli(arguments)

@@ -205,11 +205,12 @@ class AttributionHarvester(LightningModule):
         keep_freed_memory()
         self._alive = None
         self.add_module("decomposed", self.model)  # so that Lightning moves it to the device
-        self.sums.allocate(self.topology, dtype, self.trainer.strategy.root_device)
-        counts = self.topology.n_components
+        device = self.trainer.strategy.root_device
+        self.sums.allocate(self.topology, dtype, device)
+        counts, place = self.topology.n_components, _describe(device, self.trainer.world_size)
         rank_zero_info(
-            f"lit_attr: harvesting {self.load_run().run_id}: {sum(counts.values())} components in {len(counts)} "
-            f"matrices; sums take {self.sums.recent.nbytes / 1e9:.3g} GB on the device and "
+            f"lit_attr: harvesting {self.load_run().run_id} on {place}: {sum(counts.values())} components in "
+            f"{len(counts)} matrices; sums take {self.sums.recent.nbytes / 1e9:.3g} GB on the device and "
             f"{self.sums.totals.nbytes / 1e9:.3g} GB on the host"
         )
         rank_zero_info(f"lit_attr: {self.choice.describe()}")
@@ -322,6 +323,13 @@ class AttributionHarvester(LightningModule):
     def _data(self) -> object:
         """The trainer's data module; None where it has none."""
         return getattr(self.trainer, "datamodule", None)
+
+
+def _describe(device: torch.device, n_processes: int) -> str:
+    kind = "the CPU" if device.type == "cpu" else str(device)
+    if device.type == "cuda":
+        kind = f"{torch.cuda.get_device_name(device)} ({device})"
+    return kind if n_processes == 1 else f"{kind}, the first of {n_processes} processes"
 
 
 def started(value: _Value | None) -> _Value:

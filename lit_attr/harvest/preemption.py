@@ -1,26 +1,30 @@
-"""Being told to stop: signals, an agreement of all processes, and a request to be started again."""
+"""Being told to stop: signals, the end of child processes, and a request to be started again."""
 
 import logging
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
-from torch import distributed
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from lit_attr.harvest.processes import others_alive
+from lit_attr.errors import InterruptedHarvestError
 
 _log = logging.getLogger(__name__)
-_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+# Exit code of a process that Ctrl-C ended, by the convention of shells.
+CTRL_C_EXIT_CODE = 128 + signal.SIGINT
+# Seconds that child processes have to end by themselves, and again once they were told to.
+_PATIENCE = 2.0
 
 
 class StopSignals:
-    """Notes that the process was told to stop; the work goes on to a place where it can.
+    """Stops the process where it was told to: at once while it loads, after `defer` where its work can be committed.
 
     Attributes:
         received: The first signal; None before it. SLURM announces a time limit with one signal and enforces it with
@@ -29,6 +33,8 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._deferred = False
+        self._speaks = False
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def install(self, trainer: Trainer) -> None:
@@ -39,48 +45,103 @@ class StopSignals:
         """
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self.received = None
+        self._deferred = False
+        self._speaks = trainer.is_global_zero
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread can
         for number in _SIGNALS:
-            self._before[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background process does not hear Ctrl-C
+                self._before[number] = signal.signal(number, self._hear)
+
+    def defer(self) -> None:
+        """Only note signals from now on: there will be something to commit, and a place where all processes agree.
+
+        Raises:
+            InterruptedHarvestError: If there was one that somebody else's code has swallowed.
+        """
+        if self.received is not None:
+            raise self._stopped()
+        self._deferred = True
 
     def restore(self) -> None:
         """Let those listen again who did before."""
         if threading.current_thread() is threading.main_thread():
             for number, before in self._before.items():
-                signal.signal(number, before)
+                signal.signal(number, before or signal.SIG_DFL)  # None: a listener that is not Python's
         self._before.clear()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received = signal.Signals(number)
+    @property
+    def asks_to_requeue(self) -> bool:
+        """Whether the end of the job was announced while there was nothing to commit yet."""
+        return self.received is signal.SIGUSR1 and not self._deferred
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:  # the second Ctrl-C is for who listened before
+            signal.signal(number, self._before[signal.SIGINT] or signal.SIG_DFL)
+        if self.received is not None:
+            return
+        self.received = signal.Signals(number)
+        if not self._deferred:
+            raise self._stopped()
+        if number == signal.SIGINT and self._speaks:
+            # Not through `print`, whose buffer may be in use where a signal comes.
+            os.write(2, b"\nlit_attr: Ctrl-C: committing after this batch; another Ctrl-C stops at once\n")
+
+    def _stopped(self) -> InterruptedHarvestError:
+        name = self.received.name if self.received else "a signal"
+        code = CTRL_C_EXIT_CODE if self.received is signal.SIGINT else InterruptedHarvestError.exit_code
+        return InterruptedHarvestError(
+            f"stopped by {name} before anything new was committed; the same command continues", code
+        )
 
 
-def agree(wish: int, group: distributed.ProcessGroup | None) -> int:
-    """The greatest wish of all processes.
+@contextmanager
+def stopping_at_once(trainer: Trainer) -> Iterator[None]:
+    """End promptly, and with one line, where a signal comes before or after a `StorageWriter` listens.
 
     Args:
-        wish: Of this process.
-        group: Of all processes, for messages between hosts; None where there is one process.
+        trainer: The trainer that is used inside.
+
+    Raises:
+        InterruptedHarvestError: If there is one.
     """
-    if group is None:
-        return wish
-    message = torch.tensor([wish])
-    with others_alive():
-        distributed.all_reduce(message, op=distributed.ReduceOp.MAX, group=group)
-    return int(message)
+    signals = StopSignals()
+    signals.install(trainer)
+    try:
+        yield
+    except InterruptedHarvestError:
+        if signals.asks_to_requeue:
+            requeue(trainer)
+        raise
+    finally:
+        signals.restore()
 
 
-def message_group(trainer: Trainer) -> distributed.ProcessGroup | None:
-    """A group of all processes that talks between hosts; None where there is one process."""
-    return distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
+def end_children(trainer: Trainer) -> None:
+    """Let no process outlive this one that Lightning started from it.
+
+    Args:
+        trainer: The trainer, whose loop has ended with an exception.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    children = list(launcher.procs)
+    launcher.procs.clear()  # Lightning's observer of this list would kill this process once a child has failed
+    for number in (None, signal.SIGTERM, signal.SIGKILL):
+        for child in children:
+            if number is not None and child.poll() is None:
+                child.send_signal(number)
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_PATIENCE)
 
 
 def requeue(trainer: Trainer) -> None:
     """Ask SLURM to start the job again, where Lightning's settings allow it.
 
     Args:
-        trainer: Knows its environment.
+        trainer: The trainer, which knows its environment.
     """
     environment = trainer._accelerator_connector.cluster_environment
     if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:

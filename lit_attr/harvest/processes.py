@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from lightning.pytorch import Trainer
 from torch import distributed
 
@@ -28,12 +29,35 @@ def others_alive() -> Iterator[None]:
         ) from error
 
 
+def message_group(trainer: Trainer) -> distributed.ProcessGroup | None:
+    """A group of all processes for messages between hosts; None where there is one process."""
+    return distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
+
+
+def greatest(number: int, group: distributed.ProcessGroup | None) -> int:
+    """The greatest number that any process has.
+
+    Args:
+        number: The number of this process.
+        group: All processes; None where there is one.
+
+    Raises:
+        InterruptedHarvestError: If one of them is gone.
+    """
+    if group is None:
+        return number
+    message = torch.tensor([number])
+    with others_alive():
+        distributed.all_reduce(message, op=distributed.ReduceOp.MAX, group=group)
+    return int(message)
+
+
 def on_first_process(trainer: Trainer, action: Callable[[], _Result]) -> _Result:
     """Do something on the first process, and give its result, or its mistake, to all.
 
     Args:
-        trainer: Knows the processes.
-        action: Returns something that can be pickled.
+        trainer: The trainer, which knows the processes.
+        action: What to do; returns something that can be pickled.
 
     Raises:
         LitAttrError: On every process, where the action raised one on the first.
@@ -55,7 +79,7 @@ def on_each_process(group: distributed.ProcessGroup | None, action: Callable[[],
     """Do something on each process, and let the mistake of any stop all: nobody waits for one that has given up.
 
     Args:
-        group: Of all processes, for messages between hosts; None where there is one process.
+        group: All processes; None where there is one.
         action: What to do.
 
     Raises:
@@ -72,6 +96,6 @@ def on_each_process(group: distributed.ProcessGroup | None, action: Callable[[],
         mistakes = [None] * distributed.get_world_size(group)
         with others_alive():
             distributed.all_gather_object(mistakes, mistake, group=group)
-    if found := [error for error in (mistake, *mistakes) if error is not None]:
-        raise found[0]
+    if raised := [error for error in (mistake, *mistakes) if error is not None]:
+        raise raised[0]
     return result

@@ -21,7 +21,20 @@ class HarvestProgress(TQDMProgressBar):
     On a terminal it is a bar. Without one, a line every 30 seconds and at the end, as logs of cluster jobs want it; a
     thread writes it, so that a batch that takes minutes does not look like a hang. The trainer's logger, if there is
     one, gets `tokens_per_second`, `batches` and `coverage` (the share of batches done) after a batch, as often.
+
+    Args:
+        refresh_rate: Batches between two updates of the bar.
+        process_position: Number of lines that the bar is moved down.
+        leave: Whether the bar stays at the end.
     """
+
+    def __init__(self, refresh_rate: int = 1, process_position: int = 0, *, leave: bool = False) -> None:
+        super().__init__(refresh_rate, process_position, leave)
+        self._started = 0.0
+        self._reported = 0.0
+        self._n_tokens = 0
+        self._n_steps = 0
+        self._ended = threading.Event()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -66,8 +79,7 @@ class HarvestProgress(TQDMProgressBar):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Fall silent."""
-        if hasattr(self, "_ended"):
-            self._ended.set()
+        self._ended.set()
 
     def _rate(self) -> float:
         return self._n_tokens / (time.monotonic() - self._started)

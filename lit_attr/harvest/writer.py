@@ -1,6 +1,9 @@
 """Committing a harvest while it runs, continuing one, and writing its result."""
 
+from contextlib import suppress
+from enum import IntEnum
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from signal import Signals
 from time import monotonic
@@ -16,8 +19,8 @@ from lit_attr.errors import ConfigurationError, InterruptedHarvestError
 from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester, started
-from lit_attr.harvest.preemption import StopSignals, agree, message_group, requeue
-from lit_attr.harvest.processes import on_each_process, on_first_process, others_alive
+from lit_attr.harvest.preemption import CTRL_C_EXIT_CODE, StopSignals, end_children, requeue
+from lit_attr.harvest.processes import greatest, message_group, on_each_process, on_first_process, others_alive
 from lit_attr.harvest.record import harvest_record
 from lit_attr.harvest.resume import HarvestSettings, open_harvest
 from lit_attr.parts.counting import check_nothing_missing, counting_parts
@@ -25,13 +28,23 @@ from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import record_generation
 from lit_attr.parts.merge import write_merged
+from lit_attr.parts.presence import Presence
+from lit_attr.storage.places import run_folder
 from lit_attr.topology.words import HEADER_FILE
 
-# What a process may wish for at the end of a step; the greatest wish of all counts.
-_GO_ON, _COMMIT, _STOP, _END = range(4)
+
+class _Decision(IntEnum):
+    """What happens at the end of a step; the greatest that any process decides counts for all."""
+
+    GO_ON = 0
+    COMMIT = 1
+    REQUEUE = 2  # commit, stop, and ask for another job
+    STOP = 3
+
+
 # SIGUSR1 announces the end of a job's time. SIGTERM is how a job is cancelled, and one that is preempted is put back by
-# SLURM itself: nobody must ask for that.
-_WISHES = {Signals.SIGUSR1: _STOP, Signals.SIGTERM: _END}
+# SLURM itself: nobody must ask for that. SIGINT is Ctrl-C.
+_DECISIONS = {Signals.SIGUSR1: _Decision.REQUEUE, Signals.SIGTERM: _Decision.STOP, Signals.SIGINT: _Decision.STOP}
 
 
 class StorageWriter(Callback):
@@ -80,6 +93,9 @@ class StorageWriter(Callback):
         # Known after setup, and once the trainer has started.
         self._commits: Commits | None = None
         self._header: Header | None = None
+        # On the first process of the trainer.
+        self._presence: Presence | None = None
+        self._new_folders: list[Path] = []
 
     @property
     def commits(self) -> Commits:
@@ -99,15 +115,24 @@ class StorageWriter(Callback):
         self._group = message_group(trainer)
         on_each_process(self._group, harvester.check)
         settings = on_each_process(self._group, partial(_settings, trainer, harvester))
-        find = partial(open_harvest, settings, data, world_size, self.out_dir, self.subrun_id)
-        generation: Generation = on_first_process(trainer, find)
+        generation = on_first_process(trainer, partial(self._open, settings, data, world_size))
         self.folder = generation.folder
         self._commits = on_each_process(
             self._group, partial(Commits, generation, rank, self.commit_minutes, self.commit_batches)
         )
         remaining = self._commits.remaining
-        data.assign(remaining, max(1, agree(len(remaining), self._group)))
+        data.assign(remaining, max(1, greatest(len(remaining), self._group)))
         rank_zero_info(f"lit_attr: harvest {self.folder}")
+
+    def _open(self, settings: HarvestSettings, data: TokenDataModule, world_size: int) -> Generation:
+        """Find or begin the harvest, and mark it as worked on."""
+        self._new_folders = _missing(run_folder(settings.run_id, self.out_dir))
+        while True:
+            generation = open_harvest(settings, data, world_size, self.out_dir, self.subrun_id)
+            self._presence = Presence(generation.folder)
+            if self._presence.counts:  # else one who gave up has removed it this moment
+                return generation
+            self._presence.leave()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""
@@ -130,6 +155,10 @@ class StorageWriter(Callback):
             Header(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
         record_generation(self.commits.generation, known)
 
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at the end of a step from now on, and no longer at once."""
+        self._signals.defer()
+
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -146,14 +175,14 @@ class StorageWriter(Callback):
         """
         if batch.batch_id >= 0:
             self.commits.add(batch.batch_id)
-        due = _COMMIT if self.commits.due() else _GO_ON
-        decision = agree(_WISHES[self._signals.received] if self._signals.received else due, self._group)
-        if decision != _GO_ON:
+        due = _Decision.COMMIT if self.commits.due() else _Decision.GO_ON
+        decision = greatest(_DECISIONS[self._signals.received] if self._signals.received else due, self._group)
+        if decision != _Decision.GO_ON:
             self._commit(pl_module)
-        if decision == _STOP:
+        if decision == _Decision.REQUEUE:
             requeue(trainer)
-            agree(_GO_ON, self._group)  # srun ends all once one has ended: none may before SLURM was asked
-        if decision in (_STOP, _END):
+            greatest(0, self._group)  # srun ends all once one has ended: none may before SLURM was asked
+        if decision in (_Decision.REQUEUE, _Decision.STOP):
             self._stop()
 
     def _commit(self, pl_module: LightningModule) -> None:
@@ -166,7 +195,8 @@ class StorageWriter(Callback):
         n_assigned = len(self.commits.generation.assigned(self.commits.rank))
         raise InterruptedHarvestError(
             f"stopped by {name}: worker {self.commits.rank} has committed {len(self.commits.done)} of {n_assigned} "
-            f"batches in {self.folder}; the same command continues"
+            f"batches in {self.folder}; the same command continues",
+            CTRL_C_EXIT_CODE if self._signals.received is Signals.SIGINT else InterruptedHarvestError.exit_code,
         )
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -210,10 +240,27 @@ class StorageWriter(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let those listen to signals who did before."""
         self._signals.restore()
+        if self._presence is not None:
+            self._presence.leave()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """The same, where Lightning skips the teardown."""
+        """Leave nothing behind: no process, no folder without a commit; Lightning calls it in place of `teardown`."""
+        end_children(trainer)
+        if self._presence is not None and self._presence.abandon():
+            self._remove_new_folders()
+        if self._signals.asks_to_requeue:
+            requeue(trainer)
         self._signals.restore()
+
+    def _remove_new_folders(self) -> None:
+        with suppress(OSError):  # another harvest is there by now
+            for folder in self._new_folders:
+                folder.rmdir()
+
+
+def _missing(folder: Path) -> list[Path]:
+    """A folder and those above it, as far as there are none."""
+    return list(takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
 
 
 def _harvester(pl_module: LightningModule) -> AttributionHarvester:

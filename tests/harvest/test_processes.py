@@ -6,7 +6,7 @@ from torch import distributed
 
 from lit_attr.errors import DataError, InterruptedHarvestError, StorageError
 from lit_attr.harvest import processes
-from lit_attr.harvest.processes import on_each_process, on_first_process
+from lit_attr.harvest.processes import greatest, on_each_process, on_first_process
 
 GROUP = distributed.ProcessGroup(0, 2)
 
@@ -42,6 +42,7 @@ class Trainer(pl.Trainer):
 
 
 def test_a_process_alone():
+    assert [greatest(number, None) for number in range(3)] == [0, 1, 2]
     assert on_each_process(None, lambda: 3) == 3
     with pytest.raises(StorageError, match="my disk"):
         on_each_process(None, fail)

@@ -1,0 +1,89 @@
+"""Who works on a harvest, so that one that is abandoned before its first commit can be removed."""
+
+import fcntl
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from lit_attr.topology.words import HEADER_FILE, PARTS_FOLDER, PLAN_FILE
+
+# What a harvest has before its first commit.
+_BEFORE_COMMIT = re.compile(rf"{re.escape(HEADER_FILE)}|generation_\d+(_provenance)?\.json")
+
+
+class Presence:
+    """A mark that a process works on a harvest: a shared lock on its plan, which ends with the process.
+
+    Attributes:
+        folder: The harvest's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._plan: BinaryIO | None = None
+        with suppress(FileNotFoundError):
+            self._plan = _open(folder / PLAN_FILE)
+            with suppress(OSError):  # some file systems know no locks: then nothing is ever removed
+                fcntl.flock(self._plan, fcntl.LOCK_SH)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the plan is still the harvest's: the last process that left may have removed it meanwhile."""
+        if self._plan is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._plan.fileno()), (self.folder / PLAN_FILE).stat())
+        except FileNotFoundError:
+            return False
+
+    def leave(self) -> None:
+        """Work on it no longer."""
+        if self._plan is not None:
+            self._plan.close()
+            self._plan = None
+
+    def abandon(self) -> bool:
+        """Work on it no longer, and remove it if nobody else does and nothing was ever committed or written.
+
+        Returns:
+            Whether it was removed.
+        """
+        try:
+            return self._plan is not None and self.counts and _lock_alone(self._plan) and _remove(self.folder)
+        finally:
+            self.leave()
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("r+b")  # over NFS the lock of one who is alone needs the right to write
+    except PermissionError:
+        return path.open("rb")
+
+
+def _lock_alone(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove(folder: Path) -> bool:
+    """Remove a harvest without a part; the plan, which is locked, goes last: one who comes now waits for the lock."""
+    parts = folder / PARTS_FOLDER
+    try:
+        names = set(os.listdir(folder)) - {PLAN_FILE, PARTS_FOLDER}
+        if not all(_BEFORE_COMMIT.fullmatch(name) for name in names):
+            return False
+        if parts.exists():
+            parts.rmdir()  # refuses if there is a part, or one is being written
+        for name in names:
+            (folder / name).unlink()
+        (folder / PLAN_FILE).unlink()
+        folder.rmdir()
+    except OSError:
+        return False
+    return True

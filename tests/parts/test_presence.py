@@ -1,0 +1,70 @@
+import os
+
+import pytest
+
+from lit_attr.parts.plan import Plan
+from lit_attr.parts.presence import Presence
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A harvest before its first commit."""
+    folder = tmp_path / "run" / "da-x"
+    (folder / "worker_states").mkdir(parents=True)
+    Plan({"batch_size": 2}, 3).publish(folder)
+    for name in ("generation_1.json", "generation_1_provenance.json", "harvest.pt"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_the_last_who_leaves_removes_it(folder):
+    first, second, third = (Presence(folder) for _ in range(3))
+    assert first.counts
+    assert not first.abandon()
+    second.leave()
+    assert len(os.listdir(folder)) == 5
+    assert third.abandon()
+    assert not folder.exists()
+    assert folder.parent.exists()
+    assert not third.abandon(), "it has left"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "worker_states/dataset_attributions_rank_1.pt",
+        "worker_states/.dataset_attributions_rank_1.pt.abc.tmp",
+        "dataset_attributions.pt",
+        "dataset_attributions.partial.pt",
+        "notes.txt",
+    ],
+)
+def test_what_may_be_wanted_stays(folder, name):
+    (folder / name).write_text("content")
+    before = sorted(folder.rglob("*"))
+    assert not Presence(folder).abandon()
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_plan_that_is_gone_or_another_does_not_count(folder):
+    present = Presence(folder)
+    (folder / "plan.json").unlink()
+    assert not present.counts
+    assert not Presence(folder).counts
+    Plan({"batch_size": 4}, 3).publish(folder)
+    assert not present.counts
+    assert not present.abandon()
+    present = Presence(folder)
+    assert present.counts
+    present.leave()
+
+
+def test_without_locks_nothing_is_removed(folder, monkeypatch):
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    present = Presence(folder)
+    assert present.counts
+    assert not present.abandon()
+    assert folder.exists()
