@@ -2,6 +2,7 @@
 
 import os
 
+import lightning.pytorch  # noqa: F401 - its log handler keeps the standard error of its first import
 import numpy as np
 import pytest
 import torch
@@ -41,8 +42,9 @@ def error_of(capfd, *arguments):
     except SystemExit as end:
         code = end.code
     assert code == 2
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("lit-attr", "Trace"))]
-    assert len(lines) == 1
+    shown = capfd.readouterr().err
+    lines = [line for line in shown.splitlines() if line.startswith(("lit-attr", "Trace"))]
+    assert len(lines) == 1, shown
     return lines[0].removeprefix("lit-attr: error: ").removesuffix(HELP)
 
 
