@@ -115,4 +115,4 @@ def _export(
     from lit_attr.export.graph import export_graphml
 
     graph = explorer.subgraph(layers=given.pop("layer", ()), **given)
-    return [export_graphml(explorer, out, graph, overwrite)]
+    return [export_graphml(explorer, out, graph, overwrite=overwrite)]

@@ -13,6 +13,7 @@ def export_graphml(
     explorer: Explorer,
     path: Path,
     subgraph: Subgraph,
+    *,
     overwrite: bool = False,
 ) -> Path:
     """Write edges of a result as GraphML.

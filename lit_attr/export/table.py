@@ -6,16 +6,17 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
 from lit_attr.files.place import write_file
 from lit_attr.optional import require
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
 from lit_attr.storage.blocks import Blocks
-from lit_attr.topology.choice import check_count
+from lit_attr.topology.choice import check_count, check_metric
 from lit_attr.topology.words import AttrMetric
 
-# The text of a token, by layer and index.
+# Gives the text of a token, by layer and index.
 _TokenText = Callable[[str, int], str | None]
 Per = Literal["pair", "target"]
 _FINDERS = {"pair": strongest_of_pairs, "target": strongest_of_targets}
@@ -26,21 +27,22 @@ _ROW_GROUP = 1 << 17
 def export_parquet(
     explorer: Explorer,
     path: Path,
+    *,
     k: int = 100,
     per: Per = "pair",
     metric: AttrMetric = "attr",
     overwrite: bool = False,
 ) -> Path:
-    """Write the strongest edges as a parquet file, in memory that does not grow with the stored harvest.
+    """Write the strongest edges as a parquet file, in memory that does not grow with the result.
 
     Columns are `source_layer`, `source_index`, `source_token`, `target_layer`, `target_index`, `target_token`,
-    `metric`, `value_raw` and `value_normalized`. The file's metadata say what it is of.
+    `metric`, `value_raw` and `value_normalized`. The file's metadata say which result it is from.
 
     Args:
-        explorer: What is exported.
-        path: Of the file; must not exist, unless it is replaced.
-        k: How many edges, those of the largest normalised magnitudes, whatever their sign.
-        per: Whether `k` edges of each pair of layers, or of each target.
+        explorer: The result that is exported.
+        path: Path of the file; it must not exist, unless it is replaced.
+        k: How many edges are written: those of the largest normalised magnitudes, whatever their sign.
+        per: Whether `k` edges of each pair of layers are written, or of each target.
         metric: `attr` or `attr_abs`.
         overwrite: Whether an existing file may be replaced.
 
@@ -48,10 +50,13 @@ def export_parquet(
         `path`.
 
     Raises:
-        ConfigurationError: If `k` is not positive, or pyarrow is not installed.
+        ConfigurationError: If an option is not understood, or pyarrow is not installed.
         StorageError: If the file exists already, cannot be written, or a value is not finite.
     """
     check_count("k", k)
+    check_metric(metric)
+    if per not in _FINDERS:
+        raise ConfigurationError(f"per must be one of {list(_FINDERS)}, found {per!r}")
     arrow, parquet = require("pyarrow", "export"), require("pyarrow.parquet", "export")
     metadata = {**describe(explorer.storage, "lit_attr.edges"), "edges": f"the {k} strongest of each {per}"}
     schema = _schema(arrow).with_metadata(metadata)

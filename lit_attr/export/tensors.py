@@ -33,7 +33,9 @@ _TILE = 1 << 22
 _Named = tuple[str, Tensor]
 
 
-def export_safetensors(content: Content, folder: Path, shard_mb: float = 1000, overwrite: bool = False) -> list[Path]:
+def export_safetensors(
+    content: Content, folder: Path, *, shard_mb: float = 1000, overwrite: bool = False
+) -> list[Path]:
     """Write a stored harvest as sharded safetensors, in memory that does not grow with it.
 
     Tensors are named `regular_attr/<target>/<source>`, `embed_attr/<target>`, `unembed_attr/<source>`,

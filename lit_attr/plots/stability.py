@@ -18,6 +18,7 @@ from lit_attr.query.strongest_edges import strongest_of_targets
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.content import Content
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.strongest import has_sign, top_k
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import Measure, check_count
 from lit_attr.topology.sums import Sums
@@ -105,8 +106,9 @@ def _tops(blocks: Sequence[Blocks], target: ComponentKey, k: int) -> list[set[in
     for part in blocks:
         raw = raw + torch.cat([part.row(layer, target.layer, raw_sums, target.index).double() for layer in layers])
         scale = scale + torch.cat([part.source_scale(layer).double() for layer in layers])
-        best = (raw / scale).abs().topk(min(k, len(raw)))
-        tops.append(set(best.indices[best.values > 0].tolist()))
+        values = raw / scale
+        best = top_k(values, k, "both")
+        tops.append(set(best[has_sign(values[best], "both")].tolist()))
     return tops
 
 

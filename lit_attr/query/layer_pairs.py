@@ -1,5 +1,8 @@
 """Pairs of layers: what is known of them, from the index, or from the blocks where the index does not say it."""
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -30,13 +33,15 @@ def summarise(blocks: Blocks, pair: tuple[str, str], metric: AttrMetric, k: int)
         blocks: Blocks of the result.
         pair: Source and target layer.
         metric: `attr` or `attr_abs`.
-        k: How many of the strongest edges are kept.
+        k: How many of the strongest edges are kept, if there are so many.
 
     Raises:
         StorageError: If a value is not finite.
     """
     source, target = pair
-    edges, summary = LayerEdges.between(blocks, "sources", target, [source]), PairSummary(blocks.size(source), k)
+    edges = LayerEdges.between(blocks, "sources", target, [source])
+    n_sources = len(edges.neighbours)
+    summary = PairSummary(n_sources, min(k, n_sources * edges.n_keys))
     for targets in parts(edges.n_keys, _SIDE):
         for tile in tiles(blocks, edges, metric, targets, _SIDE):
             summary.add(tile.raw.T, tile.normalized.T, tile.first, targets.start)
@@ -81,12 +86,21 @@ class LayerPairs:
         Raises:
             StorageError: If a value is not finite.
         """
-        return rank(lambda sign: self._of_sign(pair, measure, selection.k, sign), selection, lambda edge: edge[2])
+        # Looked at once for both signs, and not at all where the index knows enough.
+        summary = cache(lambda: summarise(self._blocks, pair, measure.metric, selection.k))
 
-    def _of_sign(
-        self, pair: tuple[str, str], measure: Measure, k: int, sign: Sign
+        def of_sign(sign: Sign) -> list[tuple[ComponentKey, ComponentKey, float]]:
+            return self._edges(pair, measure, *self._strongest(pair, measure, selection.k, sign, summary))
+
+        return rank(of_sign, selection, lambda edge: edge[2])
+
+    def _edges(
+        self,
+        pair: tuple[str, str],
+        measure: Measure,
+        positions: Int[np.ndarray, " edge"],
+        values: Float[np.ndarray, " edge"],
     ) -> list[tuple[ComponentKey, ComponentKey, float]]:
-        positions, values = self._strongest(pair, measure, k, sign)
         targets, sources = np.divmod(positions, self._blocks.size(pair[0]))
         if measure.normalized:
             by_source, by_target = self._blocks.source_scale(pair[0]), self._blocks.target_scale(pair[1])
@@ -97,13 +111,11 @@ class LayerPairs:
         ]
 
     def _strongest(
-        self, pair: tuple[str, str], measure: Measure, k: int, sign: Sign
+        self, pair: tuple[str, str], measure: Measure, k: int, sign: Sign, summary: Callable[[], PairSummary]
     ) -> tuple[Int[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
         """Positions and raw values; a position is `target * n_sources + source`."""
         known = self._index.edges(pair, measure, sign) if self._index else None
         if known is not None and (k <= len(known.raw) or known.complete):
             return known.positions[:k], known.raw[:k]
-        n_edges = self._blocks.size(pair[0]) * self._blocks.size(pair[1])
-        lists = summarise(self._blocks, pair, measure.metric, min(k, n_edges)).lists()
-        positions, raw = (part[number_in_pair(measure, sign)].numpy() for part in lists)
+        positions, raw = (part[number_in_pair(measure, sign)].numpy() for part in summary().lists())
         return positions[positions >= 0], raw[positions >= 0]

@@ -6,12 +6,12 @@ from typing import get_args
 
 import torch
 
-from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.errors import ConfigurationError
 from lit_attr.query.answers import EDGE_ORDERS, Edge, EdgeOrder, StrongestEdges
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
 from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.opened_result import OpenedResult
-from lit_attr.storage.strongest import NOT_FINITE
+from lit_attr.storage.strongest import check_finite
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import AttrMetric
@@ -66,8 +66,7 @@ class LayerQuestions:
                 "targets of the harvest"
             )
         values = blocks.tile(source, target, measure)
-        if not values.isfinite().all():
-            raise StorageError(f"{source} to {target}: {NOT_FINITE}")
+        check_finite(values, f"{source} to {target}")
         if not_harvested:
             values = values.index_fill(0, torch.tensor(not_harvested), torch.nan)
         sources, targets = (

@@ -3,11 +3,11 @@
 from collections.abc import Container
 from typing import Literal
 
-from lit_attr.errors import EdgeNotFoundError, StorageError
+from lit_attr.errors import EdgeNotFoundError
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.content import Content
 from lit_attr.storage.harvested_targets import HarvestedTargets
-from lit_attr.storage.strongest import NOT_FINITE, Segments
+from lit_attr.storage.strongest import Segments, check_finite
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AttrMetric
@@ -91,8 +91,7 @@ class KeyEdges:
             return None
         one = slice(source.index, source.index + 1), slice(target.index, target.index + 1)
         value = blocks.tile(source.layer, target.layer, measure, *one)[0, 0]
-        if not value.isfinite():
-            raise StorageError(f"{source} to {target}: {NOT_FINITE}")
+        check_finite(value, f"{source} to {target}")
         return float(value)
 
     def _why_not(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> str:

@@ -23,8 +23,8 @@ def large(tmp_path_factory):
     "work",
     [
         lambda large, path: export_safetensors(large.storage, path, shard_mb=1),
-        lambda large, path: export_parquet(large, path, 5),
-        lambda large, path: export_parquet(large, path, 5, "target"),
+        lambda large, path: export_parquet(large, path, k=5),
+        lambda large, path: export_parquet(large, path, k=5, per="target"),
         lambda large, path: mass_figure(large),
     ],
     ids=["safetensors", "parquet per pair", "parquet per target", "mass"],

@@ -44,7 +44,7 @@ def test_edges_are_the_storages(tmp_path, monkeypatch, metric, k, tile, per):
     monkeypatch.setattr("lit_attr.query.strongest_edges._N_SOURCES", min(tile, 8192) // 2)
     monkeypatch.setattr("lit_attr.export.table._ROW_GROUP", 7)
     storage = random_storage()
-    path = export_parquet(opened(tmp_path, storage), tmp_path / "e.parquet", k, per, metric)
+    path = export_parquet(opened(tmp_path, storage), tmp_path / "e.parquet", k=k, per=per, metric=metric)
     group = (lambda s, t: (layer(s), layer(t))) if per == "pair" else (lambda s, t: t)
     found, expected = rows(path), strongest(all_edges(storage, metric), k, group)
     assert found.keys() == expected.keys()
@@ -76,7 +76,9 @@ def test_row_groups(tmp_path, monkeypatch):
 
 
 def test_metadata(tmp_path):
-    path = export_parquet(opened(tmp_path, random_storage(provenance=PARTIAL)), tmp_path / "e.parquet", 3, "target")
+    path = export_parquet(
+        opened(tmp_path, random_storage(provenance=PARTIAL)), tmp_path / "e.parquet", k=3, per="target"
+    )
     metadata = {k.decode(): v.decode() for k, v in parquet.read_schema(path).metadata.items()}
     assert metadata["run_id"] == "s-1234abcd"
     assert metadata["partial"] == "3 of 10 batches"
@@ -95,6 +97,10 @@ def test_refusals(tmp_path):
     storage = random_storage()
     with pytest.raises(ConfigurationError, match="k must be a whole number of at least 1, found 0"):
         export_parquet(opened(tmp_path, storage), tmp_path / "e.parquet", k=0)
+    with pytest.raises(ConfigurationError, match=r"per must be one of \['pair', 'target'\], found 'layer'"):
+        export_parquet(opened(tmp_path, storage), tmp_path / "e.parquet", per="layer")
+    with pytest.raises(ConfigurationError, match=r"metric must be one of \['attr', 'attr_abs'\], found 'abs'"):
+        export_parquet(opened(tmp_path, storage), tmp_path / "e.parquet", metric="abs")
     for value in (torch.nan, torch.inf):
         storage.regular_attr["0.mlp.up"]["0.attn.q"][1, 0] = value
         with pytest.raises(StorageError, match="not finite"):

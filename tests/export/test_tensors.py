@@ -24,7 +24,7 @@ def read(folder):
 @pytest.mark.parametrize("shard_mb", [1000, 2e-4, 1e-9])
 def test_every_number_is_there(tmp_path, shard_mb):
     storage = stored(tmp_path)
-    written = export_safetensors(storage, tmp_path / "out", shard_mb)
+    written = export_safetensors(storage, tmp_path / "out", shard_mb=shard_mb)
     tensors, metadata = read(tmp_path / "out")
     assert sorted(written) == sorted((tmp_path / "out").iterdir())
     assert torch.equal(tensors.pop("w_unembed"), storage.w_unembed)
@@ -40,7 +40,7 @@ def test_every_number_is_there(tmp_path, shard_mb):
 def test_shards_are_no_larger_than_asked_for(tmp_path):
     storage = stored(tmp_path)
     limit = 250
-    written = export_safetensors(storage, tmp_path / "out", limit / 1e6)
+    written = export_safetensors(storage, tmp_path / "out", shard_mb=limit / 1e6)
     largest = max(tensor.nbytes for _, tensor in named_tensors(storage))
     assert largest <= limit
     for path in written[1:]:
@@ -94,8 +94,8 @@ def test_refusals(tmp_path):
     storage = stored(tmp_path)
     for size in (0, -1, float("nan")):
         with pytest.raises(ConfigurationError, match=f"shard_mb must be positive, found {size}"):
-            export_safetensors(storage, tmp_path / "out", size)
-    export_safetensors(storage, tmp_path / "out", 1e-9)
+            export_safetensors(storage, tmp_path / "out", shard_mb=size)
+    export_safetensors(storage, tmp_path / "out", shard_mb=1e-9)
     with pytest.raises(StorageError, match="out exists already; --overwrite replaces it"):
         export_safetensors(storage, tmp_path / "out")
     written = export_safetensors(storage, tmp_path / "out", overwrite=True)

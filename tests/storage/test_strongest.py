@@ -1,0 +1,77 @@
+"""Rankings of rows that are seen piece by piece, against sorting them whole."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_attr.errors import StorageError
+from lit_attr.storage.strongest import RunningTopK, check_finite, strongest, top_k
+
+SIGNS = ("positive", "negative", "both")
+
+
+def by_sorting(values, k, sign):
+    """Values of a row that have a sign, best first."""
+    fits = {"positive": lambda v: v > 0, "negative": lambda v: v < 0, "both": lambda v: v != 0}[sign]
+    return sorted(filter(fits, values), key=lambda v: -abs(v))[:k]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(SIGNS), st.integers(1, 9), st.integers(1, 4), st.lists(st.integers(1, 7), max_size=4), st.data())
+def test_pieces_give_what_the_whole_gives(sign, k, n_rows, widths, data):
+    width = sum(widths)
+    # No two of the same magnitude: which of equal ones comes first is not said.
+    numbers = data.draw(st.permutations(range(n_rows * width)))
+    signs = data.draw(st.lists(st.sampled_from((-1.0, 1.0)), min_size=len(numbers), max_size=len(numbers)))
+    values = (torch.tensor(numbers, dtype=torch.float32) * torch.tensor(signs)).reshape(n_rows, width)
+    raw, top, start = 3 * values + 1, RunningTopK(n_rows, k, sign), 0
+    for piece in widths:
+        columns = slice(start, start + piece)
+        top.add(values[:, columns], raw[:, columns], lambda places, start=start: 100 + start + places)
+        start += piece
+    for row in range(n_rows):
+        mask = top.has_sign()[row]
+        kept = [part[row][mask] for part in top.kept]
+        assert kept[0].tolist() == by_sorting(values[row].tolist(), k, sign)
+        assert torch.equal(kept[1], 3 * kept[0] + 1)
+        assert torch.equal(values[row][kept[2] - 100], kept[0])
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_rows_without_a_place_in_the_list_are_passed_over(sign):
+    factor = -1 if sign == "negative" else 1
+    top = RunningTopK(1, 2, sign)
+    candidates = factor * torch.tensor([[1.0, 4.0], [3.0, 2.0], [9.0, 0.0]])
+    assert top.would_take(candidates).tolist() == [True, True, True]  # nothing is kept yet
+    seen = factor * torch.tensor([[5.0, 3.0]])
+    top.add(seen, seen, lambda places: places)
+    assert top.would_take(candidates).tolist() == [True, False, True]
+    assert top.would_take(-candidates).tolist() == [sign == "both", False, sign == "both"]
+
+
+def test_layers_of_segments():
+    segments = [("embed", torch.tensor([1.0, -2.0])), ("0.mlp.up", torch.tensor([])), ("output", torch.tensor([5.0]))]
+    assert [(e.component_key, e.value) for e in strongest(segments, 9, "positive")] == [("output:0", 5), ("embed:0", 1)]
+    assert [e.component_key for e in strongest(segments, 9, "negative")] == ["embed:1"]
+    assert strongest([], 1, "positive") == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_found_anywhere(value):
+    values = torch.zeros(5, 7)
+    for place in range(35):
+        broken = values.flatten().clone()
+        broken[place] = value
+        for view in (broken, broken.reshape(5, 7), broken.reshape(7, 5).T):
+            with pytest.raises(StorageError, match=r"embed to output: the stored sums are not finite"):
+                check_finite(view, "embed to output")
+    check_finite(values)
+    check_finite(torch.empty(0))
+    with pytest.raises(StorageError):
+        check_finite(torch.tensor(value))
+
+
+def test_top_k_of_fewer_values():
+    assert top_k(torch.tensor([[1.0, -3.0]]), 5, "both").tolist() == [[1, 0]]
