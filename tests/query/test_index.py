@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from lit_attr.errors import StorageError
-from lit_attr.query import index_build
+from lit_attr.query import index_build, layer_pairs
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.query.index_file import IndexFile, identity, index_path
+from lit_attr.query.layer_pairs import summarise
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.storage.examples import TOPOLOGY, random_storage, random_sums, unembedding
 
@@ -64,6 +65,21 @@ def test_no_index(path, caplog):
     index_path(path).unlink()
     answers(path)
     assert not warnings_of(caplog)
+
+
+def test_without_an_index_a_pair_is_looked_at_once_for_both_signs(path, monkeypatch):
+    index_path(path).unlink()
+    asked = []
+
+    def counted(blocks, pair, metric, k):
+        asked.append(pair)
+        return summarise(blocks, pair, metric, k)
+
+    monkeypatch.setattr(layer_pairs, "summarise", counted)
+    edges = Explorer(path).edges(sign="both").edges
+    assert {(edge.source.layer, edge.target.layer) for edge in edges} == set(asked)
+    assert {edge.value > 0 for edge in edges} == {True, False}
+    assert len(asked) == len(set(asked))
 
 
 @pytest.mark.parametrize("sealed", [True, False])
