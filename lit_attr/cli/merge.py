@@ -32,5 +32,5 @@ def run(arguments: Sequence[str]) -> None:
     folder = find_harvest(options.run, options.out_dir, options.subrun_id)
     from lit_attr.parts.merge import merge_harvest
 
-    path = merge_harvest(folder, options.allow_partial)
+    path = merge_harvest(folder, allow_partial=options.allow_partial)
     print(f"merged into {path}\n{next_commands(path)}")

@@ -8,9 +8,8 @@ import numpy as np
 
 from lit_attr.data.batch_ids import Ids, all_ids, from_ranges, show, without
 from lit_attr.errors import StorageError
-from lit_attr.parts.generations import Generation, newest_generation
+from lit_attr.parts.generations import Generation
 from lit_attr.parts.part import read_ledger, read_part
-from lit_attr.parts.plan import Plan
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import PARTS_FOLDER
@@ -48,7 +47,7 @@ def counting_parts(generation: Generation, topology: Topology, *, only_frozen: b
     """
     _refuse_foreign_names(generation)
     seen: dict[str, Ids] = {}
-    for path, rank, batches in _expected(generation, only_frozen):
+    for path, rank, batches in _expected(generation, only_frozen=only_frozen):
         if not path.exists():
             continue
         part = _open(generation, path, rank, batches, topology)
@@ -80,19 +79,7 @@ def check_nothing_missing(generation: Generation, ids: Ids, remedy: str) -> None
     )
 
 
-def begun_generation(folder: Path) -> Generation:
-    """The newest generation of a harvest.
-
-    Raises:
-        StorageError: If the harvest has not begun, or a file of it is damaged.
-    """
-    generation = newest_generation(folder, Plan.load(folder))
-    if generation is None:
-        raise StorageError(f"{folder}: the harvest has not begun, there are no parts")
-    return generation
-
-
-def _expected(generation: Generation, only_frozen: bool = False) -> Iterator[tuple[Path, int | None, Ids]]:
+def _expected(generation: Generation, *, only_frozen: bool = False) -> Iterator[tuple[Path, int | None, Ids]]:
     """Files that count: frozen ones with their batches, then the newest generation's, with ranks and assignments."""
     for name, ranges in generation.frozen:
         yield generation.folder / PARTS_FOLDER / name, None, from_ranges(ranges)

@@ -104,6 +104,18 @@ def newest_generation(folder: Path, plan: Plan) -> Generation | None:
         raise StorageError(f"{path} is damaged: {error!r}") from error
 
 
+def begun_generation(folder: Path) -> Generation:
+    """The newest generation of a harvest.
+
+    Raises:
+        StorageError: If the harvest has not begun, or a file of it is damaged.
+    """
+    generation = newest_generation(folder, Plan.load(folder))
+    if generation is None:
+        raise StorageError(f"{folder}: the harvest has not begun, there are no parts")
+    return generation
+
+
 def current_generation(folder: Path, plan: Plan, world_size: int, n_batches: int) -> Generation:
     """The generation in which so many workers go on; a new one where the newest does not fit.
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lit_attr.data.batch_ids import Ids, union
 from lit_attr.errors import StorageError
-from lit_attr.parts.counting import begun_generation, check_nothing_missing, counting_parts
-from lit_attr.parts.generations import Generation
+from lit_attr.parts.counting import check_nothing_missing, counting_parts
+from lit_attr.parts.generations import Generation, begun_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import recorded_provenance
 from lit_attr.storage.coverage import Coverage
@@ -41,7 +41,7 @@ def write_merged(generation: Generation, header: Header, parts: Sequence[Sums], 
     return path
 
 
-def merge_harvest(folder: Path, allow_partial: bool = False) -> Path:
+def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
     """Merge the parts of a harvest.
 
     Args:

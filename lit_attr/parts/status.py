@@ -7,9 +7,8 @@ from pathlib import Path
 from lit_attr.errors import StorageError
 from lit_attr.files.archive import layout
 from lit_attr.files.publish import reading
-from lit_attr.parts.generations import Generation, newest_generation
+from lit_attr.parts.generations import Generation, begun_generation
 from lit_attr.parts.part import Ledger, read_ledger
-from lit_attr.parts.plan import Plan
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.words import MERGED_FILE
 
@@ -93,9 +92,7 @@ def status(folder: Path) -> HarvestStatus:
     Raises:
         StorageError: If the folder holds none, or a file is damaged.
     """
-    generation = newest_generation(folder, Plan.load(folder))
-    if generation is None:
-        raise StorageError(f"{folder}: the harvest has not begun")
+    generation = begun_generation(folder)
     workers = [_worker(generation, rank) for rank in range(generation.world_size)]
     ledgers = [worker.ledger for worker in workers if worker.ledger is not None]
     n_batches = sum(len(ledger.ids) for ledger in ledgers)

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.parts.counting import begun_generation, counting_parts
+from lit_attr.parts.counting import counting_parts
+from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.header import Header
 from lit_attr.query.strongest_edges import strongest_of_targets
 from lit_attr.storage.blocks import Blocks

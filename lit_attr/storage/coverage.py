@@ -28,7 +28,7 @@ class Coverage:
     def of(cls, ids: Ids, n_batches: int) -> "Coverage":
         """The coverage of a result with these batches, of so many."""
         ranges = [(first, last, step) for first, last, step in to_ranges(ids)]
-        return cls(n_batches, ranges, len(ids) == n_batches)
+        return cls(n_batches, ranges, complete=len(ids) == n_batches)
 
     @classmethod
     def from_mapping(cls, entry: Any) -> "Coverage":  # noqa: ANN401 - whatever someone wrote
@@ -39,7 +39,7 @@ class Coverage:
         """
         try:
             ranges = [(int(first), int(last), int(step)) for first, last, step in entry["batches"]]
-            coverage = cls(int(entry["n_batches"]), ranges, bool(entry["complete"]))
+            coverage = cls(int(entry["n_batches"]), ranges, complete=bool(entry["complete"]))
             _ = coverage.n_covered
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StorageError(f"the provenance's coverage is damaged: {_EXPECTED}, found {entry!r}") from error

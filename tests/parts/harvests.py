@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from lit_attr.data.batch_ids import to_ranges, union
-from lit_attr.parts.counting import begun_generation, check_nothing_missing, counting_parts
-from lit_attr.parts.generations import Generation, current_generation
+from lit_attr.parts.counting import check_nothing_missing, counting_parts
+from lit_attr.parts.generations import Generation, begun_generation, current_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.part import Ledger, read_ledger, write_part
 from lit_attr.parts.plan import Plan

@@ -7,7 +7,8 @@ import pytest
 
 from lit_attr.errors import StorageError
 from lit_attr.files.json_file import publish_json
-from lit_attr.parts.counting import begun_generation, counting_parts
+from lit_attr.parts.counting import counting_parts
+from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.plan import Plan
 from lit_attr.plots.stability import stability
@@ -72,7 +73,7 @@ def test_every_mutation_of_a_single_part_is_refused(tmp_path, how, generations):
         if how == "missing" and allow_partial:
             continue
         with pytest.raises(StorageError) as refused:
-            merge_harvest(tmp_path, allow_partial)
+            merge_harvest(tmp_path, allow_partial=allow_partial)
         assert name in str(refused.value)
         assert batches in str(refused.value)
         assert not list(tmp_path.glob("*attributions*.pt"))
