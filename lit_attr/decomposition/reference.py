@@ -54,7 +54,7 @@ class RunReference:
 
     @classmethod
     def match(cls, text: str) -> "RunReference | None":
-        """Read a reference in any of its forms; None for other texts, and for paths with `./`, `../` or `~` in front."""
+        """Read a reference in any of its forms; None for other texts, and for paths like `./x`, `../x` and `~`."""
         text = text.strip().removeprefix("wandb:")
         if text.startswith(("./", "../", "~")):
             return None
