@@ -1,12 +1,13 @@
 """Answers of `lit-attr query` as tables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
+from lit_attr.cli.answer_remarks import remarks
 from lit_attr.query.answers import Edge, EdgeAnswer, Node, Ranking, StrongestEdges, Subgraph
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.result_name import ResultName
@@ -16,8 +17,6 @@ _SIGNIFICANT, _SIGNIFICANT_IN_MATRIX = 5, 3
 # Characters of a column of a matrix, borders included.
 _MATRIX_COLUMN = 13
 _BORDERS, _LONGEST_NUMBER = 3, len("-1.23e+10")
-# Nodes that a caption names.
-_NAMED = 5
 _NOT_HARVESTED = "not harvested"
 
 
@@ -36,36 +35,8 @@ def print_answer(answer: object, result: ResultName, n_tokens: int, k: int) -> N
     title, table.title = table.title, None
     console.print(title, style="table.title")
     console.print(table)
-    for line in (f"{result}; {n_tokens:,} tokens", *_remarks(answer)):
+    for line in (f"{result}; {n_tokens:,} tokens", *remarks(answer)):
         console.print(line, style="table.caption")
-
-
-def _remarks(answer: object) -> Iterator[str]:
-    """What the caption says of numbers that are not there."""
-    if isinstance(answer, EdgeAnswer) and not answer.was_harvested:
-        yield f"{answer.target.component_key} was no target of the harvest: what feeds it was not measured"
-    if isinstance(answer, Ranking):
-        if not answer.was_harvested:
-            yield f"{answer.key.component_key} was no target of the harvest: what feeds it was not measured"
-        elif not answer.entries:
-            yield "there are none"
-    if isinstance(answer, Ranking | StrongestEdges) and answer.n_not_harvested:
-        yield f"{_components(answer.n_not_harvested)} cannot appear as targets: they were no targets of the harvest"
-    if isinstance(answer, LayerBlock) and answer.n_not_harvested:
-        yield f"{answer.n_not_harvested:,} of {len(answer.targets):,} targets were not harvested, and are not shown"
-    if isinstance(answer, Subgraph) and (unknown := [node for node in answer.nodes if not node.was_harvested]):
-        names = ", ".join(node.component_key for node in unknown[:_NAMED])
-        more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
-        yield f"no targets of the harvest, so that what feeds them was not measured: {names}{more}"
-    if isinstance(answer, LayerMatrix) and (shares := [pair.harvested for pair in answer.pairs if pair.harvested < 1]):
-        yield (
-            f"{len(answer.pairs) - len(shares)} of {len(answer.pairs)} pairs were harvested completely: values are of "
-            "the edges to components that were targets of the harvest"
-        )
-
-
-def _components(number: int) -> str:
-    return f"{number:,} component{'s' * (number != 1)}"
 
 
 def _table(answer: object, width: int, k: int) -> Table:
@@ -81,21 +52,20 @@ def _table(answer: object, width: int, k: int) -> Table:
         return _matrix(answer) if fits else _long_matrix(answer)
     if isinstance(answer, LayerBlock):
         return _block(answer, width, k)
-    if not isinstance(answer, StrongestEdges | Subgraph):
-        raise TypeError(f"no table for {type(answer).__name__}")
     if isinstance(answer, Subgraph):
-        what = f"around {_names(answer.keys)}"
-    else:
-        what = "of each pair of layers" if answer.by == "pair" else "between all layers"
+        return _strongest(answer, f"around {_names(answer.keys)}")
+    if not isinstance(answer, StrongestEdges):
+        raise TypeError(f"no table for {type(answer).__name__}")
+    if answer.by == "strength":
+        return _strongest(answer, "between all layers")
+    return _strongest(answer, "of each pair of layers", _sections(answer.edges))
+
+
+def _strongest(answer: StrongestEdges | Subgraph, what: str, sections: Iterable[int] = ()) -> Table:
     sign = "" if answer.sign == "both" else f" {answer.sign}"
     title = f"strongest{sign} edges {what} ({answer.metric}, {_scale(answer.normalized)})"
     rows = [(edge.source, edge.target, [_number(edge.value)]) for edge in answer.edges]
-    return _edges(
-        rows,
-        title,
-        ["value"],
-        _sections(answer.edges) if isinstance(answer, StrongestEdges) and answer.by == "pair" else (),
-    )
+    return _edges(rows, title, ["value"], sections)
 
 
 def _ranking(answer: Ranking) -> Table:

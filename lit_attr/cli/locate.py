@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.errors import LitAttrError, RunNotFoundError
-from lit_attr.storage.places import results, run_folder, subrun_folder, subruns
-from lit_attr.topology.words import MERGED_FILE, PARTIAL_FILE, PLAN_FILE
+from lit_attr.storage.places import results, run_folder, subrun_folder, subruns, why_no_result
+from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
 
 
 def find_harvest(run: str, out_dir: str | None, subrun_id: str | None = None) -> Path:
@@ -50,7 +50,7 @@ def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> 
         if os.path.isfile(folder / MERGED_FILE):
             return folder / MERGED_FILE
     where = folders[0] if folders else run_folder(_run_id(run), out_dir)
-    raise RunNotFoundError(f"no stored harvest of {run!r}: {_what_is_there(where)}")
+    raise RunNotFoundError(f"no stored harvest of {run!r}: {why_no_result(where)}")
 
 
 def as_argument(place: Path) -> str:
@@ -93,13 +93,3 @@ def _run_id(run: str) -> str:
         return run_id_of_folder(Path(run).absolute())
     reference = RunReference.match(run)
     return reference.run_id if reference else run
-
-
-def _what_is_there(folder: Path) -> str:
-    """Why a folder has no result, and what can be done."""
-    if os.path.isfile(folder / PARTIAL_FILE):
-        return f"only a partial result: {folder / PARTIAL_FILE}"
-    if os.path.isfile(folder / PLAN_FILE):
-        run = shlex.quote(str(folder))
-        return f"the harvest in {folder} is not finished, or not merged; see lit-attr status {run}"
-    return f"no such file, and none in {folder}"

@@ -1,4 +1,4 @@
-"""`lit-attr query`: questions to a stored harvest."""
+"""`lit-attr query`: questions to a result."""
 
 import argparse
 import json
@@ -17,10 +17,10 @@ def run(arguments: Sequence[str]) -> None:
     """Answer a question on standard output.
 
     Args:
-        arguments: Those after `query`.
+        arguments: Arguments after `query`.
 
     Raises:
-        RunNotFoundError: If there is no such stored harvest.
+        RunNotFoundError: If there is no such result.
         EdgeNotFoundError: If a key, or an edge, is not in it.
         KeyFormatError: If a key is malformed, or a token's text unknown or ambiguous.
         ConfigurationError: If an option is out of its range.
@@ -49,20 +49,20 @@ def run(arguments: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lit-attr query",
-        description="Ask a stored harvest. A KEY is <layer>:<index>, such as 0.mlp.up:5, embed:17 or output:17; the "
+        description="Ask a result. A KEY is <layer>:<index>, such as 0.mlp.up:5, embed:17 or output:17; the "
         "layer may be a module path, such as h.0.mlp.c_fc:5, and a token may be given by its text: 'output:\" her\"'.",
     )
     add_result(parser)
     questions = parser.add_subparsers(dest="question", required=True, metavar="QUESTION")
 
     def question(name: str, text: str, ask: Callable[["Explorer", argparse.Namespace], Any]) -> argparse.ArgumentParser:
-        found = questions.add_parser(name, help=text, description=text)
-        found.set_defaults(ask=ask)
-        found.add_argument("--metric", choices=("attr", "attr_abs"), default="attr", help="default: attr")
-        found.add_argument("--json", action="store_true", help="machine-readable answer")
-        add_tokenizer(found)
-        add_place(found)
-        return found
+        parser = questions.add_parser(name, help=text, description=text)
+        parser.set_defaults(ask=ask)
+        parser.add_argument("--metric", choices=("attr", "attr_abs"), default="attr", help="default: attr")
+        parser.add_argument("--json", action="store_true", help="machine-readable answer")
+        add_tokenizer(parser)
+        add_place(parser)
+        return parser
 
     def ranked(parser: argparse.ArgumentParser, k: int, sign: str) -> None:
         parser.add_argument("--k", type=int, default=k, help=f"how many; default: {k}")
@@ -71,9 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         _scaled(parser)
 
     for name, text in (("sources", "what feeds KEY most"), ("targets", "what KEY feeds most")):
-        found = question(name, text, _ask_ranking)
-        found.add_argument("keys", metavar="KEY", nargs=1)
-        ranked(found, 10, "positive")
+        ranking = question(name, text, _ask_ranking)
+        ranking.add_argument("keys", metavar="KEY", nargs=1)
+        ranked(ranking, 10, "positive")
     edge = question("edge", "the attribution of one edge", _ask_edge)
     edge.add_argument("keys", metavar="KEY", nargs=2, help="the source, and the target")
     matrix = question("matrix", "how much layers influence each other, or all edges between two layers", _ask_matrix)

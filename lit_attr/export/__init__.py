@@ -1,1 +1,1 @@
-"""A stored harvest in the formats of other tools: safetensors, parquet, GraphML."""
+"""A result in the formats of other tools: safetensors, parquet, GraphML."""

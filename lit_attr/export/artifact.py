@@ -1,4 +1,4 @@
-"""A wandb artifact of a stored harvest."""
+"""A wandb artifact of a result."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ _TYPE = "dataset_attributions"
 
 
 def export_wandb(content: Content, path: Path, project: str | None = None) -> str:
-    """Log the file of a stored harvest as a wandb artifact, in a wandb run of its own.
+    """Log the file of a result as a wandb artifact, in a wandb run of its own.
 
     Args:
         content: What the file holds.
-        path: Of the file.
+        path: Path of the file.
         project: On wandb; its own default if None.
 
     Returns:

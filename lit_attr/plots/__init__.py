@@ -1,1 +1,1 @@
-"""Pictures of a stored harvest, for a paper: each function gives a figure of matplotlib, which `save` writes."""
+"""Pictures of a result, for a paper: each function gives a figure of matplotlib, which `save` writes."""

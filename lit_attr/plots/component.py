@@ -27,7 +27,7 @@ def plot_component(
     """Bars of what feeds a component and of what it feeds; negative ones are hatched.
 
     Args:
-        name: Of the component, or token.
+        name: Name of the component, or token.
         sources: Entries of either sign.
         targets: Entries of either sign.
         value: What the values are.

@@ -50,7 +50,7 @@ def component_figure(explorer: Explorer, key: str, k: int = 10, metric: AttrMetr
 
     Args:
         explorer: The result.
-        key: Of the component or token.
+        key: Key of the component or token.
         k: How many of each sign at most.
         metric: `attr` or `attr_abs`.
 
@@ -100,7 +100,7 @@ def subgraph_figure(
     Raises:
         KeyFormatError: If a key is malformed.
         EdgeNotFoundError: If a key is neither source nor target of any edge.
-        ConfigurationError: If nothing is found, a layer has more nodes than fit on a page, a number is not positive, or
+        ConfigurationError: If there are no edges, a layer has more nodes than fit on a page, a number is not positive, or
             matplotlib is not installed.
     """
     graph = explorer.subgraph(keys, k=k, depth=depth, threshold=threshold, metric=metric, layers=layers)
@@ -130,7 +130,7 @@ def stability_figure(folder: Path, k: int = 10, n_targets: int = 20) -> "Figure"
     """How the strongest sources of the strongest targets settle, against batches.
 
     Args:
-        folder: Of a harvest with several committed parts.
+        folder: Folder of a harvest with several committed parts.
         k: How many sources of each target.
         n_targets: How many targets at most.
 

@@ -22,12 +22,12 @@ DrawnEdge = tuple[ComponentKey, ComponentKey, float]
 
 @dataclass(frozen=True)
 class Place:
-    """Of a node, in inches.
+    """Place of a node, in inches.
 
     Attributes:
-        x: Of the label's centre, from the left.
-        y: Of the label's centre, from below.
-        half_height: Of the label.
+        x: Distance of the label's centre from the left.
+        y: Distance of the label's centre from below.
+        half_height: Half of the label's height.
         upright: Whether its text runs upwards.
     """
 
@@ -45,7 +45,7 @@ class Layout:
         nodes: Places of all nodes.
         lanes: For every edge, where it passes the rows between its ends.
         rows: Layer to the middle of its row, from bottom to top.
-        height: Of the whole.
+        height: Height of the whole.
     """
 
     nodes: Mapping[ComponentKey, Place]
@@ -59,7 +59,7 @@ def lay_out(edges: Sequence[DrawnEdge], labels: Mapping[ComponentKey, str], left
 
     Args:
         edges: Source, target and value.
-        labels: Of every node.
+        labels: Text of every node.
         left: Where rows begin.
         right: Where rows end.
 

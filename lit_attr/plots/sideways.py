@@ -22,7 +22,7 @@ def sideways(
 
     Args:
         rows: Nodes, from the lowest row to the highest.
-        widths: Of the nodes.
+        widths: Widths of the nodes.
         segments: Edges between rows.
         left: Where rows begin.
         right: Where rows end.
@@ -61,7 +61,7 @@ def apart(
 
     Args:
         wanted: Middles.
-        widths: Of what is placed.
+        widths: Widths of what is placed.
         left: Where the first may begin.
         right: Where the last may end.
     """

@@ -56,7 +56,7 @@ def save(figure: "Figure", path: Path, overwrite: bool = False) -> Path:
 
     Args:
         figure: The picture.
-        path: Of the file; its suffix decides.
+        path: Path of the file; its suffix decides.
         overwrite: Whether an existing file may be replaced.
 
     Returns:

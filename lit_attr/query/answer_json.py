@@ -10,17 +10,17 @@ from lit_attr.query.answers import Edge, EdgeAnswer, Node
 
 def plain(answer: object) -> dict[str, Any]:
     """An answer in plain types: nodes of edges by their keys, with the texts of tokens beside them."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for field in fields(answer):  # type: ignore[arg-type]
         value = getattr(answer, field.name)
         if field.name == "question":  # named by the command already
             continue
         if (isinstance(answer, Edge | EdgeAnswer) and isinstance(value, Node)) or field.name == "key":
-            found[field.name] = value.component_key
-            found["token" if field.name == "key" else f"{field.name}_token"] = value.token
+            entries[field.name] = value.component_key
+            entries["token" if field.name == "key" else f"{field.name}_token"] = value.token
         else:
-            found[field.name] = _plain(value)
-    return found
+            entries[field.name] = _plain(value)
+    return entries
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever an answer holds

@@ -73,10 +73,10 @@ class Ranking:
     """The strongest sources or targets of a key.
 
     Attributes:
-        question: Which.
-        key: Of what.
+        question: `sources` or `targets`.
+        key: The component or token whose sources or targets these are.
         metric: `attr` or `attr_abs`.
-        sign: Which were asked for.
+        sign: The sign that was asked for.
         normalized: Whether values are divided by the scales of source and target.
         was_harvested: False if the key's sources are asked for and it was no target of the harvest: its sources were
             not measured.
@@ -133,7 +133,7 @@ class StrongestEdges:
 
     Attributes:
         metric: `attr` or `attr_abs`.
-        sign: Which were asked for.
+        sign: The sign that was asked for.
         normalized: Whether values are divided by the scales of source and target.
         by: `pair` if these are the strongest of each pair of layers, `strength` if they are the strongest of all.
         n_not_harvested: How many components of the pairs' target layers cannot appear as targets, since they were no
@@ -160,7 +160,7 @@ class Subgraph:
     Attributes:
         keys: Where it begins.
         metric: `attr` or `attr_abs`.
-        sign: Which edges were followed.
+        sign: The sign of the edges that were followed.
         normalized: Whether values are divided by the scales of source and target.
         nodes: The keys, and what the edges lead to, nearest first.
         edges: Nearest first.

@@ -66,7 +66,7 @@ class Explorer:
             sign: `positive`, `negative`, or `both`, which ranks by magnitude.
             metric: `attr`, or `attr_abs` for effects on the activation's magnitude; output tokens have only `attr`.
             normalized: Divide by the scales of source and target; otherwise raw sums are ranked.
-            layers: Those to look at; all if none are given.
+            layers: Layers to look at; all if none are given.
 
         Raises:
             EdgeNotFoundError: If nothing feeds the key.
@@ -126,7 +126,7 @@ class Explorer:
             depth: How many edges away from a key at most.
             threshold: Edges of smaller absolute values are left out.
             direction: `upstream` follows sources, `downstream` targets; `both` does each by itself.
-            sign: As for `sources`.
+            sign: `positive`, `negative`, or `both`, which ranks by magnitude.
             metric: `attr` or `attr_abs`.
             normalized: Divide by the scales of source and target.
             layers: Nodes beside the keys are of these; all if none are given.
@@ -195,10 +195,10 @@ class Explorer:
             k: How many at most.
             by: `pair` for the `k` strongest of each pair of layers, pair by pair; `strength` for the `k` strongest of
                 all pairs.
-            sign: As for `sources`.
+            sign: `positive`, `negative`, or `both`, which ranks by magnitude.
             metric: `attr` or `attr_abs`.
             normalized: Divide by the scales of source and target.
-            layers: As for `matrix`.
+            layers: Pairs take part that have one of these at either end; all if none are given.
 
         Raises:
             ConfigurationError: If an option is not understood.
@@ -221,7 +221,7 @@ class Explorer:
             source_layer: What feeds.
             target_layer: What is fed.
             k: How many at most.
-            sign: As for `sources`.
+            sign: `positive`, `negative`, or `both`, which ranks by magnitude.
             metric: `attr` or `attr_abs`.
             normalized: Divide by the scales of source and target.
 

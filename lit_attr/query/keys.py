@@ -18,7 +18,7 @@ class KeyReader:
     Args:
         layers: Canonical addresses of all layers, `embed` and `output` included.
         tables: Where the model may keep its matrices.
-        tokens: Its tokens; None where no tokenizer was found.
+        tokens: Texts of the model's tokens; None where no tokenizer was found.
         looked_in: Where a tokenizer was sought, for messages.
     """
 
@@ -53,10 +53,10 @@ class KeyReader:
         """
         if name in self.layers:
             return name
-        found = sorted({address for table in self._tables if (address := _address(table, name)) in self.layers})
-        if len(found) > 1:
-            raise KeyFormatError(f"the module path {name!r} may be any of {', '.join(found)}: name one of them")
-        return found[0] if found else name
+        meant = sorted({address for table in self._tables if (address := _address(table, name)) in self.layers})
+        if len(meant) > 1:
+            raise KeyFormatError(f"the module path {name!r} may be any of {', '.join(meant)}: name one of them")
+        return meant[0] if meant else name
 
     def paths(self, layer: str) -> list[str]:
         """The module paths that a layer of components has in the models that have all layers."""
@@ -73,10 +73,10 @@ class KeyReader:
         """
         matched: set[str] = set()
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
-            found = [layer for layer in self.layers if fnmatchcase(layer, self.layer(pattern))]
-            if not found:
+            meant = [layer for layer in self.layers if fnmatchcase(layer, self.layer(pattern))]
+            if not meant:
                 raise ConfigurationError(f"no layer matches {pattern!r}; layers are: {', '.join(self.layers)}")
-            matched.update(found)
+            matched.update(meant)
         return matched or None
 
     def _token(self, key: str, text: str) -> int:
@@ -86,12 +86,12 @@ class KeyReader:
                 f"the key {key!r} names a token by its text, and no tokenizer was found (looked in: {places}); "
                 "give one, or a token id"
             )
-        found = self._tokens.ids(text)
-        if len(found) == 1:
-            return found[0]
-        if found:
+        ids = self._tokens.ids(text)
+        if len(ids) == 1:
+            return ids[0]
+        if ids:
             raise KeyFormatError(
-                f"{len(found)} tokens have the text {quoted(text)}: give one of the ids {few(found, _SHOWN)}"
+                f"{len(ids)} tokens have the text {quoted(text)}: give one of the ids {few(ids, _SHOWN)}"
             )
         near = self._tokens.near(text)
         meant = f"; near are {', '.join(map(quoted, near))}" if near else ""
@@ -120,7 +120,7 @@ def _unquoted(key: str, text: str) -> str:
     if not text.startswith('"'):
         return text
     try:
-        found = json.loads(text, strict=False)
+        unquoted = json.loads(text, strict=False)
     except json.JSONDecodeError as error:
         raise KeyFormatError(f"malformed key {key!r}: a token's text is quoted as in JSON: {error}") from error
-    return str(found)
+    return str(unquoted)

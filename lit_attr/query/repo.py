@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from lit_attr.errors import RunNotFoundError
+from lit_attr.errors import RunNotFoundError, few
 from lit_attr.query.explorer import Explorer
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.places import results, run_folder, subrun_folder, subruns, why_no_result
 from lit_attr.topology.words import MERGED_FILE
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,8 @@ class AttributionRepo:
         folder = subrun_folder(run_id, subrun_id, out_dir)
         if (folder / MERGED_FILE).is_file():
             return cls(run_id, subrun_id, folder / MERGED_FILE)
-        known = [path.parent.name for path in results(run_id, out_dir)]
-        there = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
-        raise RunNotFoundError(
-            f"no result {subrun_id} of {run_id!r}: {why_no_result(folder)}; results are: {there or 'none'}"
-        )
+        there = few([path.parent.name for path in results(run_id, out_dir)]) or "none"
+        raise RunNotFoundError(f"no result {subrun_id} of {run_id!r}: {why_no_result(folder)}; results are: {there}")
 
     def get_attributions(self) -> DatasetAttributionStorage:
         """The result, memory-mapped.

@@ -56,7 +56,7 @@ class Search:
             self._tokenizer.near("")
 
     def answer(self, text: str) -> dict[str, Any]:
-        """What is found, the likeliest first, and where nothing is, why.
+        """What a text may mean, the likeliest first; where it means nothing, why.
 
         Args:
             text: A key, the name of a layer or of its module, the text of a token, or the beginning of any of these.

@@ -52,7 +52,7 @@ def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: 
     Args:
         path: Path of the result's file.
         host: Address or name to listen on.
-        port: As for `listen`.
+        port: 0 for any that is free; None for the usual one, or any if that is taken.
         tokenizer: A `tokenizer.json`; None for the one that the result's provenance leads to.
         say: Is called with the page's address as soon as it can be opened.
 

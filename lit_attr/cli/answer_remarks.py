@@ -1,0 +1,38 @@
+"""What stands below the table of an answer: which numbers are not in it, and why."""
+
+from collections.abc import Iterator
+
+from lit_attr.errors import few
+from lit_attr.query.answers import EdgeAnswer, Ranking, StrongestEdges, Subgraph
+from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
+
+
+def remarks(answer: object) -> Iterator[str]:
+    """What an answer does not have, line by line; nothing for an answer that is complete.
+
+    Args:
+        answer: The answer to any question.
+    """
+    if isinstance(answer, EdgeAnswer) and not answer.was_harvested:
+        yield _unmeasured(answer.target.component_key)
+    if isinstance(answer, Ranking):
+        if not answer.was_harvested:
+            yield _unmeasured(answer.key.component_key)
+        elif not answer.entries:
+            yield "there are none"
+    if isinstance(answer, Ranking | StrongestEdges) and answer.n_not_harvested:
+        number = f"{answer.n_not_harvested:,} component{'s' * (answer.n_not_harvested != 1)}"
+        yield f"{number} cannot appear as targets: they were no targets of the harvest"
+    if isinstance(answer, LayerBlock) and answer.n_not_harvested:
+        yield f"{answer.n_not_harvested:,} of {len(answer.targets):,} targets were not harvested, and are not shown"
+    if isinstance(answer, Subgraph) and (names := [n.component_key for n in answer.nodes if not n.was_harvested]):
+        yield f"no targets of the harvest, so that what feeds them was not measured: {few(names)}"
+    if isinstance(answer, LayerMatrix) and (partial := [pair for pair in answer.pairs if pair.harvested < 1]):
+        yield (
+            f"{len(answer.pairs) - len(partial)} of {len(answer.pairs)} pairs were harvested completely: values are of "
+            "the edges to components that were targets of the harvest"
+        )
+
+
+def _unmeasured(key: str) -> str:
+    return f"{key} was no target of the harvest: what feeds it was not measured"
