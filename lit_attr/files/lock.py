@@ -51,7 +51,9 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
             watch.wait()
         token = secrets.token_hex(8)
         while not _create(claim, token, has_locks):
-            if has_locks and _read(claim).get("has_locks"):
+            # One that says nothing is being written, or its writer was killed in that moment.
+            is_of_dead = _read(claim).get("has_locks", watch.silence > _HEARTBEAT)
+            if has_locks and is_of_dead:
                 _remove(claim)
             else:
                 watch.wait()
@@ -161,6 +163,11 @@ class _Watch:
         self._touched: int | None = None
         self._alive = self._said = time.monotonic()
 
+    @property
+    def silence(self) -> float:
+        """Seconds without a sign of life."""
+        return time.monotonic() - self._alive
+
     def wait(self) -> None:
         """Wait for a moment.
 
@@ -174,7 +181,7 @@ class _Watch:
             touched = None
         if touched != self._touched:
             self._touched, self._alive = touched, now
-        if now - self._alive > _PATIENCE:
+        if self.silence > _PATIENCE:
             raise StorageError(
                 f"gave up {self._waiting}: the lock {self._path} is held by {self._holder()}, who has shown no sign of "
                 f"life for {_PATIENCE / 60:.0f} minutes. {_remedy(self._path, self._claim)}"

@@ -113,6 +113,13 @@ def test_the_lock_of_a_killed_holder_is_free(tmp_path):
     assert not (tmp_path / "lock.holder").exists()
 
 
+@pytest.mark.parametrize("content", ["", '{"host": "a', "[]"])
+def test_a_holder_that_was_killed_before_it_said_who_it_is(tmp_path, content):
+    (tmp_path / "lock.holder").write_text(content)
+    with locked(tmp_path / "lock", "waiting"):
+        assert json.loads((tmp_path / "lock.holder").read_text())["pid"] == os.getpid()
+
+
 @pytest.mark.parametrize("flock_error", NO_LOCKS[:1], indirect=True)
 def test_without_locks_a_silent_holder_is_named_with_the_remedy(tmp_path, flock_error):
     """Nobody can know whether it is dead, at another machine: that is said, and what to do."""
