@@ -63,7 +63,7 @@ def _table(answer: object, width: int, k: int) -> Table:
 
 def _strongest(answer: StrongestEdges | Subgraph, what: str, sections: Iterable[int] = ()) -> Table:
     sign = "" if answer.sign == "both" else f" {answer.sign}"
-    title = f"strongest{sign} edges {what} ({answer.metric}, {_scale(answer.normalized)})"
+    title = f"strongest{sign} edges {what} ({answer.metric}, {_scale(normalized=answer.normalized)})"
     rows = [(edge.source, edge.target, [_number(edge.value)]) for edge in answer.edges]
     return _edges(rows, title, ["value"], sections)
 
@@ -75,7 +75,7 @@ def _ranking(answer: Ranking) -> Table:
     name = answer.question.removesuffix("s")
     table = Table(
         *_columns("#", name, *(["token"] if has_tokens else []), "value"),
-        title=f"strongest{sign} {answer.question} of {of} ({answer.metric}, {_scale(answer.normalized)})",
+        title=f"strongest{sign} {answer.question} of {of} ({answer.metric}, {_scale(normalized=answer.normalized)})",
     )
     for place, entry in enumerate(answer.entries, start=1):
         token = [_token(entry)] if has_tokens else []
@@ -124,7 +124,8 @@ def _long_matrix(answer: LayerMatrix) -> Table:
 
 def _matrix_title(answer: LayerMatrix) -> str:
     what = "sum" if answer.statistic == "mass" else "mean"
-    return f"{what} of the absolute values of all edges between layers ({answer.metric}, {_scale(answer.normalized)})"
+    measure = f"{answer.metric}, {_scale(normalized=answer.normalized)}"
+    return f"{what} of the absolute values of all edges between layers ({measure})"
 
 
 def _block(answer: LayerBlock, width: int, k: int) -> Table:
@@ -140,7 +141,7 @@ def _block(answer: LayerBlock, width: int, k: int) -> Table:
     table = Table(
         *_columns("fed by", *(_names([answer.sources[column]]) for column in columns)),
         title=f"strongest rows and columns of {len(answer.targets):,} x {len(answer.sources):,} edges "
-        f"({answer.metric}, {_scale(answer.normalized)})",
+        f"({answer.metric}, {_scale(normalized=answer.normalized)})",
     )
     for row in rows:
         numbers = (f"{value:+.{_SIGNIFICANT_IN_MATRIX}g}" for value in answer.values[row, columns])
@@ -160,7 +161,7 @@ def _token(node: Node) -> str:
     return "" if node.token is None else quoted(node.token)
 
 
-def _scale(normalized: bool) -> str:
+def _scale(*, normalized: bool) -> str:
     return "normalised" if normalized else "raw"
 
 

@@ -101,6 +101,7 @@ def _export(
     to: str,
     explorer: "Explorer",
     out: Path,
+    *,
     overwrite: bool = False,
     **given: Any,  # noqa: ANN401 - options of the format
 ) -> Sequence[Path]:

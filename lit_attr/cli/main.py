@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _USAGE_ERROR
     try:
         try:
-            return _run(arguments, is_process)
+            return _run(arguments, is_process=is_process)
         finally:  # help ends in SystemExit, and what cannot be written must be seen here
             sys.stdout.flush()
     except LitAttrError as error:
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _USAGE_ERROR
 
 
-def _run(arguments: list[str], is_process: bool) -> int:
+def _run(arguments: list[str], *, is_process: bool) -> int:
     if not arguments or arguments[0] in _HELP:
         print(_help())
         return 0 if arguments else _USAGE_ERROR

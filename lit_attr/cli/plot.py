@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> None:
     check_format(options.out)
     if os.path.lexists(options.out) and not options.overwrite:
         raise StorageError(f"{options.out} exists already; --overwrite replaces it")
-    print(save(_figure(options), options.out, options.overwrite))
+    print(save(_figure(options), options.out, overwrite=options.overwrite))
 
 
 def _parser() -> argparse.ArgumentParser:

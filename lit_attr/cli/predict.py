@@ -129,7 +129,7 @@ def own_errors() -> Iterator[None]:
         raise inner or error from error.__cause__
 
 
-def build_cli(arguments: Sequence[str], run: bool = True) -> PredictCLI:
+def build_cli(arguments: Sequence[str], *, run: bool = True) -> PredictCLI:
     """Parse arguments, instantiate model, data and trainer, and harvest.
 
     Args:

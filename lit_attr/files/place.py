@@ -22,13 +22,13 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], *, overwrite: bo
     Raises:
         StorageError: If one is and may not, or it cannot be written.
     """
-    _refuse_existing(path, overwrite)
+    _refuse_existing(path, overwrite=overwrite)
     if os.path.isdir(path):  # unlike Path's, it takes any text
         raise StorageError(f"cannot write {path}: a folder is there, expected a file's name")
     try:
         publish(path, write, replace=overwrite)
     except FileExistsError:  # it appeared meanwhile
-        _refuse_existing(path, overwrite)
+        _refuse_existing(path, overwrite=overwrite)
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def new_folder(path: Path, mark: str, *, overwrite: bool) -> Iterator[Path]:
         StorageError: If something is there that may not be replaced, or the folder cannot be written.
     """
     path = path.absolute()
-    _refuse_existing(path, overwrite)
+    _refuse_existing(path, overwrite=overwrite)
     if os.path.lexists(path) and not (path / mark).is_file():
         raise StorageError(f"{path} is not replaced: it is no earlier export, which would hold {mark}")
     make_folder(path.parent)
@@ -69,7 +69,7 @@ def new_folder(path: Path, mark: str, *, overwrite: bool) -> Iterator[Path]:
         remove(temporary)
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
+def _refuse_existing(path: Path, *, overwrite: bool) -> None:
     if os.path.lexists(path) and not overwrite:
         raise StorageError(f"{path} exists already; --overwrite replaces it")
 

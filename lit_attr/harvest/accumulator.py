@@ -131,7 +131,7 @@ class AttributionSums(Metric):
         self,
         dist_sync_fn: Callable | None = None,
         process_group: Any | None = None,  # noqa: ANN401 - torchmetrics' own signature
-        should_sync: bool = True,
+        should_sync: bool = True,  # noqa: FBT001, FBT002 - torchmetrics' own
         distributed_available: Callable | None = None,
     ) -> None:
         """Sum the totals over all processes, in place and in chunks; afterwards every process holds the global sums.
@@ -153,7 +153,7 @@ class AttributionSums(Metric):
                     chunk.copy_(moved)
         self._is_synced = True
 
-    def unsync(self, should_unsync: bool = True) -> None:
+    def unsync(self, should_unsync: bool = True) -> None:  # noqa: FBT001, FBT002 - torchmetrics' own
         """Nothing: a copy of the local sums, which torchmetrics would restore here, would double the memory."""
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:

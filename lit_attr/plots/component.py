@@ -48,7 +48,7 @@ def plot_component(
             axes.set_title(f"{what} of {name}")
             axes.set_xlabel(value)
         patches = require("matplotlib.patches", "plot")
-        handles = [patches.Patch(label=sign, **_look(sign == "positive")) for sign in ("positive", "negative")]
+        handles = [patches.Patch(label=sign, **_look(positive=sign == "positive")) for sign in ("positive", "negative")]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
         return figure
 
@@ -57,7 +57,7 @@ def _panel(axes: "Axes", entries: Sequence[Neighbour], n_bars: int) -> None:
     """Largest on top; both panels have room for as many bars, so that theirs are as wide."""
     axes.set_ylim(-0.6 - n_bars + len(entries), len(entries) - 0.4)
     for place, entry in enumerate(entries):
-        axes.barh(place, entry.value, height=0.75, **_look(entry.value > 0))
+        axes.barh(place, entry.value, height=0.75, **_look(positive=entry.value > 0))
     axes.set_yticks(range(len(entries)), [full_label(entry) for entry in entries])
     axes.tick_params(axis="y", length=0)
     axes.axvline(0, color=INK, linewidth=0.6)
@@ -65,7 +65,7 @@ def _panel(axes: "Axes", entries: Sequence[Neighbour], n_bars: int) -> None:
     axes.margins(x=0.03)
 
 
-def _look(positive: bool) -> dict[str, Any]:
+def _look(*, positive: bool) -> dict[str, Any]:
     """Told apart by colour, by hatching, and by side."""
     if positive:
         return {"facecolor": POSITIVE, "edgecolor": INK, "linewidth": 0.4}

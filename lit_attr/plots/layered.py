@@ -78,7 +78,7 @@ def lay_out(edges: Sequence[DrawnEdge], labels: Mapping[ComponentKey, str], left
     for lane in (lane for chain in chains for lane in chain[1:-1]):
         rows[lane[1]].append(lane)
     for layer, nodes in own.items():
-        _fill(layer, nodes, rows[layer][len(nodes) :], widths, right - left, layer in upright)
+        _fill(layer, nodes, rows[layer][len(nodes) :], widths, right - left, upright=layer in upright)
     # Roots: a few strong edges shall not decide alone.
     weights = [abs(value) ** 0.5 for *_, value in edges]
     segments: list[Segment] = [(a, b, w) for chain, w in zip(chains, weights, strict=True) for a, b in pairwise(chain)]
@@ -109,6 +109,7 @@ def _fill(
     lanes: Sequence[Hashable],
     widths: dict[Hashable, float],
     room: float,
+    *,
     upright: bool,
 ) -> None:
     """Widen nodes, and give lanes their widths, as far as there is room."""

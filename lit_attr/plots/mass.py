@@ -115,7 +115,7 @@ def _frame(axes: "Axes", sources: Sequence[str], targets: Sequence[str]) -> None
             draw(start, color=INK, linewidth=0.3, alpha=0.5)
 
 
-def _label(axis: "Axis", layers: Sequence[str], beside: bool) -> None:
+def _label(axis: "Axis", layers: Sequence[str], *, beside: bool) -> None:
     """Every layer, or every block where there are many; beside or above each other."""
     axis.set_tick_params(length=0)
     if len(layers) <= _MOST_LABELS:

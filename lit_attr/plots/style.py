@@ -51,7 +51,7 @@ def new_figure(height: float, width: float = PAGE_WIDTH) -> Iterator["Figure"]:
         figure.draw_without_rendering()  # ticks come into being when they are drawn, in the style of that moment
 
 
-def save(figure: "Figure", path: Path, overwrite: bool = False) -> Path:
+def save(figure: "Figure", path: Path, *, overwrite: bool = False) -> Path:
     """Write a picture: PNG with 300 dots per inch, or SVG with text as text.
 
     Args:

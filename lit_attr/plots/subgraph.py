@@ -55,7 +55,7 @@ def plot_subgraph(
         largest = max(abs(size) for *_, size in edges)
         _draw_edges(axes, edges, layout, largest)
         _draw_nodes(axes, labels, keys, unmeasured, layout)
-        _draw_legend(axes, largest, value, any(node in layout.nodes for node in unmeasured))
+        _draw_legend(axes, largest, value, has_unmeasured=any(node in layout.nodes for node in unmeasured))
         return figure
 
 
@@ -127,7 +127,7 @@ def _look(size: float, largest: float) -> dict[str, Any]:
     return look if size > 0 else {**look, "linestyle": _DASHES}
 
 
-def _draw_legend(axes: "Axes", largest: float, value: str, has_unmeasured: bool) -> None:
+def _draw_legend(axes: "Axes", largest: float, value: str, *, has_unmeasured: bool) -> None:
     lines = require("matplotlib.lines", "plot")
     handles = []
     for name, size in (("positive", 1.0), ("negative", -1.0)):

@@ -119,13 +119,13 @@ def tiles(
         StorageError: If a value is not finite.
     """
     first = 0
-    for pieces in _groups(edges.neighbours, width, of_one_layer):
+    for pieces in _groups(edges.neighbours, width, of_one_layer=of_one_layer):
         raw, normalized = _read(blocks, edges, Measure(metric, normalized=False), keys, pieces)
         yield Tile(edges, keys, first, pieces, raw, normalized)
         first += pieces[-1].columns.stop
 
 
-def _groups(neighbours: Positions, width: int, of_one_layer: bool) -> Iterator[tuple[Piece, ...]]:
+def _groups(neighbours: Positions, width: int, *, of_one_layer: bool) -> Iterator[tuple[Piece, ...]]:
     """The columns of each tile."""
     group: list[Piece] = []
     end = 0

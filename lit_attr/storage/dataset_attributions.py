@@ -95,7 +95,7 @@ class DatasetAttributionStorage(Content):
         k: int = 10,
         sign: Sign = "positive",
         metric: AttrMetric = "attr",
-        include_outputs: bool = True,
+        include_outputs: bool = True,  # noqa: FBT001, FBT002 - goodfire-ai/spd's own signature
     ) -> list[DatasetAttributionEntry]:
         """What a component or a token feeds most.
 

@@ -84,7 +84,7 @@ def overview(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     """The edge mass between layers, unless summing it takes long and was not asked for."""
     if not (result.is_quick(parameters.metric) or parameters.flag("anyway")):
         return {"slow": True}
-    return {"slow": False, **plain(result.matrix(parameters.metric, parameters.normalized))}
+    return {"slow": False, **plain(result.matrix(parameters.metric, normalized=parameters.normalized))}
 
 
 def pair(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class ViewedResult:
     def _lock_for(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> threading.Lock:
         return self.lock if self.is_quick(metric, pair) else self._slow_lock
 
-    def matrix(self, metric: AttrMetric, normalized: bool) -> LayerMatrix:
+    def matrix(self, metric: AttrMetric, *, normalized: bool) -> LayerMatrix:
         """The edge mass between layers; other questions are answered while it takes long."""
         with self._lock_for(metric):
             if (metric, normalized) not in self._matrices:
