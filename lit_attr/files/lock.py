@@ -50,7 +50,7 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
         while (has_locks := _try_lock(descriptor, path)) is None:
             watch.wait()
         token = secrets.token_hex(8)
-        while not _create(claim, token, has_locks):
+        while not _create(claim, token, has_locks=has_locks):
             # One that says nothing is being written, or its writer was killed in that moment.
             is_of_dead = _read(claim).get("has_locks", watch.silence > _HEARTBEAT)
             if has_locks and is_of_dead:
@@ -92,7 +92,7 @@ def _try_lock(descriptor: int, path: Path) -> bool | None:
     return True
 
 
-def _create(claim: Path, token: str, has_locks: bool) -> bool:
+def _create(claim: Path, token: str, *, has_locks: bool) -> bool:
     """Create the claim; False if there is one."""
     content = {
         "host": socket.gethostname(),
