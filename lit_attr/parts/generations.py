@@ -33,7 +33,7 @@ class Generation:
     Attributes:
         folder: The harvest's folder.
         plan: Its plan.
-        number: From 1.
+        number: Its place in the order of generations, from 1.
         world_size: Number of workers.
         n_batches: Batches of the harvest.
         frozen: Files in `worker_states` that count, with the ranges of their batches.
@@ -49,7 +49,7 @@ class Generation:
     @property
     def path(self) -> Path:
         """Where it is written down."""
-        return _path(self.folder, self.number)
+        return generation_path(self.folder, self.number)
 
     def part_path(self, rank: int) -> Path:
         """The file of a worker's part."""
@@ -95,7 +95,7 @@ def newest_generation(folder: Path, plan: Plan) -> Generation | None:
     numbers = [int(match[1]) for name in names if (match := _GENERATION.fullmatch(name))]
     if not numbers:
         return None
-    path = _path(folder, max(numbers))
+    path = generation_path(folder, max(numbers))
     content = read_json(path)
     try:
         frozen = [(str(name), list(ranges)) for name, ranges in content["frozen"]]
@@ -151,7 +151,8 @@ def current_generation(folder: Path, plan: Plan, world_size: int, n_batches: int
         return current
 
 
-def _path(folder: Path, number: int) -> Path:
+def generation_path(folder: Path, number: int) -> Path:
+    """The file in which a generation is written down."""
     return folder / f"generation_{number}.json"
 
 

@@ -25,7 +25,7 @@ class Header:
         topology: The attribution graph.
         alive: Layer to the components that are targets.
         w_unembed: The unembedding.
-        ci_threshold: To be recorded.
+        ci_threshold: The threshold that the result records.
         provenance: Where the numbers come from, in plain types.
     """
 
@@ -39,7 +39,7 @@ class Header:
         """Write the header of a harvest, unless another worker has: the first one counts.
 
         Returns:
-            The one that counts.
+            The header that counts.
 
         Raises:
             StorageError: If it cannot be written.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_attr.files.json_file import publish_json, read_json
-from lit_attr.parts.generations import Generation
+from lit_attr.parts.generations import Generation, generation_path
 from lit_attr.storage.provenance import SCHEMA
 
 # What a result keeps of every generation; of the newest it keeps all.
@@ -27,7 +27,7 @@ def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> 
     """
     known = {name: value for name, value in provenance.items() if name == "created" or name not in _OF_THE_HARVEST}
     with suppress(FileExistsError):
-        publish_json(_path(generation.folder, generation.number), known, replace=False)
+        publish_json(_record_path(generation.folder, generation.number), known, replace=False)
 
 
 def recorded_provenance(generation: Generation, first: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def recorded_provenance(generation: Generation, first: Mapping[str, Any]) -> dic
     lines: list[dict[str, Any]] = []
     newest = dict(first)
     for number, content in _generations(generation):
-        path = _path(generation.folder, number)
+        path = _record_path(generation.folder, number)
         record = read_json(path) if path.exists() else {}  # the version before wrote none
         if number > 1 and not record:
             newest.pop("data_shape", None)  # would be that of a generation before, which may have had fewer batches
@@ -56,10 +56,10 @@ def recorded_provenance(generation: Generation, first: Mapping[str, Any]) -> dic
 def _generations(generation: Generation) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number of each generation, with how many batches and workers it had."""
     for number in range(1, generation.number + 1):
-        path = generation.folder / f"generation_{number}.json"
+        path = generation_path(generation.folder, number)
         content = read_json(path) if path.exists() else {}
         yield number, {name: content.get(name) for name in ("n_batches", "world_size")}
 
 
-def _path(folder: Path, number: int) -> Path:
+def _record_path(folder: Path, number: int) -> Path:
     return folder / f"generation_{number}_provenance.json"

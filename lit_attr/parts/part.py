@@ -26,11 +26,11 @@ class Ledger:
 
     Attributes:
         plan: Digest of the harvest's plan.
-        generation: In which it was written.
-        rank: The worker's.
+        generation: Number of the generation in which it was written.
+        rank: Rank of its worker.
         world_size: Number of workers of the generation.
         batches: Ids of the batches in it, as ranges.
-        n_tokens: Tokens in it.
+        n_tokens: Number of tokens in it.
         started: When the worker began, in seconds since the epoch.
         committed: When the part was written.
         n_before: Batches that were in the part when the worker began.

@@ -18,7 +18,7 @@ class WorkerStatus:
     """One worker of the newest generation.
 
     Attributes:
-        rank: The worker's.
+        rank: Rank of the worker.
         n_batches: Batches that it is to do.
         ledger: The ledger of its part; None if it has not committed anything.
         began: When the generation began, in seconds since the epoch.
@@ -42,7 +42,7 @@ class WorkerStatus:
         return (self.n_done - self.ledger.n_before) / max(self.ledger.committed - self.ledger.started, 1e-9)
 
     def silent_for(self, now: float) -> float:
-        """Seconds since its last commit, without one since its generation began; 0 where it is done."""
+        """Seconds since its last commit, or since its generation began if it has none; 0 where it is done."""
         if self.n_done == self.n_batches:
             return 0.0
         return now - (self.began if self.ledger is None else self.ledger.committed)

@@ -215,8 +215,8 @@ class DatasetAttributionStorage(Content):
         Args:
             sums: Over the whole dataset.
             w_unembed: The model's unembedding.
-            ci_threshold: To be recorded.
-            provenance: To be recorded; plain types.
+            ci_threshold: The threshold to be recorded.
+            provenance: What is to be recorded of their origin; plain types.
         """
         return cls(
             regular_attr=sums.regular,
