@@ -1,4 +1,4 @@
-"""Which layers feed which, found by asking the gradient graph."""
+"""The attribution graph of a model: the gradient graph says which layers feed which."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Which engine computes which edge block."""
+"""The choice of an engine for each edge block."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ EngineName = Literal["auto", "closed_form", "autograd"]
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """Which engine computes which edge block.
+    """The edge blocks of each engine.
 
     Attributes:
         closed_form: Edge blocks with a closed form that is used.

@@ -150,11 +150,11 @@ class Sums:
             add_chunked_(mine, theirs)
 
     def to(self, device: torch.device) -> "Sums":
-        """The same sums on another device; themselves where they are there already."""
+        """These sums on another device; the same tensors where they are there already."""
         return replace(self, **{name: _move(value, device) for name, value in vars(self).items()})
 
     def zero_(self) -> None:
-        """Forget everything."""
+        """Set every sum to zero."""
         for _, tensor in self.named():
             tensor.zero_()
 

@@ -1,21 +1,23 @@
 """Edges inside an attention: from its values, queries and keys to what reads the heads' outputs.
 
-With A the pattern of a head, v its values and z = A v its output, a target reads `y[p] = sum_heads V . z[p]`. Moving
+With A the pattern of a head, v its values and z = A v its output, a target reads `y[p] = sum_heads V . z[p]`. A
+tangent u
 
-- the values at q by u moves z[p] by A[p, q] u;
-- the query at p by u moves the scores l[p, q] by u . k[q], and z[p] by sum_q A[p, q] l[p, q] (v[q] - z[p]);
-- the key at q by u moves the scores l[p, q] of all p >= q by u . query[p], and z[p] by A[p, q] l[p, q] (v[q] - z[p]).
+- of the values at q changes z[p] by A[p, q] u;
+- of the query at p changes the scores by l[p, q] = u . k[q], and z[p] by sum_q A[p, q] l[p, q] (v[q] - z[p]);
+- of the key at q changes the scores of all p >= q by l[p, q] = u . query[p], and z[p] by A[p, q] l[p, q] (v[q] - z[p]).
 
-`query` stands for the normalised, rotated query times the scale; movements of queries and keys are pushed through the
-same norm and rotated likewise.
+`query` stands for the normalised, rotated query times the scale; tangents of a matrix's output are pushed through the
+same norm and rotated likewise (`Heads.jvp`).
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from lit_attr.attribution.closed_form.heads import Heads, PairBlock
+from lit_attr.attribution.closed_form.heads import Heads
 from lit_attr.attribution.closed_form.operands import PairSums, SourceComponents, TargetComponents
+from lit_attr.attribution.closed_form.pair_blocks import PairBlock
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 
@@ -25,21 +27,21 @@ def add_values_(source: SourceComponents, target: TargetComponents, heads: Heads
     n_targets = target.read.shape[1]
     write = heads.split(source.write[None])[0]  # head source width
     read = target.read.unflatten(0, (n_heads, width))
-    moved, signed = torch.empty_like(write), target.read.new_zeros(source.pairs.n_sources, n_targets)
+    tangents, signed = torch.empty_like(write), target.read.new_zeros(source.pairs.n_sources, n_targets)
     for head in range(n_heads):
         one = heads.part(heads=slice(head, head + 1))
         received = target.read.new_empty(batch, seq_len)
         mixed = target.read.new_empty(batch, seq_len, n_targets if target.sign is not None else 0)
         for block in heads.blocks:
             later = slice(block.start, seq_len)
-            pattern = one.by_key(later, block)[:, 0]
+            pattern = one.pattern_by_key(later, block)[:, 0]
             received[:, block] = pattern.sum(-1)
             if target.sign is not None:
                 mixed[:, block] = pattern @ target.sign.view(batch, seq_len, -1)[:, later]
-        torch.mul(write[head], source.weights.total(received.view(-1, 1)), out=moved[head])
+        torch.mul(write[head], source.weights.total(received.view(-1, 1)), out=tangents[head])
         if target.sign is not None:
             signed.addcmul_(write[head] @ read[head], source.weights.total(mixed.flatten(0, 1)))
-    target.attr.add_(moved.transpose(0, 1).flatten(1) @ target.read)
+    target.attr.add_(tangents.transpose(0, 1).flatten(1) @ target.read)
     if target.attr_abs is not None:
         target.attr_abs.add_(signed)
 
@@ -58,15 +60,15 @@ def add_queries_(
         per_row = size * 2 * n_heads * (block.stop - block.start) * block.stop
         for rows, part in pairs.pieces(workspace, per_pair, per_row):
             here = heads.part(rows)
-            direction = here.moved(part, heads.split(part.weighted(source.write)), here.query_norm)
-            scores = direction.mul_(heads.attention.scale) @ here.key[:, :, past].transpose(-1, -2)
-            scores.mul_(part.placed(here.by_query(block, past)))
-            moved = scores @ here.value[:, :, past]
-            moved.addcmul_(part.placed(here.out[:, :, block]), scores.sum(-1, keepdim=True), value=-1)
+            query_tangents = here.jvp(part, heads.split(part.tangents(source.write)), here.query_norm)
+            weighted_scores = query_tangents.mul_(heads.attention.scale) @ here.key[:, :, past].transpose(-1, -2)
+            weighted_scores.mul_(part.gather(here.pattern(block, past)))
+            tangents = weighted_scores @ here.value[:, :, past]
+            tangents.addcmul_(part.gather(here.out[:, :, block]), weighted_scores.sum(-1, keepdim=True), value=-1)
             sums.add_local_(
                 part.source.flatten(),
-                moved.transpose(1, 2).flatten(2).flatten(0, 1),
-                None if sign is None else part.placed(sign[rows, block]).flatten(0, 1),
+                tangents.transpose(1, 2).flatten(2).flatten(0, 1),
+                None if sign is None else part.gather(sign[rows, block]).flatten(0, 1),
             )
     sums.write_out()
 
@@ -96,17 +98,17 @@ def add_keys_(
             for inner, part in pairs.part(rows).pieces(workspace, per_pair, per_row):
                 few = here.part(inner)
                 sources = part.source.flatten()
-                direction = few.moved(part, heads.split(part.weighted(source.write)), few.key_norm)
-                moved = direction @ few.query[:, :, later].transpose(-1, -2)
-                moved.mul_(part.placed(few.by_key(later, block)))
-                change = part.placed(few.value[:, :, block]).mul_(moved.sum(-1, keepdim=True))
-                change.sub_(moved @ few.out[:, :, later])
-                sums.add_tangents_(sources, change.transpose(1, 2).flatten(2).flatten(0, 1))
+                key_tangents = few.jvp(part, heads.split(part.tangents(source.write)), few.key_norm)
+                weighted_scores = key_tangents @ few.query[:, :, later].transpose(-1, -2)
+                weighted_scores.mul_(part.gather(few.pattern_by_key(later, block)))
+                tangents = part.gather(few.value[:, :, block]).mul_(weighted_scores.sum(-1, keepdim=True))
+                tangents.sub_(weighted_scores @ few.out[:, :, later])
+                sums.add_tangents_(sources, tangents.transpose(1, 2).flatten(2).flatten(0, 1))
                 if sign is not None and of_out is not None:
-                    effect = moved.new_zeros(*part.source.shape, n_targets)
+                    effect = weighted_scores.new_zeros(*part.source.shape, n_targets)
                     for head in range(n_heads):
                         of_value = few.value[:, head, block] @ read[head]
-                        effect.addcmul_(moved[:, head] @ sign[inner, later], part.placed(of_value))
-                        effect.baddbmm_(moved[:, head], of_out[inner, head, later], alpha=-1)
+                        effect.addcmul_(weighted_scores[:, head] @ sign[inner, later], part.gather(of_value))
+                        effect.baddbmm_(weighted_scores[:, head], of_out[inner, head, later], alpha=-1)
                     sums.add_signed_effects_(sources, effect.flatten(0, 1))
     sums.write_out()

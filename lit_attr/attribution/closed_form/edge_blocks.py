@@ -1,4 +1,4 @@
-"""Which edge blocks have a closed form, and which."""
+"""Edge blocks that have a closed form, and which closed form that is."""
 
 from dataclasses import dataclass
 from typing import Literal

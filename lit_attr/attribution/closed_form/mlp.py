@@ -18,7 +18,7 @@ def slope(
     """The derivative of the hidden layer by the output of one of its matrices.
 
     Args:
-        mlp: Which.
+        mlp: The MLP that the matrix belongs to.
         layer: `mlp.up` or `mlp.gate`.
         up: Output of `mlp.up`.
         gate: Output of `mlp.gate`, where there is one.
@@ -34,7 +34,7 @@ def slope(
 def add_mlp_(
     source: SourceComponents, target: TargetComponents, slope: Float[Tensor, "position hidden"], workspace: Workspace
 ) -> None:
-    """Add an edge block through a hidden layer: each pair moves it by its write vector times the slope.
+    """Add an edge block through a hidden layer: the tangent of each pair is its write vector times the slope.
 
     `attr_abs` has no cheaper form: the sign of each target at each position stands between two products.
     """
@@ -43,7 +43,7 @@ def add_mlp_(
     bytes_per_pair = (2 * slope.shape[1] + 2 * target.read.shape[1]) * slope.element_size()
     for piece in workspace.pieces(len(pairs.weight), bytes_per_pair):
         sources, positions = pairs.source[piece], pairs.position[piece]
-        movement = slope.index_select(0, positions).mul_(source.write.index_select(0, sources))
+        tangents = slope.index_select(0, positions).mul_(source.write.index_select(0, sources))
         sign = None if target.sign is None else target.sign.index_select(0, positions)
-        sums.add_local_(sources, movement.mul_(pairs.weight[piece, None]), sign)
+        sums.add_local_(sources, tangents.mul_(pairs.weight[piece, None]), sign)
     sums.write_out()

@@ -14,7 +14,7 @@ class Normalised:
     """Normalised vectors.
 
     Attributes:
-        norm: Which normalised them.
+        norm: The norm that normalised them.
         value: `h / sqrt(mean(h^2) + eps)`, h less its mean for a LayerNorm; before weight and bias.
         scale: `1 / sqrt(mean(h^2) + eps)`.
     """
@@ -41,14 +41,14 @@ class Normalised:
         """Some of the vectors."""
         return Normalised(self.norm, self.value[index], self.scale[index])
 
-    def push(self, vectors: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
-        """What is added to the norm's output if one vector is added to each of its inputs, to first order.
+    def jvp(self, tangents: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
+        """Push tangents of the norm's input forward to its output.
 
         The norm's derivative in direction u is `weight * scale * (u - value (value . u) / d)`, u less its mean for a
         LayerNorm.
         """
         if self.norm.centred:
-            vectors = vectors - vectors.mean(-1, keepdim=True)
-        along = (vectors * self.value).mean(-1, keepdim=True)
-        pushed = torch.addcmul(vectors, self.value, along, value=-1)
+            tangents = tangents - tangents.mean(-1, keepdim=True)
+        along = (tangents * self.value).mean(-1, keepdim=True)
+        pushed = torch.addcmul(tangents, self.value, along, value=-1)
         return pushed.mul_(self.scale[..., None]).mul_(self.norm.weight.to(pushed))

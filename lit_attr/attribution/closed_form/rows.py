@@ -9,10 +9,11 @@ from torch import Tensor
 
 from lit_attr.attribution.closed_form.attention import add_keys_, add_queries_, add_values_
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
-from lit_attr.attribution.closed_form.heads import Heads, pair_blocks
+from lit_attr.attribution.closed_form.heads import Heads
 from lit_attr.attribution.closed_form.mlp import add_mlp_, slope
 from lit_attr.attribution.closed_form.norm import Normalised
 from lit_attr.attribution.closed_form.operands import SourceComponents, TargetComponents
+from lit_attr.attribution.closed_form.pair_blocks import pair_blocks
 from lit_attr.attribution.closed_form.stream import add_stream_, add_tokens_
 from lit_attr.attribution.closed_form.weights import SparseWeights, cheaper, pairs_of
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lit_attr.attribution.closed_form.heads import position_blocks
+from lit_attr.attribution.closed_form.pair_blocks import position_blocks
 from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.errors import ConfigurationError
 
@@ -24,7 +24,7 @@ class Widths:
         target: Targets of a layer.
         hidden: Width of a hidden layer.
         stream: Width of the residual stream, or of all heads together.
-        heads: Of an attention.
+        heads: Heads of an attention.
         itemsize: Bytes of a number.
     """
 

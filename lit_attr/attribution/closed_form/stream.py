@@ -19,11 +19,11 @@ def add_tokens_(
 
     Args:
         rows: Embedding of the token at each position.
-        weights: One at each position, for its token.
-        target: Of the block.
-        stream: Behind the target's norm.
+        weights: Weights of tokens, one at each position.
+        target: Components that read the stream.
+        stream: The stream behind the target's norm.
     """
-    effect = stream.push(rows) @ target.read
+    effect = stream.jvp(rows) @ target.read
     target.attr.add_(weights.total(effect))
     if target.attr_abs is not None and target.sign is not None:
         target.attr_abs.add_(weights.total(effect.mul_(target.sign)))
@@ -32,7 +32,7 @@ def add_tokens_(
 def add_stream_(source: SourceComponents, target: TargetComponents, stream: Normalised, workspace: Workspace) -> None:
     """Add an edge block through the residual stream.
 
-    Of the norm's derivative (`Normalised.push`) the first term is the same at all positions but for the scale; the
+    Of the norm's derivative (`Normalised.jvp`) the first term is the same at all positions but for the scale; the
     second is proportional to the target's activation without the part that the norm's bias adds.
     """
     norm, d_model = stream.norm, stream.value.shape[1]

@@ -21,9 +21,9 @@ class SparseWeights:
     """Only the entries that are not zero, sorted by source, then position.
 
     Attributes:
-        position: Of each entry.
-        source: Of each entry.
-        weight: The entries.
+        position: Position of each entry.
+        source: Source component of each entry.
+        weight: Value of each entry.
         n_sources: Number of sources, those without an entry included.
         offsets: Where each partial sum's entries begin, and the number of all.
         partial: The source of each partial sum; None if each source has one.

@@ -17,7 +17,7 @@ class Workspace:
 
     Attributes:
         nbytes: The most that may be in use at once, beside inputs and sums.
-        device: Where it is.
+        device: Device that holds it.
     """
 
     nbytes: int

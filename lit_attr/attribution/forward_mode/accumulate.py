@@ -18,7 +18,7 @@ class ReadVectors:
     Attributes:
         vectors: Read vectors; None for the output, whose targets are the dimensions of its input.
         sign: Signs of the components' activations; None where `attr_abs` is not defined.
-        columns: Which components of the layer they are.
+        columns: Places of these components in the layer.
     """
 
     vectors: Float[Tensor, "d_in target"] | None

@@ -118,8 +118,8 @@ class ForwardModeEngine:
             target: sequence.read_vectors(target, self._columns.get(target, slice(None))) for target in group.targets
         }
         for tangents in passes:
-            for target, moved in jvp(tangents.dense(len(sequence.tokens))).items():
-                add_input_tangents_(sums.edge(group.source, target), targets[target], tangents, moved)
+            for target, input_tangents in jvp(tangents.dense(len(sequence.tokens))).items():
+                add_input_tangents_(sums.edge(group.source, target), targets[target], tangents, input_tangents)
 
 
 @dataclass(frozen=True)

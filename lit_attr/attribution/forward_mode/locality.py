@@ -1,4 +1,4 @@
-"""Which edge blocks have direct paths from a position to other positions."""
+"""Edge blocks whose direct paths lead from a position to other positions."""
 
 from collections.abc import Collection
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_attr.attribution.closed_form import heads
+from lit_attr.attribution.closed_form import pair_blocks
 from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
 from tests.attribution.closed_form.examples import (
@@ -83,7 +83,7 @@ def test_float32_over_thousands_of_positions():
 
 @pytest.mark.parametrize("variant", DECOMPOSED)
 def test_equals_brute_force(variant, monkeypatch):
-    monkeypatch.setattr(heads, "_SHORTEST_BLOCK", 2)
+    monkeypatch.setattr(pair_blocks, "_SHORTEST_BLOCK", 2)
     architecture, options = VARIANTS[variant]
     model = toy_model(architecture, **options)
     expected = brute_force(model, TOKENS)

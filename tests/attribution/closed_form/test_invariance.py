@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_attr.attribution.closed_form import engine, heads, rows, weights, workspace
+from lit_attr.attribution.closed_form import engine, rows, weights, workspace
 from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import (
     MB,
@@ -45,7 +45,7 @@ def test_batch_size_and_order(model, ci, whole):
 
 @pytest.mark.parametrize("n_positions", [1, 3, 4])
 def test_blocks_of_positions(model, ci, whole, n_positions, monkeypatch):
-    monkeypatch.setattr(heads, "_SHORTEST_BLOCK", n_positions)
+    monkeypatch.setattr(pair_blocks, "_SHORTEST_BLOCK", n_positions)
     assert_close(closed_form_sums(model, TOKENS, ci), whole, 1e-11)
 
 
@@ -59,7 +59,7 @@ def test_workspace(architecture, density, times_smallest, piece, monkeypatch):
     ci = random_ci(model, tokens, density)
     whole = closed_form_sums(model, tokens, ci)
     monkeypatch.setattr(workspace, "_CPU_PIECE", piece)
-    monkeypatch.setattr(heads, "_SHORTEST_BLOCK", 3)
+    monkeypatch.setattr(pair_blocks, "_SHORTEST_BLOCK", 3)
     nbytes = int(times_smallest * smallest_workspace(model, tokens, ci))
     assert_close(closed_form_sums(model, tokens, ci, workspace_bytes=nbytes), whole, 1e-11)
 

@@ -30,6 +30,6 @@ def test_output_and_derivative_are_those_of_torch(norm):
     found = Normalised.of(norm, vectors)
     value, derivative = torch.autograd.functional.jvp(reference, vectors, direction)
     torch.testing.assert_close(found.output, value, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(found.push(direction), derivative, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(found.jvp(direction), derivative, rtol=1e-12, atol=1e-13)
     part = found.part((slice(1, 2), slice(0, 2)))
-    torch.testing.assert_close(part.push(direction[1:2, :2]), derivative[1:2, :2], rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(part.jvp(direction[1:2, :2]), derivative[1:2, :2], rtol=1e-12, atol=1e-13)

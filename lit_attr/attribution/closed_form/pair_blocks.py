@@ -1,0 +1,105 @@
+"""Pairs of a source and a position laid out for attention: by sequence, and by block of positions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lit_attr.attribution.closed_form.weights import SparseWeights
+from lit_attr.attribution.closed_form.workspace import Workspace, evenly
+
+# A sequence is cut into so many blocks of positions (and none shorter than the minimum): the future of a block's first
+# position is the part of the pattern that is computed in vain.
+_BLOCKS, _SHORTEST_BLOCK = 8, 32
+
+
+def position_blocks(seq_len: int) -> list[slice]:
+    """Blocks that a sequence is cut into: of equal length, but for the last."""
+    return list(evenly(seq_len, max(-(-seq_len // _BLOCKS), _SHORTEST_BLOCK)))
+
+
+@dataclass(frozen=True)
+class PairBlock:
+    """Pairs with positions in one block, as a table with equally many slots for each sequence.
+
+    Attributes:
+        source: Source component of each pair.
+        position: Position of each pair, counted from the first of the block.
+        weight: Weight of each pair; zero for those that only fill the table.
+        block: The block of positions.
+    """
+
+    source: Int[Tensor, "batch slot"]
+    position: Int[Tensor, "batch slot"]
+    weight: Float[Tensor, "batch slot"]
+    block: slice
+
+    def part(self, rows: slice, slots: slice = slice(None)) -> "PairBlock":
+        """Some of the sequences and of their pairs."""
+        source, position, weight = (values[rows, slots] for values in (self.source, self.position, self.weight))
+        return PairBlock(source, position, weight, self.block)
+
+    def pieces(
+        self, workspace: Workspace, bytes_per_pair: int, bytes_per_row: int
+    ) -> Iterator[tuple[slice, "PairBlock"]]:
+        """Cut the table into pieces whose temporaries fit: whole sequences where the workspace holds one.
+
+        Args:
+            workspace: Memory for temporaries.
+            bytes_per_pair: Temporaries of each pair.
+            bytes_per_row: Temporaries of each sequence beside those of its pairs.
+
+        Yields:
+            The sequences of a piece, and the piece.
+        """
+        batch, n_slots = self.source.shape
+        for rows in workspace.pieces(batch, bytes_per_pair * n_slots + bytes_per_row):
+            for slots in workspace.pieces(n_slots, bytes_per_pair * (rows.stop - rows.start)):
+                yield rows, self.part(rows, slots)
+
+    def tangents(self, write: Float[Tensor, "source width"]) -> Float[Tensor, "batch slot width"]:
+        """What each pair adds to the output of its matrix: write vector times weight."""
+        rows = write.index_select(0, self.source.flatten()).view(*self.source.shape, -1)
+        return rows.mul_(self.weight[..., None])
+
+    def gather(self, values: Float[Tensor, "*axes _position width"]) -> Float[Tensor, "*axes slot width"]:
+        """The row of each pair, from values by sequence (the first axis) and position of the block."""
+        *axes, length, width = values.shape
+        tables = torch.arange(axes[0], device=values.device)
+        for size in axes[1:]:
+            tables = tables[..., None] * size + torch.arange(size, device=values.device)
+        position = self.position.view(axes[0], *[1] * (len(axes) - 1), -1)
+        index = tables[..., None] * length + position
+        return values.reshape(-1, width).index_select(0, index.flatten()).view(*axes, -1, width)
+
+
+def pair_blocks(pairs: SparseWeights, batch: int, seq_len: int) -> list[PairBlock]:
+    """Lay pairs out by block of positions, each sequence padded to the same number of pairs.
+
+    Args:
+        pairs: Pairs whose positions count through all sequences.
+        batch: Number of sequences.
+        seq_len: Number of positions of a sequence.
+    """
+    n_pairs, device = len(pairs.weight), pairs.weight.device
+    blocks = position_blocks(seq_len)
+    row = pairs.position // seq_len
+    position = pairs.position - row * seq_len
+    group = row * len(blocks) + position // blocks[0].stop
+    order = group.argsort(stable=True)
+    counts = group.new_zeros(batch * len(blocks)).index_add_(0, group, torch.ones_like(group))
+    slot = torch.arange(n_pairs, device=device) - (counts.cumsum(0) - counts)[group[order]]
+    sizes = counts.view(batch, len(blocks)).amax(0).tolist()
+
+    def table(values: Tensor) -> Tensor:
+        padded = values.new_zeros(batch * len(blocks), max(sizes))
+        padded[group[order], slot] = values[order]
+        return padded.view(batch, len(blocks), -1)
+
+    source, within, weight = table(pairs.source), table(position % blocks[0].stop), table(pairs.weight)
+    return [
+        PairBlock(source[:, index, :size], within[:, index, :size], weight[:, index, :size], block)
+        for index, (block, size) in enumerate(zip(blocks, sizes, strict=True))
+    ]
