@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_attr.attribution.closed_form import engine, rows, weights, workspace
+from lit_attr.attribution.closed_form import engine, pair_blocks, rows, weights, workspace
 from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import (
     MB,
