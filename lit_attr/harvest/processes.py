@@ -66,6 +66,8 @@ def on_first_process(trainer: Trainer, action: Callable[[], _Result]) -> _Result
     if trainer.is_global_zero:
         try:
             outcome = (action(), None)
+        except InterruptedHarvestError:
+            raise  # at once: the others may take long to get here, and were told to stop as well
         except LitAttrError as error:
             outcome = (None, error)
     with others_alive():
@@ -89,6 +91,8 @@ def on_each_process(group: distributed.ProcessGroup | None, action: Callable[[],
     mistake: LitAttrError | None = None
     try:
         result = action()
+    except InterruptedHarvestError:
+        raise  # at once, as in `on_first_process`
     except LitAttrError as error:
         mistake = error
     mistakes: list[LitAttrError | None] = [mistake]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -202,37 +203,47 @@ import os, sys, time
 from pathlib import Path
 from lit_attr.cli.main import main
 from lit_attr.harvest.harvester import AttributionHarvester
-step = AttributionHarvester.predict_step
-def slow(self, batch, batch_idx):
-    Path(os.environ["STEPS"], f"{self.trainer.global_rank}").write_text(f"{os.getpid()} {batch_idx}")
+step, load = AttributionHarvester.predict_step, AttributionHarvester.load_run
+def tell(rank, step):
+    Path(os.environ["STEPS"], f"{rank}").write_text(f"{os.getpid()} {step}")
+def slow_step(self, batch, batch_idx):
+    tell(self.trainer.global_rank, batch_idx)
     result = step(self, batch, batch_idx)
     time.sleep(0.4)
     return result
-AttributionHarvester.predict_step = slow
+def slow_load(self):
+    if os.environ["LOAD"]:
+        tell(self.trainer.global_rank, -1)
+        time.sleep(float(os.environ["LOAD"]))
+    return load(self)
+AttributionHarvester.predict_step, AttributionHarvester.load_run = slow_step, slow_load
 sys.exit(main())
 """
 
 
 class Command:
-    """`lit-attr predict`, with batches that take a while.
+    """`lit-attr predict` in a process group of its own, as a terminal starts it, with batches that take a while.
 
     Args:
         folder: For its files.
         options: Behind the run and the tokens.
+        load: Seconds that the run takes to load.
     """
 
-    def __init__(self, folder, options):
+    def __init__(self, folder, options, load=""):
         (folder / "slow.py").write_text(_SLOW)
         self.steps = folder / "steps"
         self.steps.mkdir(exist_ok=True)
         for old in self.steps.iterdir():
             old.unlink()
         command = [sys.executable, str(folder / "slow.py"), "predict", "--trainer.accelerator", "cpu", *options]
-        environment = {**os.environ, "STEPS": str(self.steps)}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        environment = {**os.environ, "STEPS": str(self.steps), "LOAD": load}
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        )
 
     def at(self, rank, step):
-        """Wait for a process to reach a step; its id."""
+        """Wait for a process to reach a step, -1 for loading; its id."""
         end = time.monotonic() + 90
         while time.monotonic() < end:
             path = self.steps / str(rank)
@@ -243,40 +254,99 @@ class Command:
             time.sleep(0.02)
         raise AssertionError("never gets there")
 
+    def press_ctrl_c(self):
+        """As a terminal does: every process of the group gets the signal."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
     def end(self):
-        """Exit code, and what was said on standard error."""
+        """Exit code, and what was said on standard error; a moment later none of its processes is left."""
         try:
-            return self.process.wait(60), self.process.stderr.read()
+            code, said = self.process.wait(60), self.process.stderr.read()
         finally:
             self.process.kill()
             self.process.stderr.close()
+        end = time.monotonic() + 5
+        while self.is_alive():
+            assert time.monotonic() < end, "a process is left"
+            time.sleep(0.05)
+        return code, said
+
+    def is_alive(self):
+        """Whether any process of the group is."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def command_options(tmp_path, n_processes):
+    """A run, tokens of 12 batches, and the options of a command that harvests them."""
+    run, tokens = small_run(tmp_path / "run"), write_tokens(tmp_path / "tokens.npy", n_rows=24)
+    options = ["--model.run", str(run), "--data.tokens", str(tokens), "--data.batch_size", "2"]
+    options += ["--trainer.devices", str(n_processes), "--writer.out_dir", str(tmp_path / "new" / "found")]
+    return run, tokens, options + ["--trainer.strategy", "ddp"] * (n_processes > 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_processes", "number", "rank"),
-    [(1, signal.SIGUSR1, 0), (1, signal.SIGTERM, 0), (2, signal.SIGUSR1, 0), (2, signal.SIGTERM, 1)],
+    [
+        (1, signal.SIGUSR1, 0),
+        (2, signal.SIGUSR1, 0),
+        (2, signal.SIGTERM, 1),
+        (1, signal.SIGINT, None),
+        (2, signal.SIGINT, None),
+    ],
 )
 def test_the_command_is_stopped_and_continues(tmp_path, n_processes, number, rank):
-    run, tokens = small_run(tmp_path / "run"), write_tokens(tmp_path / "tokens.npy", n_rows=24)
-    options = ["--model.run", str(run), "--data.tokens", str(tokens), "--data.batch_size", "2"]
-    options += ["--trainer.devices", str(n_processes), "--writer.out_dir", str(tmp_path / "found")]
-    if n_processes > 1:
-        options += ["--trainer.strategy", "ddp"]
+    run, tokens, options = command_options(tmp_path, n_processes)
     command = Command(tmp_path, options)
-    os.kill(command.at(rank, step=1), number)
+    if rank is None:
+        command.at(0, step=1)
+        command.at(n_processes - 1, step=1)
+        command.press_ctrl_c()
+    else:
+        os.kill(command.at(rank, step=1), number)
     code, said = command.end()
-    assert code == 2
+    assert code == (130 if number == signal.SIGINT else 2)
     assert "Traceback" not in said
     errors = [line for line in said.splitlines() if "error:" in line]
     assert len(errors) == n_processes, said
-    assert any(line.startswith(f"lit-attr: error: stopped by {number.name}: worker {rank} has") for line in errors)
-    assert AttributionRepo.open("run", tmp_path / "found") is None
-    (folder,) = (tmp_path / "found" / "dataset_attributions" / "run").iterdir()
+    for told in range(n_processes) if rank is None else [rank]:
+        assert any(line.startswith(f"lit-attr: error: stopped by {number.name}: worker {told} has") for line in errors)
+    assert AttributionRepo.open("run", tmp_path / "new" / "found") is None
+    (folder,) = (tmp_path / "new" / "found" / "dataset_attributions" / "run").iterdir()
     done = status(folder).n_done
     assert 2 * n_processes <= done < 12
     code, said = Command(tmp_path, options).end()
     assert code == 0, said
     assert f"continuing, with {done} of 12 batches done" in said
     expected = DatasetAttributionStorage.load(work(run, tokens, tmp_path / "expected").path)
-    assert_same(AttributionRepo.open("run", tmp_path / "found").get_attributions(), expected, 1e-6)
+    assert_same(AttributionRepo.open("run", tmp_path / "new" / "found").get_attributions(), expected, 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM to the first", "Ctrl-C twice in a batch"])
+def test_two_processes_end_at_once(tmp_path, how):
+    """While they load, or by a second Ctrl-C: promptly, without a commit, a traceback, or anything left behind."""
+    _, _, options = command_options(tmp_path, 2)
+    in_a_batch = how == "Ctrl-C twice in a batch"
+    command = Command(tmp_path, options, load="" if in_a_batch else "30")
+    pids = [command.at(rank, step=0 if in_a_batch else -1) for rank in range(2)]
+    begin = time.monotonic()
+    if how == "SIGTERM to the first":
+        os.kill(pids[0], signal.SIGTERM)
+    else:
+        command.press_ctrl_c()
+    if in_a_batch:
+        time.sleep(0.1)
+        command.press_ctrl_c()
+    code, said = command.end()
+    assert time.monotonic() - begin < 15
+    assert code == (2 if how == "SIGTERM to the first" else 130)
+    assert "Traceback" not in said
+    assert re.search(
+        r"^lit-attr: error: stopped by \w+ before anything new was committed; the same", said, re.MULTILINE
+    )
+    assert not (tmp_path / "new").exists()
