@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from lit_attr.errors import ConfigurationError, EdgeNotFoundError
+from lit_attr.errors import EdgeNotFoundError
 from lit_attr.query.answers import Node
 from lit_attr.query.index import Index
 from lit_attr.query.keys import KeyReader, tables_of
@@ -12,6 +12,7 @@ from lit_attr.query.layer_pairs import LayerPairs
 from lit_attr.query.ranking import Ranker
 from lit_attr.query.token_texts import TokenTexts
 from lit_attr.query.tokenizer_file import tokenizer_places
+from lit_attr.query.tokenizer_formats import given_tokenizer
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
@@ -37,9 +38,7 @@ class OpenedResult:
         self.key_edges = KeyEdges(self.storage)
         self.blocks, self.harvested = self.key_edges.blocks, self.key_edges.harvested
         self.use_index(Index.open(path))
-        if tokenizer is not None and not tokenizer.is_file():
-            raise ConfigurationError(f"no tokenizer at {tokenizer}: expected a tokenizer.json")
-        self._tokenizer = tokenizer
+        self._tokenizer = None if tokenizer is None else given_tokenizer(tokenizer)
 
     def use_index(self, index: Index | None) -> None:
         """Answer from now on with an index, or without one."""

@@ -4,12 +4,8 @@ import difflib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lit_attr.errors import DataError
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from lit_attr.query.tokenizer_formats import TokenDecoder, read_tokenizer
 
 _N_NEAR = 5
 # What a tokenizer without byte-level tokens writes for a space.
@@ -26,7 +22,7 @@ class TokenTexts:
     """The texts of a model's token ids.
 
     Args:
-        file: A `tokenizer.json`; it is read when it is needed.
+        file: The tokenizer's file, in one of the forms of `read_tokenizer`; it is read when it is needed.
         n_ids: Token ids of the model.
     """
 
@@ -43,7 +39,8 @@ class TokenTexts:
         name = self._tokenizer.id_to_token(index)
         if name is None:  # the vocabulary of a model is often padded
             return None
-        return _with_space(name, self._tokenizer.decode([index], skip_special_tokens=False))
+        (text,) = self._tokenizer.decode_batch([[index]], skip_special_tokens=False)
+        return _with_space(name, text)
 
     def ids(self, text: str) -> list[int]:
         """The token ids of a text, all that have it.
@@ -79,13 +76,8 @@ class TokenTexts:
         return [None if n is None else _with_space(n, text) for n, text in zip(names, decoded, strict=True)]
 
     @cached_property
-    def _tokenizer(self) -> "Tokenizer":
-        from tokenizers import Tokenizer
-
-        try:
-            return Tokenizer.from_file(str(self.file))
-        except Exception as error:  # the library raises plain exceptions
-            raise DataError(f"cannot read the tokenizer {self.file}: {error}") from error
+    def _tokenizer(self) -> TokenDecoder:
+        return read_tokenizer(self.file)
 
 
 def _with_space(name: str, text: str) -> str:

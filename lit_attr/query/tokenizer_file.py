@@ -1,4 +1,4 @@
-"""Where the tokenizer of a stored harvest is, as far as its provenance leads to one; nothing is downloaded."""
+"""Where the tokenizer of a result is, as far as its provenance leads to one; nothing is downloaded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +7,27 @@ from lit_attr.assets import ASSETS, DEMO
 from lit_attr.decomposition.reference import RunReference, run_folders, target_folders
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
 from lit_attr.files.roots import user_path
+from lit_attr.query.tokenizer_formats import SENTENCEPIECE, VOCABULARY, can_read, tokenizer_in
 from lit_attr.storage.provenance import Provenance
 
 
 def tokenizer_places(provenance: Provenance) -> Iterator[Path]:
-    """Where a `tokenizer.json` may be, the likeliest places first.
+    """Where a tokenizer may be, the likeliest places first.
+
+    A folder without a `tokenizer.json` may have a tokenizer in another form that can be read here.
 
     Args:
         provenance: What is recorded of a result.
     """
+    for place in _places(provenance):
+        yield place
+        other = tokenizer_in(place.parent) if place.name == TOKENIZER else None
+        if other is not None and other != place and can_read(other):
+            yield other
+
+
+def _places(provenance: Provenance) -> Iterator[Path]:
+    """Where a `tokenizer.json` may be."""
     yield from _named(provenance.tokenizer)
     run = provenance.run_reference
     if not run:
@@ -32,15 +44,18 @@ def _named(name: str | None) -> Iterator[Path]:
     """Places of a tokenizer, or of a model with one, that is named by a path or its name on the Hugging Face hub."""
     if not name:
         return
-    yield from (Path(name), Path(name) / TOKENIZER)
-    if not Path(name).is_absolute():
+    path = user_path(name)
+    yield from (path, path / TOKENIZER)
+    if not path.is_absolute():
         try:
             from huggingface_hub import try_to_load_from_cache
         except ImportError:
             return
-        found = try_to_load_from_cache(name, TOKENIZER) if name.count("/") <= 1 else None
-        if isinstance(found, str):
-            yield Path(found)
+        for file in (TOKENIZER, VOCABULARY, SENTENCEPIECE):
+            cached = try_to_load_from_cache(name, file) if name.count("/") <= 1 else None
+            if isinstance(cached, str):
+                yield Path(cached).with_name(TOKENIZER)
+                return
 
 
 def _of_run(run: str) -> Iterator[Path]:
