@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys
+from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.choice import check_count
 
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     subgraph.add_argument("keys", metavar="KEY", nargs="+")
     ranked(subgraph, 3, "both")
     subgraph.add_argument("--depth", type=int, default=2, help="edges away from a KEY at most; default: 2")
-    subgraph.add_argument("--threshold", type=float, default=0.0, help="smallest absolute value; default: 0")
+    subgraph.add_argument("--threshold", type=finite, default=0.0, help="smallest absolute value; default: 0")
     ways = ("upstream", "downstream", "both")
     subgraph.add_argument("--direction", choices=ways, default="both", help="default: both, each by itself")
     return parser

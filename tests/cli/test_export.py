@@ -40,6 +40,18 @@ def test_parquet_with_the_demos_tokens(file, capsys):
     assert token["source_token"] == "<s>"
 
 
+def test_a_tokenizer_of_ones_own(file, capsys, tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "\u0120": 1, "\u0120a": 2}))
+    (tmp_path / "merges.txt").write_text("\u0120 a\n")
+    options = ["--k", "20", "--per", "target", "--tokenizer", str(tmp_path)]
+    assert main(["export", str(file), "--to", "parquet", *options]) == 0
+    rows = parquet.read_table(capsys.readouterr().out.strip()).to_pylist()
+    texts = {row["source_index"]: row["source_token"] for row in rows if row["source_layer"] == "embed"}
+    assert (texts[0], texts[2]) == ("a", " a")
+    assert main(["export", str(file), "--to", "parquet", "--tokenizer", str(tmp_path / "none")]) == 2
+    assert "no tokenizer at" in capsys.readouterr().err
+
+
 def test_graphml(file, capsys):
     arguments = ["--keys", "h.0.mlp.c_fc:1", "embed:2", "--k", "1", "--depth", "1", "--threshold", "0", "--layer", "*"]
     assert main(["export", str(file.parent), "--to", "graphml", *arguments]) == 0

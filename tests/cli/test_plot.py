@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -32,6 +33,23 @@ def test_pictures(file, tmp_path, capsys, picture, kind):
     assert main(["plot", str(file), *picture, "--out", str(out)]) == 2
     assert "exists already; --overwrite replaces it" in capsys.readouterr().err
     assert main(["plot", str(file), *picture, "--out", str(out), "--overwrite"]) == 0
+
+
+def test_a_tokenizer_of_ones_own(file, tmp_path):
+    names = {name: index for index, name in enumerate(("zero", "one", "two", "three", "four"))}
+    model = {"type": "WordLevel", "vocab": names, "unk_token": "zero"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
+    options = ["--tokenizer", str(tmp_path / "tokenizer.json"), "--out", str(tmp_path / "x.svg")]
+    assert main(["plot", str(file), "component", "0.mlp.up:1", *options]) == 0
+    assert any(name in (tmp_path / "x.svg").read_text() for name in names)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "x"])
+def test_a_threshold_that_is_no_number(file, capsys, value):
+    with pytest.raises(SystemExit) as end:
+        main(["plot", str(file), "subgraph", "embed:0", "--threshold", value, "--out", "x.svg"])
+    assert end.value.code == 2
+    assert f"argument --threshold: expected a number, found '{value}'" in capsys.readouterr().err
 
 
 def test_stability(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 
@@ -67,6 +68,12 @@ def test_an_output_that_cannot_be_written(file, options):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr == "lit-attr: error: cannot write the output: [Errno 28] No space left on device\n"
+
+
+def test_an_output_that_nobody_reads(file):
+    command = f"{shlex.quote(sys.executable)} -m lit_attr query {file} edges | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
