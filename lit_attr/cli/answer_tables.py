@@ -20,6 +20,12 @@ _BORDERS, _LONGEST_NUMBER = 3, len("-1.23e+10")
 _NOT_HARVESTED = "not harvested"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`, which treats all commands alike: rich would end the process with 1."""
+        raise
+
+
 def print_answer(answer: object, result: ResultName, n_tokens: int, k: int) -> None:
     """Print a table, whose caption names the result.
 
@@ -29,7 +35,7 @@ def print_answer(answer: object, result: ResultName, n_tokens: int, k: int) -> N
         n_tokens: Number of its tokens.
         k: How many rows and columns of a block are shown.
     """
-    console = Console(markup=False, emoji=False, highlight=False)  # a token may be [b] or :smile:
+    console = _Console(markup=False, emoji=False, highlight=False)  # a token may be [b] or :smile:
     table = _table(answer, console.width, k)
     # Beside the table, since its own title and caption would be wrapped to its width.
     title, table.title = table.title, None

@@ -28,7 +28,7 @@ class TokenDecoder(Protocol):
         """The name of a token in the vocabulary; None if there is none."""
         ...
 
-    def decode_batch(self, sequences: list[list[int]], skip_special_tokens: bool = ...) -> list[str]:
+    def decode_batch(self, sequences: list[list[int]], *, skip_special_tokens: bool = ...) -> list[str]:
         """The texts of sequences of token ids."""
         ...
 
@@ -106,7 +106,7 @@ class _SentencePiece:
     def id_to_token(self, id: int) -> str | None:
         return self._model.id_to_piece(id) if 0 <= id < self._model.get_piece_size() else None
 
-    def decode_batch(self, sequences: list[list[int]], skip_special_tokens: bool = False) -> list[str]:
+    def decode_batch(self, sequences: list[list[int]], *, skip_special_tokens: bool = False) -> list[str]:
         return [self._decode(sequence) for sequence in sequences]
 
     def _decode(self, sequence: Sequence[int]) -> str:
