@@ -100,8 +100,8 @@ def subgraph_figure(
     Raises:
         KeyFormatError: If a key is malformed.
         EdgeNotFoundError: If a key is neither source nor target of any edge.
-        ConfigurationError: If there are no edges, a layer has more nodes than fit on a page, a number is not positive, or
-            matplotlib is not installed.
+        ConfigurationError: If there are no edges, a layer has more nodes than fit on a page, a number is not positive,
+            or matplotlib is not installed.
     """
     graph = explorer.subgraph(keys, k=k, depth=depth, threshold=threshold, metric=metric, layers=layers)
     edges = [(_key(edge.source), _key(edge.target), edge.value) for edge in graph.edges]
