@@ -9,15 +9,15 @@ from lit_attr.query.index import Index
 from lit_attr.query.key_questions import KeyQuestions
 from lit_attr.query.keys import KeyReader
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
+from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.layer_questions import LayerQuestions
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.query.result_name import ResultName
 from lit_attr.query.subgraph import Reach, Ways
 from lit_attr.query.token_texts import TokenTexts
-from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.storage.key_edges import KeyEdges
-from lit_attr.topology.address import ComponentKey
+from lit_attr.storage.harvested_targets import HarvestedTargets
+from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AnySign, AttrMetric
 
@@ -45,8 +45,8 @@ class Explorer:
 
     def __init__(self, path: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None = None) -> None:
         self._result = OpenedResult(Path(path), None if tokenizer is None else Path(tokenizer))
-        self._keys = KeyQuestions(self._result)
-        self._layers = LayerQuestions(self._result)
+        self._key_questions = KeyQuestions(self._result)
+        self._layer_questions = LayerQuestions(self._result)
 
     def sources(
         self,
@@ -74,7 +74,7 @@ class Explorer:
             ConfigurationError: If an option is not understood.
         """
         selection = self._result.selection(k, sign, layers)
-        return self._keys.ranking("sources", key, Measure(metric, normalized), selection)
+        return self._key_questions.ranking("sources", key, Measure(metric, normalized), selection)
 
     def targets(
         self,
@@ -88,7 +88,7 @@ class Explorer:
     ) -> Ranking:
         """What a component or a token feeds most; arguments and errors as for `sources`."""
         selection = self._result.selection(k, sign, layers)
-        return self._keys.ranking("targets", key, Measure(metric, normalized), selection)
+        return self._key_questions.ranking("targets", key, Measure(metric, normalized), selection)
 
     def edge(self, source: str, target: str, *, metric: AttrMetric = "attr") -> EdgeAnswer:
         """One edge, raw and normalised.
@@ -103,7 +103,7 @@ class Explorer:
             KeyFormatError: If a key is malformed.
             ConfigurationError: If there is no such metric.
         """
-        return self._keys.edge(source, target, metric)
+        return self._key_questions.edge(source, target, metric)
 
     def subgraph(
         self,
@@ -137,7 +137,7 @@ class Explorer:
             ConfigurationError: If an option is not understood.
         """
         reach, selection = Reach(depth, threshold, direction), self._result.selection(k, sign, layers)
-        return self._keys.subgraph(keys, reach, Measure(metric, normalized), selection)
+        return self._key_questions.subgraph(keys, reach, Measure(metric, normalized), selection)
 
     def matrix(
         self,
@@ -159,7 +159,7 @@ class Explorer:
         Raises:
             ConfigurationError: If an option is not understood.
         """
-        return self._layers.matrix(statistic, Measure(metric, normalized), layers)
+        return self._layer_questions.matrix(statistic, Measure(metric, normalized), layers)
 
     def block(
         self, source_layer: str, target_layer: str, *, metric: AttrMetric = "attr", normalized: bool = True
@@ -177,7 +177,7 @@ class Explorer:
             ConfigurationError: If there are too many to be computed at once.
             StorageError: If a value is not finite.
         """
-        return self._layers.block(source_layer, target_layer, Measure(metric, normalized))
+        return self._layer_questions.block(source_layer, target_layer, Measure(metric, normalized))
 
     def edges(
         self,
@@ -203,7 +203,7 @@ class Explorer:
         Raises:
             ConfigurationError: If an option is not understood.
         """
-        return self._layers.edges(by, Measure(metric, normalized), self._result.selection(k, sign, layers))
+        return self._layer_questions.edges(by, Measure(metric, normalized), self._result.selection(k, sign, layers))
 
     def pair_edges(
         self,
@@ -230,7 +230,7 @@ class Explorer:
             ConfigurationError: If an option is not understood.
         """
         selection = self._result.selection(k, sign, ())
-        return self._layers.pair_edges(source_layer, target_layer, Measure(metric, normalized), selection)
+        return self._layer_questions.pair_edges(source_layer, target_layer, Measure(metric, normalized), selection)
 
     @property
     def path(self) -> Path:
@@ -250,7 +250,7 @@ class Explorer:
     @property
     def layers(self) -> Mapping[str, int]:
         """All layers in the order of a forward pass, with their numbers of components, or of token ids."""
-        return {layer: self.blocks.size(layer) for layer in self.reader.layers}
+        return {layer: self._result.blocks.size(layer) for layer in self.reader.layers}
 
     @property
     def reader(self) -> KeyReader:
@@ -263,14 +263,9 @@ class Explorer:
         return self._result.tokens
 
     @property
-    def blocks(self) -> Blocks:
-        """The numbers of the edges between pairs of layers."""
-        return self._result.blocks
-
-    @property
-    def key_edges(self) -> KeyEdges:
-        """The numbers of the edges of keys, and whether a key has edges at all."""
-        return self._result.key_edges
+    def harvested(self) -> HarvestedTargets:
+        """Which components were targets of the harvest."""
+        return self._result.harvested
 
     @property
     def is_indexed(self) -> bool:
@@ -300,6 +295,22 @@ class Explorer:
             DataError: If the tokenizer cannot be read.
         """
         return self.node(ComponentKey(layer, index)).token
+
+    def has_source(self, key: ComponentKey) -> bool:
+        """Whether a key is a source of any edge."""
+        return self._result.key_edges.has_source(key)
+
+    def has_target(self, key: ComponentKey) -> bool:
+        """Whether a key is a target of any edge, harvested or not."""
+        return self._result.key_edges.has_target(key)
+
+    def why_unknown(self, key: ComponentKey) -> str:
+        """Why a key is neither a source nor a target of any edge, in words."""
+        return self._result.key_edges.why_unknown(key, "target" if key.layer == OUTPUT else "source")
+
+    def layer_pairs(self, *, metric: AttrMetric = "attr") -> list[tuple[str, str]]:
+        """All pairs of source and target layer between which there are edges, harvested or not."""
+        return layer_pairs(self._result.blocks, metric)
 
     def layer_pair(self, source: str, target: str, *, metric: AttrMetric = "attr") -> tuple[str, str]:
         """The canonical addresses of two layers between which there are edges.

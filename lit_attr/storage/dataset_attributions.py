@@ -82,7 +82,8 @@ class DatasetAttributionStorage(Content):
             metric: `attr`, or `attr_abs` for effects on the activation's magnitude; output tokens have only `attr`.
 
         Returns:
-            Normalised values, best first; empty for an unknown layer or index.
+            Normalised values, best first; empty for an unknown layer or index, and for a component that was no target
+            of the harvest.
 
         Raises:
             KeyFormatError: If the key is malformed.

@@ -44,14 +44,17 @@ class KeyEdges:
     def sources(
         self, target: ComponentKey, measure: Measure = _NORMALIZED, layers: Container[str] | None = None
     ) -> Segments:
-        """Attributions from every possible source, layer by layer; empty for what nothing feeds.
+        """Attributions from every possible source, layer by layer.
+
+        They are none for what nothing feeds, and for a component that was no target of the harvest: its sources were
+        not measured.
 
         Args:
             target: What is fed.
             measure: Which numbers.
             layers: Layers to look at; all if None.
         """
-        if not self.has_target(target):
+        if not self.has_target(target) or not self.harvested.include(target):
             return []
         blocks = self.blocks
         wanted = [s for s in blocks.source_layers(target.layer, measure.metric) if layers is None or s in layers]
@@ -60,7 +63,9 @@ class KeyEdges:
     def targets(
         self, source: ComponentKey, measure: Measure = _NORMALIZED, layers: Container[str] | None = None
     ) -> Segments:
-        """Attributions to every possible target, layer by layer; empty for what feeds nothing.
+        """Attributions to every possible target, layer by layer; none for what feeds nothing.
+
+        Those to components that were no targets of the harvest are 0, as they are stored: `harvested` says which.
 
         Args:
             source: What feeds.

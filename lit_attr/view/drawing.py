@@ -9,7 +9,6 @@ from lit_attr.query.answers import Edge, EdgeAnswer
 from lit_attr.query.explorer import Explorer
 from lit_attr.topology.words import SIGNS, AttrMetric
 from lit_attr.view.parameters import Parameters
-from lit_attr.view.search import why_unknown
 from lit_attr.view.viewed_result import ViewedResult
 
 # More is neither answered at once nor looked at.
@@ -73,8 +72,8 @@ def _read(explorer: Explorer, texts: list[str], unknown: dict[str, str]) -> list
         name, why = text, None
         try:
             key = explorer.reader.key(text)
-            if not (explorer.key_edges.has_source(key) or explorer.key_edges.has_target(key)):
-                why = why_unknown(explorer.key_edges, key)
+            if not (explorer.has_source(key) or explorer.has_target(key)):
+                why = explorer.why_unknown(key)
             name = str(key)
         except KeyFormatError as error:
             why = str(error)

@@ -47,8 +47,8 @@ def neighbours(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     known = explorer.reader.key(key)
     answer: dict[str, Any] = parameters.measure
     ways: tuple[tuple[Direction, Callable[..., Ranking], bool], ...] = (
-        ("sources", explorer.sources, explorer.key_edges.has_target(known)),
-        ("targets", explorer.targets, explorer.key_edges.has_source(known)),
+        ("sources", explorer.sources, explorer.has_target(known)),
+        ("targets", explorer.targets, explorer.has_source(known)),
     )
     for name, ask, _ in ways:
         answer[name] = {"positive": [], "negative": [], "none": None, "n_not_harvested": 0}
@@ -112,7 +112,7 @@ def search(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
 def _n_not_harvested(explorer: Explorer, layer: str) -> int | None:
     """How many components of a layer were no targets; None where the provenance's list of them is damaged."""
     try:
-        return explorer.key_edges.harvested.n_missing([layer])
+        return explorer.harvested.n_missing([layer])
     except StorageError:
         return None
 

@@ -10,7 +10,6 @@ from typing import Any
 from lit_attr.errors import EdgeNotFoundError, LitAttrError
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.token_texts import quoted
-from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 
 _N_HITS, _N_LAYERS = 30, 12
@@ -94,7 +93,7 @@ class Search:
         if rest:  # tells why a number is none of the layer's
             key = self._reader.key(f"{layer}:{rest}")
             if key.index >= size:
-                raise EdgeNotFoundError(why_unknown(self._explorer.key_edges, key))
+                raise EdgeNotFoundError(self._explorer.why_unknown(key))
             rest = str(key.index)
         for index in _beginning_with(rest, size):
             yield self._hit(ComponentKey(layer, index), "token" if layer in (EMBED, OUTPUT) else "component")
@@ -152,11 +151,6 @@ def _unquoted(text: str) -> str:
         return str(json.loads(text))
     except json.JSONDecodeError:
         return text[1:].removesuffix('"')
-
-
-def why_unknown(query: KeyEdges, key: ComponentKey) -> str:
-    """Why a key is neither a source nor a target, in words."""
-    return query.why_unknown(key, "target" if key.layer == OUTPUT else "source")
 
 
 def _beginning_with(digits: str, size: int) -> Iterator[int]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,6 @@ from lit_attr.query.explorer import Explorer
 from lit_attr.query.index import Index
 from lit_attr.query.index_file import identity, index_path
 from lit_attr.query.layer_answers import LayerMatrix
-from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.topology.words import AnySign, AttrMetric
 from lit_attr.view.search import Search
 
@@ -109,9 +107,8 @@ class ViewedResult:
         """Whether sums over all edges, or over those between two layers, are known or soon computed."""
         if self.explorer.is_indexed:
             return True
-        blocks = self.explorer.blocks
-        pairs = [pair] if pair else layer_pairs(blocks, metric)
-        return sum(math.prod(map(blocks.size, one)) for one in pairs) <= _FEW_EDGES
+        sizes, pairs = self.explorer.layers, [pair] if pair else self.explorer.layer_pairs(metric=metric)
+        return sum(sizes[source] * sizes[target] for source, target in pairs) <= _FEW_EDGES
 
     def _lock_for(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> threading.Lock:
         return self.lock if self.is_quick(metric, pair) else self._slow_lock

@@ -37,10 +37,10 @@ def test_what_was_not_harvested_is_not_zero(tmp_path):
         if known.harvested == 1:
             assert known.value == pytest.approx(full[pair].value, rel=1e-5)
         elif known.harvested > 0:
-            block, rows = complete.block(*pair).values, demo.key_edges.harvested.missing(pair[1])
+            block, rows = complete.block(*pair).values, demo.harvested.missing(pair[1])
             expected = sum(abs(row).sum(dtype=float) for index, row in enumerate(block) if index not in rows)
             assert known.value == pytest.approx(expected, rel=1e-4)
-    missing = {layer: demo.key_edges.harvested.missing(layer) for layer in demo.layers}
+    missing = {layer: demo.harvested.missing(layer) for layer in demo.layers}
     assert demo.storage.n_components - sum(map(len, missing.values())) == 158
     key = f"0.attn.k:{min(missing['0.attn.k'])}"
     assert demo.edge("embed:her", key).raw is None
