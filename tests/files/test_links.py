@@ -2,15 +2,17 @@
 
 import errno
 import os
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
 from lit_attr.errors import StorageError
 from lit_attr.files import links
 from lit_attr.files.file_system import file_system
-from lit_attr.files.publish import publish
-from tests.parts.faults import names_in, refuse_links
+from lit_attr.files.publish import keep, publish
+from tests.parts.faults import as_ordinary_user, names_in, refuse_links
 
 
 @pytest.fixture(params=[None, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK], ids=str)
@@ -90,3 +92,20 @@ def test_a_folder_without_permission_is_no_missing_link(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=r"cannot write .*/a: .*Permission denied"):
         write(tmp_path / "a", b"x")
     assert names_in(tmp_path) == set()
+
+
+def test_a_link_that_the_kernel_refuses():
+    """The file of another user must not be linked (`fs.protected_hardlinks`): it is copied."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "theirs").write_bytes(b"content")
+        is_refused = os.geteuid() == 0 and Path("/proc/sys/fs/protected_hardlinks").read_text() == "1\n"
+
+        def act():
+            keep(folder / "theirs", folder / "kept")
+            assert (folder / "kept").stat().st_nlink == (1 if is_refused else 2)
+
+        as_ordinary_user(act)
+        (folder / "theirs").unlink()
+        assert (folder / "kept").read_bytes() == b"content"

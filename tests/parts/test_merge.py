@@ -241,7 +241,7 @@ def test_parts_larger_than_the_memory(tmp_path):
 import resource, sys
 from pathlib import Path
 from benchmarks.merge import make_harvest
-from lit_attr.storage.write import merge_harvest
+from lit_attr.parts.merge import merge_harvest
 folder = Path({str(tmp_path)!r}) / "x"
 make_harvest(folder, 2, 1000)
 used = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))
