@@ -120,7 +120,8 @@ def _kl(target: Float[Tensor, "seq vocab"], components: Float[Tensor, "seq vocab
     total = 0.0
     for piece in _pieces(*target.shape):
         p, q = (logits[piece].double().log_softmax(-1) for logits in (target, components))
-        total += float((p.exp() * (p - q)).sum())
+        # Ids that a model rules out, by logits of minus infinity, add nothing.
+        total += float((p.exp() * (p - q)).masked_fill(p.isneginf(), 0.0).sum())
     return total
 
 

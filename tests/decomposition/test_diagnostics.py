@@ -149,6 +149,19 @@ def test_matrices_of_zeros_and_of_no_numbers():
     assert (entries["weight_error"], entries["kl"], entries["n_tokens"]) == (None, None, 24)
 
 
+def test_token_ids_that_the_model_rules_out():
+    model = toy_model()
+    two = torch.tensor([2])
+    model.target_model.register_forward_hook(lambda module, args, out: out.index_fill(-1, two, -math.inf))
+    with torch.no_grad():
+        p, q = (
+            logits[..., torch.arange(model.vocab_size) != 2].log_softmax(-1)
+            for logits in (model.target_model(TOKENS), model.component_forward(TOKENS).logits)
+        )
+    expected = float((p.exp() * (p - q)).sum(-1).mean())
+    assert diagnose(model, TOKENS).kl == pytest.approx(expected, rel=1e-10)
+
+
 @pytest.mark.parametrize("run", ["demo", "s-kjvmlp02", "s-kjvgpt02"])
 def test_trained_runs_are_sound(run, shared):
     model = load_run(run if run == "demo" else shared / "spd_out" / "runs" / f"spd-{run}").model
