@@ -95,7 +95,7 @@ class AttributionSums(Metric):
             self.flush()
 
     def forward(self, contribute: Callable[[Sums], None]) -> None:
-        """As `update`. There is no value of a single batch: torchmetrics would compute one from copies of all sums."""
+        """Update, and give no value of a single batch: torchmetrics would compute one from copies of all sums."""
         self.update(contribute)
 
     def flush(self) -> None:

@@ -87,6 +87,8 @@ class AttributionHarvester(LightningModule):
             raise ConfigurationError(f"model.targets_per_pass must be at least 1, found {targets_per_pass}")
         if workspace_mb < 1:
             raise ConfigurationError(f"model.workspace_mb must be at least 1, found {workspace_mb}")
+        if memory_gb is not None and not memory_gb > 0:
+            raise ConfigurationError(f"model.memory_gb must be positive, found {memory_gb}")
         if harvest_db is not None and decomposition is not None:
             raise ConfigurationError("model.harvest_db is of a trained run: drop it, or model.decomposition")
         self.save_hyperparameters()

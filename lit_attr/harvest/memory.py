@@ -131,7 +131,7 @@ def check_sums_fit(topology: Topology, dtype: torch.dtype, device: torch.device,
 
     Args:
         topology: Decides their shapes.
-        dtype: Of the sums on the device; the totals on the host are float64.
+        dtype: Precision of the sums on the device; the totals on the host are float64.
         device: Where the engine computes.
         n_processes: Processes of this machine, each with its own sums.
 

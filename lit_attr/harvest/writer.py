@@ -59,12 +59,12 @@ class StorageWriter(Callback):
     Args:
         out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
         subrun_id: Id of the harvest, `da-` and a name: continued if it is there, refused if it has other settings.
-        commit_minutes: Between commits; more where a commit takes longer than 2 % of that.
-        commit_batches: Batches of a process between commits, in place of minutes.
+        commit_minutes: Minutes between commits; more where a commit takes longer than 2 % of that.
+        commit_batches: Batches of a process between commits, instead.
 
     Attributes:
         path: The written file; None before, and for independent workers.
-        folder: Of the harvest; None before it is known.
+        folder: The harvest's folder; None before it is known.
 
     Raises:
         ConfigurationError: If a number is not positive.
@@ -78,7 +78,7 @@ class StorageWriter(Callback):
         commit_batches: int | None = None,
     ) -> None:
         super().__init__()
-        if commit_minutes <= 0 or (commit_batches is not None and commit_batches < 1):
+        if not commit_minutes > 0 or (commit_batches is not None and commit_batches < 1):
             raise ConfigurationError(
                 f"writer.commit_minutes and commit_batches must be positive, found {commit_minutes}, {commit_batches}"
             )

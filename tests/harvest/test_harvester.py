@@ -180,6 +180,7 @@ def test_a_harvester_can_harvest_again(run, tokens, tmp_path, expected):
     [
         ({"targets_per_pass": 0}, "model.targets_per_pass must be at least 1, found 0"),
         ({"workspace_mb": 0}, "model.workspace_mb must be at least 1, found 0"),
+        ({"memory_gb": float("nan")}, "model.memory_gb must be positive, found nan"),
         ({"alive_batches": 0}, "model.alive_batches must be at least 1, found 0"),
         ({"ci_threshold": 0.1}, "model.ci_threshold 0.1 does nothing without model.alive_batches"),
         ({"ci_threshold": 0.1, "harvest_db": "x"}, "model.ci_threshold 0.1 does nothing without model.alive_batches"),

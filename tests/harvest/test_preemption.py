@@ -164,6 +164,19 @@ def test_when_a_job_is_started_again(given, tmp_path, scontrol, monkeypatch, cap
     assert ("to start job" in caplog.text) == bool(asked)
 
 
+@pytest.mark.parametrize(("number", "asked"), [(signal.SIGUSR1, "requeue 12\n"), (signal.SIGTERM, "")])
+def test_a_job_that_ends_while_it_loads(given, tmp_path, scontrol, number, asked):
+    class Load(InJob):
+        def on_predict_start(self, trainer, pl_module):
+            super().on_predict_start(trainer, pl_module)
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(InterruptedHarvestError, match="before anything new was committed"):
+        work(*given, tmp_path / "found", Load(SLURMEnvironment()))
+    assert scontrol.read_text() == asked
+    assert not (tmp_path / "found").exists()
+
+
 def test_everything_is_committed_before_the_job_is_started_again(given, tmp_path, scontrol, monkeypatch):
     (folder,) = {stop(1, *given, tmp_path / "found")}
     done = []
