@@ -31,8 +31,8 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
         LitAttrError: If predict would refuse them; settings of the trainer aside, which belong to other machines.
     """
     text = _print_configuration(arguments)
-    found: Mapping[str, Any] = yaml.safe_load(text)
-    model, data, writer = found["model"], found["data"], found["writer"]
+    settings: Mapping[str, Any] = yaml.safe_load(text)
+    model, data, writer = settings["model"], settings["data"], settings["writer"]
     if model["run"] is None:
         raise ConfigurationError(RUN_IS_MISSING)
     for name, default in _OF_THE_JOB.items():
@@ -52,7 +52,7 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
         results=run_folder(run_id, writer["out_dir"]),
         out_dir=writer["out_dir"],
         subrun_id=writer["subrun_id"],
-        on_cpu=found["trainer"]["accelerator"] == "cpu",
+        on_cpu=settings["trainer"]["accelerator"] == "cpu",
     )
 
 

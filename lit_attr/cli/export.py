@@ -1,4 +1,4 @@
-"""`lit-attr export`: a stored harvest in the formats of other tools."""
+"""`lit-attr export`: a result in the formats of other tools."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
 from lit_attr.errors import ConfigurationError
 from lit_attr.files.roots import user_path
-from lit_attr.topology.words import METRICS
+from lit_attr.topology.words import METRICS, PER
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
 
-# Format to the name of its file or folder, beside the stored harvest.
+# Format to the name of its file or folder, beside the result.
 _NAMES = {"safetensors": "safetensors", "parquet": "edges.parquet", "graphml": "subgraph.graphml"}
 # What is written to no file.
 _WANDB = "wandb"
@@ -27,13 +27,13 @@ _BELONGS = {
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Export a stored harvest, and print which files were written.
+    """Export a result, and print which files were written.
 
     Args:
         arguments: Those after `export`.
 
     Raises:
-        RunNotFoundError: If there is no such stored harvest.
+        RunNotFoundError: If there is no such result.
         ConfigurationError: If an option does not belong to the format, or a library is not installed.
         EdgeNotFoundError: If a key is not in the harvest.
         KeyFormatError: If a key is malformed.
@@ -60,21 +60,19 @@ def run(arguments: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lit-attr export",
-        description="Write a stored harvest for other tools: all its tensors as sharded safetensors, its strongest "
+        description="Write a result for other tools: all its tensors as sharded safetensors, its strongest "
         "edges as a parquet table, the graph around some keys as GraphML; or log its file as a wandb artifact.",
     )
     add_result(parser)
     parser.add_argument("--to", choices=tuple(_BELONGS), required=True, help="the format")
-    parser.add_argument(
-        "--out", type=user_path, help="file, or folder of safetensors; default: beside the stored harvest"
-    )
+    parser.add_argument("--out", type=user_path, help="file, or folder of safetensors; default: beside the result")
     parser.add_argument(
         "--overwrite", action="store_true", default=None, help="replace what an earlier export has written"
     )
     add_place(parser)
     add_tokenizer(parser)
     parser.add_argument("--shard_mb", type=finite, help="safetensors: megabytes of a shard at most; default: 1000")
-    parser.add_argument("--per", choices=("pair", "target"), help="parquet: k edges of each what; default: pair")
+    parser.add_argument("--per", choices=PER, help="parquet: k edges of each what; default: pair")
     parser.add_argument(
         "--k", type=int, help="parquet: how many edges, default 100; graphml: edges per node, default 3"
     )

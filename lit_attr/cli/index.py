@@ -1,25 +1,25 @@
-"""`lit-attr index`: the index that makes questions to a large stored harvest fast."""
+"""`lit-attr index`: the index that makes questions to a large result fast."""
 
 import argparse
 from collections.abc import Sequence
 
 from lit_attr.cli.arguments import add_place, add_result
-from lit_attr.cli.locate import find_stored
+from lit_attr.cli.locate import find_result
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Write the index of a stored harvest beside it, and say where it is.
+    """Write the index of a result beside it, and say where it is.
 
     Args:
         arguments: Those after `index`.
 
     Raises:
-        RunNotFoundError: If there is no such stored harvest.
+        RunNotFoundError: If there is no such result.
         StorageError: If it is damaged, or the index cannot be written.
     """
     parser = argparse.ArgumentParser(
         prog="lit-attr index",
-        description="Write lists of the strongest edges of every component and token beside a stored harvest, so that "
+        description="Write lists of the strongest edges of every component and token beside a result, so that "
         "questions to it are fast however large it is. It takes longer than merging, and may be deleted at any time.",
     )
     add_result(parser)
@@ -27,5 +27,5 @@ def run(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     from lit_attr.query.index_build import build_index
 
-    path = build_index(find_stored(options.run, options.out_dir, options.subrun_id))
+    path = build_index(find_result(options.run, options.out_dir, options.subrun_id))
     print(f"index written to {path}")

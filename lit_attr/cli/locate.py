@@ -30,7 +30,7 @@ def find_harvest(run: str, out_dir: str | None, subrun_id: str | None = None) ->
     raise RunNotFoundError(f"no harvest of {run!r} in {run_folder(_run_id(run), out_dir)}")
 
 
-def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> Path:
+def find_result(run: str, out_dir: str | None, subrun_id: str | None = None) -> Path:
     """The file of a result.
 
     Args:
@@ -44,13 +44,13 @@ def find_stored(run: str, out_dir: str | None, subrun_id: str | None = None) -> 
     if os.path.isfile(run):  # unlike Path's, it takes any text
         return Path(run)
     if run.endswith(".pt") or (os.path.isabs(run) and not os.path.isdir(run)):
-        raise RunNotFoundError(f"no stored harvest: there is no file {run}")
+        raise RunNotFoundError(f"no result: there is no file {run}")
     folders = _harvests(run, out_dir, subrun_id, have_results=True)
     for folder in folders:
         if os.path.isfile(folder / MERGED_FILE):
             return folder / MERGED_FILE
     where = folders[0] if folders else run_folder(_run_id(run), out_dir)
-    raise RunNotFoundError(f"no stored harvest of {run!r}: {why_no_result(where)}")
+    raise RunNotFoundError(f"no result of {run!r}: {why_no_result(where)}")
 
 
 def as_argument(place: Path) -> str:
@@ -65,10 +65,10 @@ def as_argument(place: Path) -> str:
     is_harvest = place.is_dir()
     run_id = (place if is_harvest else place.parent).parent.name
     try:
-        found = find_harvest(run_id, None) if is_harvest else find_stored(run_id, None)
+        by_id = find_harvest(run_id, None) if is_harvest else find_result(run_id, None)
     except LitAttrError:
-        found = None
-    return shlex.quote(run_id if found == place else str(place))
+        by_id = None
+    return shlex.quote(run_id if by_id == place else str(place))
 
 
 def next_commands(result: Path) -> str:

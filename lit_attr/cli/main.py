@@ -16,11 +16,11 @@ _COMMANDS = {
     "merge": ("lit_attr.cli.merge", "merge the parts of independent workers into one result"),
     "status": ("lit_attr.cli.status", "how far a running harvest is, across its workers"),
     "verify": ("lit_attr.cli.verify", "check a stored result: digest, shapes, finiteness, coverage"),
-    "query": ("lit_attr.cli.query", "ask a stored harvest: sources, targets, edges, layers, subgraphs"),
-    "index": ("lit_attr.cli.index", "make questions to a large stored harvest fast"),
-    "export": ("lit_attr.cli.export", "write a stored harvest as safetensors, parquet or GraphML, or log it to wandb"),
-    "plot": ("lit_attr.cli.plot", "draw a stored harvest: edge mass, a component, a subgraph, stability"),
-    "view": ("lit_attr.cli.view", "show a stored harvest as a page in the browser"),
+    "query": ("lit_attr.cli.query", "ask a result: sources, targets, edges, layers, subgraphs"),
+    "index": ("lit_attr.cli.index", "make questions to a large result fast"),
+    "export": ("lit_attr.cli.export", "write a result as safetensors, parquet or GraphML, or log it to wandb"),
+    "plot": ("lit_attr.cli.plot", "draw a result: edge mass, a component, a subgraph, stability"),
+    "view": ("lit_attr.cli.view", "show a result as a page in the browser"),
     "submit": ("lit_attr.cli.submit", "harvest on a SLURM cluster"),
 }
 _USAGE_ERROR = 2

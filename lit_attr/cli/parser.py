@@ -87,8 +87,8 @@ def _rephrased(line: str) -> str:
 
 
 def _value(message: str) -> str:
-    found = re.search(r"(?:Got value: |Given value: )(.*)", message)
-    return found[1] if found else ""
+    value = re.search(r"(?:Got value: |Given value: )(.*)", message)
+    return value[1] if value else ""
 
 
 def _plain_type(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`lit-attr plot`: pictures of a stored harvest."""
+"""`lit-attr plot`: pictures of a result."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ def run(arguments: Sequence[str]) -> None:
         arguments: Those after `plot`.
 
     Raises:
-        RunNotFoundError: If there is no such stored harvest.
+        RunNotFoundError: If there is no such result.
         ConfigurationError: If an option makes no sense, or matplotlib is not installed.
         EdgeNotFoundError: If a key is not in the harvest.
         KeyFormatError: If a key is malformed.
@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lit-attr plot", description="Draw a stored harvest, for a paper.")
+    parser = argparse.ArgumentParser(prog="lit-attr plot", description="Draw a result, for a paper.")
     add_result(parser)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--out", type=user_path, required=True, metavar="FILE", help="of the picture: .png or .svg")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.choice import check_count
+from lit_attr.topology.words import ANY_SIGNS, EDGE_ORDERS, METRICS, STATISTICS, WAYS
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     def question(name: str, text: str, ask: Callable[["Explorer", argparse.Namespace], Any]) -> argparse.ArgumentParser:
         parser = questions.add_parser(name, help=text, description=text)
         parser.set_defaults(ask=ask)
-        parser.add_argument("--metric", choices=("attr", "attr_abs"), default="attr", help="default: attr")
+        parser.add_argument("--metric", choices=METRICS, default="attr", help="default: attr")
         parser.add_argument("--json", action="store_true", help="machine-readable answer")
         add_tokenizer(parser)
         add_place(parser)
@@ -66,8 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def ranked(parser: argparse.ArgumentParser, k: int, sign: str) -> None:
         parser.add_argument("--k", type=int, default=k, help=f"how many; default: {k}")
-        signs = ("positive", "negative", "both")
-        parser.add_argument("--sign", choices=signs, default=sign, help=f"both: by magnitude; default: {sign}")
+        parser.add_argument("--sign", choices=ANY_SIGNS, default=sign, help=f"both: by magnitude; default: {sign}")
         _scaled(parser)
 
     for name, text in (("sources", "what feeds KEY most"), ("targets", "what KEY feeds most")):
@@ -78,14 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     edge.add_argument("keys", metavar="KEY", nargs=2, help="the source, and the target")
     matrix = question("matrix", "how much layers influence each other, or all edges between two layers", _ask_matrix)
     matrix.add_argument("pair", metavar="SOURCE_LAYER TARGET_LAYER", nargs="*", help="for all edges between two layers")
-    matrix.add_argument("--statistic", choices=("mass", "mean"), help="of layers: sum of absolute values, or mean")
+    matrix.add_argument("--statistic", choices=STATISTICS, help="of layers: sum of absolute values, or mean")
     matrix.add_argument("--k", type=int, help="of two layers: rows and columns of the table; default: 10")
     _scaled(matrix)
     edges = question("edges", "the strongest edges of each pair of layers, or of all", _ask_edges)
     ranked(edges, 5, "both")
     edges.add_argument(
         "--by",
-        choices=("pair", "strength"),
+        choices=EDGE_ORDERS,
         default="pair",
         help="pair: k edges of each pair of layers; strength: the k strongest of all, best first; default: pair",
     )
@@ -94,8 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     ranked(subgraph, 3, "both")
     subgraph.add_argument("--depth", type=int, default=2, help="edges away from a KEY at most; default: 2")
     subgraph.add_argument("--threshold", type=finite, default=0.0, help="smallest absolute value; default: 0")
-    ways = ("upstream", "downstream", "both")
-    subgraph.add_argument("--direction", choices=ways, default="both", help="default: both, each by itself")
+    subgraph.add_argument("--direction", choices=WAYS, default="both", help="default: both, each by itself")
     return parser
 
 

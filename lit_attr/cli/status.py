@@ -33,18 +33,18 @@ def run(arguments: Sequence[str]) -> None:
     folder = find_harvest(options.run, options.out_dir, options.subrun_id)
     from lit_attr.parts.status import status
 
-    found = status(folder)
+    state = status(folder)
     merged = "not merged yet"
-    if found.n_merged is not None:
-        merged = "merged" if found.n_merged == found.n_batches else f"merged when they were {found.n_merged}"
-    print(f"{folder}\n  coverage    {found.n_done} of {found.n_batches} batches ({merged})")
-    print(f"  workers     {sum(w.n_done == w.n_batches for w in found.workers)} of {len(found.workers)} done")
-    if found.n_done < found.n_batches:
-        left = found.seconds_left
+    if state.n_merged is not None:
+        merged = "merged" if state.n_merged == state.n_batches else f"merged when they were {state.n_merged}"
+    print(f"{folder}\n  coverage    {state.n_done} of {state.n_batches} batches ({merged})")
+    print(f"  workers     {sum(w.n_done == w.n_batches for w in state.workers)} of {len(state.workers)} done")
+    if state.n_done < state.n_batches:
+        left = state.seconds_left
         eta = str(timedelta(seconds=round(left))) if math.isfinite(left) else "unknown"
-        print(f"  speed       {found.tokens_per_second:,.0f} tokens/s\n  time left   {eta}")
+        print(f"  speed       {state.tokens_per_second:,.0f} tokens/s\n  time left   {eta}")
     now = time.time()
-    for worker in found.workers:
+    for worker in state.workers:
         if (silent := worker.silent_for(now)) > options.silent_minutes * 60:
             since = f"for {timedelta(seconds=round(silent))}"
             print(f"  silent      worker {worker.rank}, {since}: {worker.n_done} of {worker.n_batches} batches")

@@ -25,10 +25,10 @@ def open_stored(
         StorageError: If the file is damaged.
         ConfigurationError: If there is no such tokenizer.
     """
-    from lit_attr.cli.locate import find_stored
+    from lit_attr.cli.locate import find_result
     from lit_attr.query.explorer import Explorer
 
-    explorer = Explorer(find_stored(run, out_dir, subrun_id), tokenizer)
+    explorer = Explorer(find_result(run, out_dir, subrun_id), tokenizer)
     if partial := explorer.storage.recorded.partial:
         print(f"lit-attr: PARTIAL result, of {partial}", file=sys.stderr)
     return explorer

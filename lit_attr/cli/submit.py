@@ -8,7 +8,7 @@ from lit_attr.files.roots import output_root
 from lit_attr.launch.code import Code
 from lit_attr.launch.jobs import Jobs
 from lit_attr.launch.report import code_report, dry_run_report, submission_report
-from lit_attr.launch.request import Request
+from lit_attr.launch.request import MODES, Request
 from lit_attr.launch.slurm import require_sbatch
 from lit_attr.launch.submit import check_limits, submit
 
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n_gpus", type=int, required=True, help="devices in all (processes, if on CPUs)")
     parser.add_argument(
         "--mode",
-        choices=("array", "ddp"),
+        choices=MODES,
         default="array",
         help="array (default): independent workers, then a merge; ddp: one job of communicating processes",
     )

@@ -10,7 +10,7 @@ from lit_attr.topology.words import MERGED_FILE
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Check a stored result, and print what was found.
+    """Check a stored result, and print what it is.
 
     Args:
         arguments: Those after `verify`.

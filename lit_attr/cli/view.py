@@ -1,11 +1,11 @@
-"""`lit-attr view`: a page that shows a stored harvest."""
+"""`lit-attr view`: a page that shows a result."""
 
 import argparse
 import os
 from collections.abc import Sequence
 
 from lit_attr.cli.arguments import add_place, add_result, add_tokenizer
-from lit_attr.cli.locate import find_stored
+from lit_attr.cli.locate import find_result
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -15,14 +15,14 @@ def run(arguments: Sequence[str]) -> None:
         arguments: Those after `view`.
 
     Raises:
-        RunNotFoundError: If there is no such stored harvest.
+        RunNotFoundError: If there is no such result.
         StorageError: If it is damaged.
         ConfigurationError: If starlette or uvicorn are not installed, the port is taken, or there is no such tokenizer.
     """
     options = _parser().parse_args(arguments)
     from lit_attr.view.serve import serve
 
-    path = find_stored(options.run, options.out_dir, options.subrun_id)
+    path = find_result(options.run, options.out_dir, options.subrun_id)
 
     def say(address: str) -> None:
         print(f"{path} is shown at {address} (Ctrl-C ends it)", flush=True)
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lit-attr view",
-        description="Serve a page that shows a stored harvest: search for a component or token, see what feeds it and "
+        description="Serve a page that shows a result: search for a component or token, see what feeds it and "
         "what it feeds, and walk along the edges. It only reads, and answers only this machine.",
     )
     add_result(parser)

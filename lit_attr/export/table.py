@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,11 +14,10 @@ from lit_attr.query.explorer import Explorer
 from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
 from lit_attr.storage.blocks import Blocks
 from lit_attr.topology.choice import check_count, check_metric
-from lit_attr.topology.words import AttrMetric
+from lit_attr.topology.words import AttrMetric, Per
 
 # Gives the text of a token, by layer and index.
 _TokenText = Callable[[str, int], str | None]
-Per = Literal["pair", "target"]
 _FINDERS = {"pair": strongest_of_pairs, "target": strongest_of_targets}
 # Rows that are written together, at least; and as many as one layer's tile of targets has.
 _ROW_GROUP = 1 << 17

@@ -6,6 +6,9 @@ from typing import Literal
 
 from lit_attr.errors import LaunchError
 
+Mode = Literal["array", "ddp"]
+MODES: tuple[Mode, ...] = ("array", "ddp")
+
 # Forms that sbatch documents for --time and --mem.
 _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED", re.IGNORECASE)
 _MEMORY = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
@@ -32,7 +35,7 @@ class Request:
     """
 
     n_gpus: int
-    mode: Literal["array", "ddp"] = "array"
+    mode: Mode = "array"
     gpus_per_node: int = 8
     max_concurrent: int | None = None
     partition: str | None = None

@@ -1,1 +1,1 @@
-"""Asking a stored harvest: keys as people write them, answers as people read them, and an index that makes it fast."""
+"""Asking a result: keys as people write them, answers as people read them, and an index that makes it fast."""

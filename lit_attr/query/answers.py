@@ -6,17 +6,15 @@ say so in `was_harvested` and `n_not_harvested`.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from lit_attr.query.frames import to_frame
-from lit_attr.topology.words import AnySign, AttrMetric, Direction
+from lit_attr.topology.words import AnySign, AttrMetric, Direction, EdgeOrder
 
 if TYPE_CHECKING:
     import polars
 
 # `pair`: the strongest of each pair of layers, pair by pair. `strength`: the strongest of all, best first.
-EdgeOrder = Literal["pair", "strength"]
-EDGE_ORDERS: tuple[EdgeOrder, ...] = get_args(EdgeOrder)
 
 _NODE = {"component_key": str, "layer": str, "component_idx": int, "token": str}
 # Columns of a frame that name an edge.

@@ -4,22 +4,22 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lit_attr.query.answers import EdgeAnswer, EdgeOrder, Node, Ranking, StrongestEdges, Subgraph
+from lit_attr.query.answers import EdgeAnswer, Node, Ranking, StrongestEdges, Subgraph
 from lit_attr.query.index import Index
 from lit_attr.query.key_questions import KeyQuestions
 from lit_attr.query.keys import KeyReader
-from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
+from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.layer_questions import LayerQuestions
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.query.result_name import ResultName
-from lit_attr.query.subgraph import Reach, Ways
+from lit_attr.query.subgraph import Reach
 from lit_attr.query.token_texts import TokenTexts
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.harvested_targets import HarvestedTargets
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure
-from lit_attr.topology.words import AnySign, AttrMetric
+from lit_attr.topology.words import AnySign, AttrMetric, EdgeOrder, Statistic, Ways
 
 
 class Explorer:

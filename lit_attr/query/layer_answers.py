@@ -1,19 +1,17 @@
 """Answers about pairs of layers."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from lit_attr.query.answers import ENDS, Node, ends
 from lit_attr.query.frames import to_frame
-from lit_attr.topology.words import AttrMetric
+from lit_attr.topology.words import AttrMetric, Statistic
 
 if TYPE_CHECKING:
     import polars
-
-Statistic = Literal["mass", "mean"]
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,18 @@
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from heapq import nlargest
-from typing import get_args
 
 import torch
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.query.answers import EDGE_ORDERS, Edge, EdgeOrder, StrongestEdges
-from lit_attr.query.layer_answers import LayerBlock, LayerMatrix, Statistic
+from lit_attr.query.answers import Edge, StrongestEdges
+from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.storage.strongest import check_finite
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure, Selection
-from lit_attr.topology.words import AttrMetric
+from lit_attr.topology.words import EDGE_ORDERS, STATISTICS, AttrMetric, EdgeOrder, Statistic
 
 # Edges of a block that is computed: 400 MB.
 _LARGEST_BLOCK = 10**8
@@ -33,8 +32,8 @@ class LayerQuestions:
 
     def matrix(self, statistic: Statistic, measure: Measure, layers: Sequence[str]) -> LayerMatrix:
         """The edge mass between layers, or the mean edge."""
-        if statistic not in get_args(Statistic):
-            raise ConfigurationError(f"statistic must be one of {list(get_args(Statistic))}, found {statistic!r}")
+        if statistic not in STATISTICS:
+            raise ConfigurationError(f"statistic must be one of {list(STATISTICS)}, found {statistic!r}")
         result = self._result
         wanted = result.reader.matching(layers)
         pairs = self._pairs(measure.metric, wanted)

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.storage.strongest import DatasetAttributionEntry
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import check_count
-from lit_attr.topology.words import Direction
+from lit_attr.topology.words import WAYS, Direction, Ways
 
-Ways = Literal["upstream", "downstream", "both"]
 _WAYS: dict[Ways, tuple[Direction, ...]] = {
     "upstream": ("sources",),
     "downstream": ("targets",),
@@ -37,8 +35,8 @@ class Reach:
 
     def __post_init__(self) -> None:
         """Check numbers and direction."""
-        if self.direction not in get_args(Ways):
-            raise ConfigurationError(f"direction must be one of {list(get_args(Ways))}, found {self.direction!r}")
+        if self.direction not in WAYS:
+            raise ConfigurationError(f"direction must be one of {list(WAYS)}, found {self.direction!r}")
         check_count("depth", self.depth)
         if not self.threshold >= 0:  # not a number is no threshold either
             raise ConfigurationError(f"threshold must be a number of at least 0, found {self.threshold!r}")

@@ -9,8 +9,22 @@ Sign = Literal["positive", "negative"]
 SIGNS: tuple[Sign, ...] = ("positive", "negative")
 # `both` ranks by magnitude.
 AnySign = Literal["positive", "negative", "both"]
+ANY_SIGNS: tuple[AnySign, ...] = (*SIGNS, "both")
 
 Direction = Literal["sources", "targets"]
+# How a subgraph grows from its keys; `both` goes each way by itself.
+Ways = Literal["upstream", "downstream", "both"]
+WAYS: tuple[Ways, ...] = ("upstream", "downstream", "both")
+
+# One number for a pair of layers: the sum of its edges' absolute values, or their mean.
+Statistic = Literal["mass", "mean"]
+STATISTICS: tuple[Statistic, ...] = ("mass", "mean")
+# Lists of the strongest edges: so many of each pair of layers, or of all.
+EdgeOrder = Literal["pair", "strength"]
+EDGE_ORDERS: tuple[EdgeOrder, ...] = ("pair", "strength")
+# Tables of the strongest edges: so many of each pair of layers, or of each target.
+Per = Literal["pair", "target"]
+PER: tuple[Per, ...] = ("pair", "target")
 
 # In the folder of a harvest.
 MERGED_FILE = "dataset_attributions.pt"

@@ -93,4 +93,4 @@ def test_mistakes(file, capsys, arguments, message):
 
 def test_no_stored_harvest(capsys):
     assert main(["export", "s-zzzzzzzz", "--to", "parquet"]) == 2
-    assert "no stored harvest of 's-zzzzzzzz': no such file, and none in" in capsys.readouterr().err
+    assert "no result of 's-zzzzzzzz': no such file, and none in" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_partial_results_say_so_in_every_query(folder, capsys):
         assert main(["query", str(path), *question]) == 0
         assert capsys.readouterr().err == "lit-attr: PARTIAL result, of 2 of 10 batches\n"
     (error,) = answer(capsys, "query", RUN, "sources", "output:1", code=2)
-    assert "no stored harvest of" in error
+    assert "no result of" in error
     (error,) = answer(capsys, "verify", RUN, code=2)
     assert "no result at" in error
 

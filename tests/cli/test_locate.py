@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from lit_attr.cli.locate import as_argument, find_harvest, find_stored, next_commands
+from lit_attr.cli.locate import as_argument, find_harvest, find_result, next_commands
 from lit_attr.errors import RunNotFoundError
 from tests.parts.harvests import begin
 from tests.storage.examples import random_storage
@@ -52,7 +52,7 @@ def test_a_harvest_that_is_not_finished(tmp_path, monkeypatch):
     folder = tmp_path / "a root" / "dataset_attributions" / RUN / "da-20250101_000000"
     begin(folder, 1)
     with pytest.raises(RunNotFoundError) as refusal:
-        find_stored(RUN, str(tmp_path / "a root"))
+        find_result(RUN, str(tmp_path / "a root"))
     assert str(refusal.value).endswith(f"see lit-attr status '{folder}'")
 
 

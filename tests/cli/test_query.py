@@ -95,7 +95,7 @@ def test_folders_as_run(file, capsys, tmp_path):
 
 def test_a_run_of_an_impossible_name(capsys):
     assert main(["query", "x" * 5000, "sources", "output:0"]) == 2
-    assert "no stored harvest of" in capsys.readouterr().err
+    assert "no result of" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_narrow_terminals_cut_nothing_off(file, capsys, monkeypatch):
 
 def test_no_stored_harvest(capsys, tmp_path):
     assert main(["query", "s-zzzzzzzz", "sources", "output:0"]) == 2
-    assert "no stored harvest of 's-zzzzzzzz': no such file, and none in" in capsys.readouterr().err
+    assert "no result of 's-zzzzzzzz': no such file, and none in" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_harvest(capsys, tmp_path):
@@ -313,7 +313,7 @@ def test_an_index_gives_the_same_answers(demo, capsys):
     assert capsys.readouterr().out == f"index written to {demo.with_suffix('.index')}\n"
     assert answers() == without
     assert main(["index", "s-zzzzzzzz"]) == 2
-    assert "no stored harvest of 's-zzzzzzzz'" in capsys.readouterr().err
+    assert "no result of 's-zzzzzzzz'" in capsys.readouterr().err
 
 
 def test_asking_imports_only_what_it_needs(file):

@@ -59,7 +59,7 @@ def test_an_answer_that_takes_long_is_not_waited_for(file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["s-zzzzzzzz"], "no stored harvest of 's-zzzzzzzz'"),
+        (["s-zzzzzzzz"], "no result of 's-zzzzzzzz'"),
         (["{file}", "--port", "70000"], "port must be from 0 to 65535, found 70000"),
         (["{file}", "--tokenizer", "nowhere.json", "--port", "0"], "no tokenizer at nowhere.json"),
         (["{broken}", "--port", "0"], "no result of a harvest"),

@@ -49,7 +49,7 @@ class Page:
 
 @contextmanager
 def served(path, tokenizer=None, host="127.0.0.1"):
-    """The page of a stored harvest, served until the end of the block."""
+    """The page of a result, served until the end of the block."""
     current = CurrentResult(path, tokenizer)
     with listen(host, 0) as listening:
         config = uvicorn.Config(create_app(current, host), log_level="warning", lifespan="off")

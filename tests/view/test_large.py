@@ -1,4 +1,4 @@
-"""The page of a stored harvest of 10 GB; `benchmarks/view.py` measures how long answers take."""
+"""The page of a result of 10 GB; `benchmarks/view.py` measures how long answers take."""
 
 import os
 import shutil
