@@ -47,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             return _run(arguments, is_process=is_process)
+        except LitAttrError as error:
+            print(f"lit-attr: error: {error}", file=sys.stderr)
+            return error.exit_code
         finally:  # help ends in SystemExit, and what cannot be written must be seen here
             sys.stdout.flush()
-    except LitAttrError as error:
-        print(f"lit-attr: error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         print("lit-attr: stopped by Ctrl-C", file=sys.stderr)
         return _CTRL_C
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _drop_output()  # standard output is what has no name
         # A reader such as `head` may have seen enough of an answer; a harvest is not done by then.
-        if isinstance(error, BrokenPipeError) and (_wants_help(arguments) or arguments[0] != "predict"):
+        is_harvest = arguments[:1] == ["predict"] and not _wants_help(arguments)
+        if isinstance(error, BrokenPipeError) and not is_harvest:
             return 0
         print(f"lit-attr: error: cannot write the output: {error}", file=sys.stderr)
     return _USAGE_ERROR

@@ -108,7 +108,7 @@ print(bool(version("PyYAML")))
     assert done.stdout.splitlines() == ["absent", "True"]
 
 
-@pytest.mark.parametrize("arguments", ["--help", "query --help", "predct"])
+@pytest.mark.parametrize("arguments", ["--help", "", "query --help", "predct"])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_seen_enough(arguments, unbuffered):
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
