@@ -10,6 +10,7 @@ from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.mechanism import chain_scores, chains
 from lit_attr.errors import RunNotFoundError
 from lit_attr.query.repo import AttributionRepo
+from lit_attr.query.result_name import ResultName
 from lit_attr.storage.content import Content
 from lit_attr.storage.places import run_folder
 
@@ -34,6 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
     stored = repo.get_attributions()
     console.print(_scores(stored, ids))
     console.print(_strongest(stored, ids))
+    console.print(str(ResultName.read(repo.path, stored)), style="table.caption")
 
 
 def _scores(stored: Content, ids: dict[str, int]) -> Table:
