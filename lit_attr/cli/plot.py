@@ -81,13 +81,13 @@ def _figure(options: argparse.Namespace) -> "Figure":
 
     if options.kind == "stability":
         folder = find_harvest(options.run, options.out_dir, options.subrun_id)
-        return figures.stability_figure(folder, options.k, options.targets)
+        return figures.stability_figure(folder, k=options.k, n_targets=options.targets)
     from lit_attr.cli.stored import open_stored
 
     explorer = open_stored(options.run, options.out_dir, options.subrun_id, options.tokenizer)
     if options.kind == "mass":
-        return figures.mass_figure(explorer, options.metric)
+        return figures.mass_figure(explorer, metric=options.metric)
     if options.kind == "component":
-        return figures.component_figure(explorer, options.keys[0], options.k, options.metric)
-    numbers = options.k, options.depth, options.threshold
-    return figures.subgraph_figure(explorer, options.keys, *numbers, options.metric, options.layers)
+        return figures.component_figure(explorer, options.keys[0], k=options.k, metric=options.metric)
+    names = ("k", "depth", "threshold", "metric", "layers")
+    return figures.subgraph_figure(explorer, options.keys, **{name: getattr(options, name) for name in names})

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _VALUES = {"attr": "normalised attribution", "attr_abs": "normalised attribution to the magnitude"}
 
 
-def mass_figure(explorer: Explorer, metric: AttrMetric = "attr") -> "Figure":
+def mass_figure(explorer: Explorer, *, metric: AttrMetric = "attr") -> "Figure":
     """The edge mass between layers as a heat map: sums of the normalised magnitudes of all measured edges.
 
     Args:
@@ -45,7 +45,7 @@ def mass_figure(explorer: Explorer, metric: AttrMetric = "attr") -> "Figure":
     return _marked(plot_mass(masses, label), explorer)
 
 
-def component_figure(explorer: Explorer, key: str, k: int = 10, metric: AttrMetric = "attr") -> "Figure":
+def component_figure(explorer: Explorer, key: str, *, k: int = 10, metric: AttrMetric = "attr") -> "Figure":
     """A component's top sources and targets as two panels of bars.
 
     Args:
@@ -80,6 +80,7 @@ def component_figure(explorer: Explorer, key: str, k: int = 10, metric: AttrMetr
 def subgraph_figure(
     explorer: Explorer,
     keys: Sequence[str],
+    *,
     k: int = 3,
     depth: int = 2,
     threshold: float = 0.0,
@@ -126,7 +127,7 @@ def _key(node: Node) -> ComponentKey:
     return ComponentKey(node.layer, node.component_idx)
 
 
-def stability_figure(folder: Path, k: int = 10, n_targets: int = 20) -> "Figure":
+def stability_figure(folder: Path, *, k: int = 10, n_targets: int = 20) -> "Figure":
     """How the strongest sources of the strongest targets settle, against batches.
 
     Args:

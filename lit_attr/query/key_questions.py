@@ -42,7 +42,9 @@ class KeyQuestions:
         """One edge, raw and normalised."""
         reader, node = self._result.reader, self._result.node
         ends = reader.key(source), reader.key(target)
-        raw, normalized = (self._result.key_edges.edge(*ends, Measure(metric, scaled)) for scaled in (False, True))
+        raw, normalized = (
+            self._result.key_edges.edge(*ends, Measure(metric, normalized=scaled)) for scaled in (False, True)
+        )
         return EdgeAnswer(node(ends[0]), node(ends[1]), metric, raw is not None, raw, normalized)
 
     def subgraph(self, keys: Sequence[str], reach: Reach, measure: Measure, selection: Selection) -> Subgraph:

@@ -41,7 +41,7 @@ def test_masses_are_sums_of_magnitudes(explore, metric):
     for (source, target), (_, normalized) in all_edges(storage, metric).items():
         pair = layer(source), layer(target)
         expected[pair] = expected.get(pair, 0.0) + abs(normalized.expected)
-    axes, *_ = mass_figure(explore(storage), metric).axes
+    axes, *_ = mass_figure(explore(storage), metric=metric).axes
     x, y = ([t.get_text() for t in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
     table = axes.collections[0].get_array()
     found = {(s, t): table[n, m] for m, s in enumerate(x) for n, t in enumerate(y) if not np.ma.is_masked(table[n, m])}
