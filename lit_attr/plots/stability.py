@@ -107,9 +107,8 @@ def _tops(blocks: Sequence[Blocks], target: ComponentKey, k: int) -> list[set[in
     for part in blocks:
         raw = raw + torch.cat([part.row(layer, target.layer, raw_sums, target.index).double() for layer in layers])
         scale = scale + torch.cat([part.source_scale(layer).double() for layer in layers])
-        values = raw / scale
-        best = top_k(values, k, "both")
-        tops.append(set(best[has_sign(values[best], "both")].tolist()))
+        best, places = top_k(raw / scale, k, "both")
+        tops.append(set(places[has_sign(best, "both")].tolist()))
     return tops
 
 

@@ -15,7 +15,7 @@ from lit_attr.query.index_file import Section, identity, index_path, write_conte
 from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.lists import PAIRS, RANKINGS, all_key_lists
 from lit_attr.query.running_lists import PairSummary, RunningLists
-from lit_attr.query.tiles import LayerEdges, parts, tiles
+from lit_attr.query.tiles import LayerEdges, Tile, parts, tiles
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.words import METRICS, AttrMetric
@@ -92,8 +92,13 @@ def _lists(
     lists = RunningLists(keys.stop - keys.start, k)
     for tile in tiles(blocks, edges, metric, keys, _N_NEIGHBOURS):
         if edges.direction == "targets":
-            for piece in tile.pieces:
-                part = tile.raw[:, piece.columns], tile.normalized[:, piece.columns]
-                summaries[edges.layer, piece.layer, metric].add(*part, keys.start, piece.part.start)
+            _note(tile, metric, summaries)
         lists.add(tile.raw, tile.normalized, tile.neighbours)
+        del tile  # before the next one is made
     return lists.lists()
+
+
+def _note(tile: Tile, metric: AttrMetric, summaries: dict) -> None:
+    for piece in tile.pieces:
+        part = tile.raw[:, piece.columns], tile.normalized[:, piece.columns]
+        summaries[tile.edges.layer, piece.layer, metric].add(*part, tile.keys.start, piece.part.start)

@@ -45,6 +45,7 @@ def summarise(blocks: Blocks, pair: tuple[str, str], metric: AttrMetric, k: int)
     for targets in parts(edges.n_keys, _SIDE):
         for tile in tiles(blocks, edges, metric, targets, _SIDE):
             summary.add(tile.raw.T, tile.normalized.T, tile.first, targets.start)
+            del tile  # before the next one is made
     return summary
 
 

@@ -49,6 +49,10 @@ class LayerEdges:
         """Some keys and some neighbours, sources first."""
         return (keys, neighbours) if self.direction == "targets" else (neighbours, keys)
 
+    def turned(self, block: Float[Tensor, "_a _b"]) -> Float[Tensor, "_c _d"]:
+        """A block with targets as rows, turned so that keys are its rows; or the other way round."""
+        return block.T if self.direction == "targets" else block
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -120,8 +124,8 @@ def tiles(
     """
     first = 0
     for pieces in _groups(edges.neighbours, width, of_one_layer=of_one_layer):
-        raw, normalized = _read(blocks, edges, Measure(metric, normalized=False), keys, pieces)
-        yield Tile(edges, keys, first, pieces, raw, normalized)
+        # Without a name here: who drops a tile before asking for the next one holds one at a time.
+        yield _tile(blocks, edges, metric, keys, first, pieces)
         first += pieces[-1].columns.stop
 
 
@@ -142,22 +146,21 @@ def _groups(neighbours: Positions, width: int, *, of_one_layer: bool) -> Iterato
         yield tuple(group)
 
 
-def _read(
-    blocks: Blocks, edges: LayerEdges, raw_sums: Measure, keys: slice, pieces: tuple[Piece, ...]
-) -> tuple[Float[Tensor, "key neighbour"], Float[Tensor, "key neighbour"]]:
-    """Raw and normalised attributions; exactly the numbers that questions about single keys are answered with."""
+def _tile(
+    blocks: Blocks, edges: LayerEdges, metric: AttrMetric, keys: slice, first: int, pieces: tuple[Piece, ...]
+) -> Tile:
+    """A tile with exactly the numbers that questions about single keys are answered with."""
+    raw_sums = Measure(metric, normalized=False)
     if edges.direction == "sources" and len(pieces) == 1:  # as they lie in the file: nothing needs to be copied
         pair, places = edges.pair(pieces[0].layer), edges.sources_and_targets(keys, pieces[0].part)
         raw = blocks.tile(*pair, raw_sums, *places)
         normalized = blocks.normalized(raw, *pair, *places)
-        check_finite(normalized, " to ".join(pair))
-        return raw, normalized
-    raw, normalized = torch.empty(2, keys.stop - keys.start, pieces[-1].columns.stop)
-    for piece in pieces:
-        pair, places = edges.pair(piece.layer), edges.sources_and_targets(keys, piece.part)
-        part = raw[:, piece.columns], normalized[:, piece.columns]
-        by_target = part if edges.direction == "sources" else (part[0].T, part[1].T)
-        by_target[0].copy_(blocks.tile(*pair, raw_sums, *places))
-        blocks.normalized(by_target[0], *pair, *places, out=by_target[1])
-        check_finite(part[1], " to ".join(pair))
-    return raw, normalized
+    else:
+        raw, normalized = torch.empty(2, keys.stop - keys.start, pieces[-1].columns.stop)
+        for piece in pieces:
+            pair, places = edges.pair(piece.layer), edges.sources_and_targets(keys, piece.part)
+            raw_part, normalized_part = raw[:, piece.columns], normalized[:, piece.columns]
+            raw_part.copy_(edges.turned(blocks.tile(*pair, raw_sums, *places)))
+            blocks.normalized(edges.turned(raw_part), *pair, *places, out=edges.turned(normalized_part))
+    check_finite(normalized, f"{edges.direction} of {edges.layer}")  # where a raw value is not finite, this is not
+    return Tile(edges, keys, first, pieces, raw, normalized)

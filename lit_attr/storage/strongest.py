@@ -56,17 +56,19 @@ def strongest(segments: Segments, k: int, sign: Sign) -> list[DatasetAttribution
         return []
     values = torch.cat([segment for _, segment in segments])
     check_finite(values)
-    best = top_k(values, k, sign)
-    best = best[has_sign(values[best], sign)]
-    keys = Positions.of((layer, len(segment)) for layer, segment in segments).keys(best.numpy())
+    best, places = top_k(values, k, sign)
+    mask = has_sign(best, sign)
+    keys = Positions.of((layer, len(segment)) for layer, segment in segments).keys(places[mask].numpy())
     return [
         DatasetAttributionEntry(str(key), key.layer, key.index, value)
-        for key, value in zip(keys, values[best].tolist(), strict=True)
+        for key, value in zip(keys, best[mask].tolist(), strict=True)
     ]
 
 
-def top_k(values: Float[Tensor, "*row entry"], k: int, sign: AnySign) -> Int[Tensor, "*row _best"]:
-    """Places of the strongest values of each row, best first; where too few have the sign, others follow.
+def top_k(
+    values: Float[Tensor, "*row entry"], k: int, sign: AnySign
+) -> tuple[Float[Tensor, "*row _best"], Int[Tensor, "*row _best"]]:
+    """The strongest values of each row, best first, and their places; where too few have the sign, others follow.
 
     Args:
         values: Finite values.
@@ -74,7 +76,8 @@ def top_k(values: Float[Tensor, "*row entry"], k: int, sign: AnySign) -> Int[Ten
         sign: Which end; `both` ranks by magnitude.
     """
     ranked = values.abs() if sign == "both" else values
-    return ranked.topk(min(k, ranked.shape[-1]), largest=sign != "negative").indices
+    best, places = ranked.topk(min(k, ranked.shape[-1]), largest=sign != "negative")
+    return (values.gather(-1, places) if sign == "both" else best), places
 
 
 def has_sign(values: Float[Tensor, "..."], sign: AnySign) -> Bool[Tensor, "..."]:
@@ -133,11 +136,11 @@ class RunningTopK:
             raw: Their raw attributions.
             where: Gives the positions of some entries by their places in the row.
         """
-        best = top_k(values, self._k, self._sign)
-        seen = Entries(values.gather(1, best), raw.gather(1, best), where(best))
-        both = [torch.cat(pair, 1) for pair in zip(self.kept, seen, strict=True)]
-        order = top_k(both[0], self._k, self._sign)
-        self.kept = Entries(*(part.gather(1, order) for part in both))
+        best, places = top_k(values, self._k, self._sign)
+        seen = Entries(best, raw.gather(1, places), where(places))
+        both = Entries(*(torch.cat(pair, 1) for pair in zip(self.kept, seen, strict=True)))
+        best, order = top_k(both.values, self._k, self._sign)
+        self.kept = Entries(best, both.raw.gather(1, order), both.positions.gather(1, order))
 
     def would_take(self, values: Float[Tensor, "row _entry"]) -> Bool[Tensor, " row"]:
         """Which of some candidates for the first row, given in rows of their own, hold one that would be kept."""

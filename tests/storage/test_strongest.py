@@ -74,4 +74,6 @@ def test_values_that_are_not_finite_are_found_anywhere(value):
 
 
 def test_top_k_of_fewer_values():
-    assert top_k(torch.tensor([[1.0, -3.0]]), 5, "both").tolist() == [[1, 0]]
+    values, places = top_k(torch.tensor([[1.0, -3.0]]), 5, "both")
+    assert values.tolist() == [[-3, 1]]
+    assert places.tolist() == [[1, 0]]
