@@ -1,7 +1,13 @@
 import pytest
 
+from benchmarks.large_storage import write_large_storage
+from lit_attr.assets import ASSETS
+from lit_attr.query.explorer import Explorer
 from tests.storage.examples import random_storage
+from tests.view.browser import chromium
 from tests.view.serving import served
+
+TOKENIZER = ASSETS / "tokenizer.json"
 
 
 def write(folder):
@@ -12,7 +18,7 @@ def write(folder):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A stored harvest that stays as it is."""
+    """A result that stays as it is."""
     return write(tmp_path_factory.mktemp("view"))
 
 
@@ -25,7 +31,7 @@ def page(file):
 
 @pytest.fixture
 def own_file(tmp_path):
-    """A stored harvest that a test may change."""
+    """A result that a test may change."""
     return write(tmp_path)
 
 
@@ -34,3 +40,36 @@ def own_page(own_file):
     """Its page."""
     with served(own_file) as page:
         yield page
+
+
+@pytest.fixture(scope="session")
+def file_with_words(tmp_path_factory):
+    """A made-up result with the tokens of the demo."""
+    path = tmp_path_factory.mktemp("page") / "dataset_attributions.pt"
+    write_large_storage(path, n_components=30, n_blocks=2, vocab=69, d_model=8)
+    return path
+
+
+@pytest.fixture(scope="session")
+def explorer(file_with_words):
+    return Explorer(file_with_words, TOKENIZER)
+
+
+@pytest.fixture(scope="session")
+def page_with_words(file_with_words):
+    with served(file_with_words, TOKENIZER) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("downloads")) as tab:
+        yield tab
+
+
+@pytest.fixture
+def tab(browser, page_with_words):
+    """The page with words, in the browser."""
+    browser.open(page_with_words.address)
+    yield browser
+    assert browser.problems == []
