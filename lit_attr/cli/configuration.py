@@ -25,7 +25,7 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
     """Read the configuration of a harvest, and find its run and its tokens.
 
     Args:
-        arguments: Those of `lit-attr predict`.
+        arguments: Words of the command line behind `lit-attr predict`.
 
     Raises:
         LitAttrError: If predict would refuse them; settings of the trainer aside, which belong to other machines.

@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> None:
     """Export a result, and print which files were written.
 
     Args:
-        arguments: Those after `export`.
+        arguments: Words of the command line behind `export`.
 
     Raises:
         RunNotFoundError: If there is no such result.

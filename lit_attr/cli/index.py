@@ -11,7 +11,7 @@ def run(arguments: Sequence[str]) -> None:
     """Write the index of a result beside it, and say where it is.
 
     Args:
-        arguments: Those after `index`.
+        arguments: Words of the command line behind `index`.
 
     Raises:
         RunNotFoundError: If there is no such result.

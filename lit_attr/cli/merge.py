@@ -11,7 +11,7 @@ def run(arguments: Sequence[str]) -> None:
     """Merge the parts of a harvest, and say where the result is.
 
     Args:
-        arguments: Those after `merge`.
+        arguments: Words of the command line behind `merge`.
 
     Raises:
         RunNotFoundError: If there is no such harvest.

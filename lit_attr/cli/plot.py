@@ -19,7 +19,7 @@ def run(arguments: Sequence[str]) -> None:
     """Draw a picture, and print its name.
 
     Args:
-        arguments: Those after `plot`.
+        arguments: Words of the command line behind `plot`.
 
     Raises:
         RunNotFoundError: If there is no such result.

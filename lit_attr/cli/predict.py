@@ -106,8 +106,8 @@ def run_with_dataset(run: str | Path, decomposition: object) -> str | Path | Non
     """The run whose dataset is harvested where no tokens are given: none, if a language model is decomposed.
 
     Args:
-        run: As for `AttributionHarvester`.
-        decomposition: None for a run that was trained.
+        run: Run or language model of the `AttributionHarvester`.
+        decomposition: Rule that decomposes a language model; None for a run that was trained.
     """
     return run if decomposition is None else None
 
@@ -133,7 +133,7 @@ def build_cli(arguments: Sequence[str], *, run: bool = True) -> PredictCLI:
     """Parse arguments, instantiate model, data and trainer, and harvest.
 
     Args:
-        arguments: Those after `predict`.
+        arguments: Words of the command line behind `predict`.
         run: Whether to harvest, or to stop before.
     """
     with warnings.catch_warnings():
@@ -165,7 +165,7 @@ def run(arguments: Sequence[str]) -> None:
     """Harvest.
 
     Args:
-        arguments: Those after `predict`.
+        arguments: Words of the command line behind `predict`.
 
     Raises:
         LitAttrError: If anything the user gave makes no sense.

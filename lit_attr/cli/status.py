@@ -16,7 +16,7 @@ def run(arguments: Sequence[str]) -> None:
     """Print the state of a harvest across its workers.
 
     Args:
-        arguments: Those after `status`.
+        arguments: Words of the command line behind `status`.
 
     Raises:
         RunNotFoundError: If there is no such harvest.

@@ -17,7 +17,7 @@ def run(arguments: Sequence[str]) -> None:
     """Submit a harvest, or show what would be submitted.
 
     Args:
-        arguments: Those after `submit`.
+        arguments: Words of the command line behind `submit`.
 
     Raises:
         LitAttrError: If anything the user gave makes no sense, or SLURM or git refuse.

@@ -13,7 +13,7 @@ def run(arguments: Sequence[str]) -> None:
     """Check a stored result, and print what it is.
 
     Args:
-        arguments: Those after `verify`.
+        arguments: Words of the command line behind `verify`.
 
     Raises:
         RunNotFoundError: If there is no such harvest.

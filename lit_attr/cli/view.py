@@ -12,7 +12,7 @@ def run(arguments: Sequence[str]) -> None:
     """Serve the page until it is interrupted, and print its address.
 
     Args:
-        arguments: Those after `view`.
+        arguments: Words of the command line behind `view`.
 
     Raises:
         RunNotFoundError: If there is no such result.

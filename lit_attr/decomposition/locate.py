@@ -18,7 +18,7 @@ class RunFiles:
     """The files of a decomposition run.
 
     Attributes:
-        run_id: Under which results are stored.
+        run_id: Id under which results are stored.
         config: The run's `final_config.yaml`.
         checkpoint: The run's newest checkpoint, or the one that was asked for.
     """

@@ -1,4 +1,4 @@
-"""Safetensors: all tensors of a stored harvest in shards, with an index of which is where.
+"""Safetensors: all tensors of a result in shards, with an index of which is where.
 
 The layout is that of the format's description: the header's length in eight bytes, the header in JSON, the numbers. It
 is written here, since the library's writer takes whole files of tensors that are in memory.
@@ -36,14 +36,14 @@ _Named = tuple[str, Tensor]
 def export_safetensors(
     content: Content, folder: Path, *, shard_mb: float = 1000, overwrite: bool = False
 ) -> list[Path]:
-    """Write a stored harvest as sharded safetensors, in memory that does not grow with it.
+    """Write a result as sharded safetensors, in memory that does not grow with it.
 
     Tensors are named `regular_attr/<target>/<source>`, `embed_attr/<target>`, `unembed_attr/<source>`,
     `ci_sum/<layer>`, `w_unembed` and so on, after the keys of `dataset_attributions.pt`.
 
     Args:
         content: What is exported.
-        folder: Of the shards and their index; must not exist, unless it is replaced.
+        folder: Folder of the shards and their index; it must not exist, unless it is replaced.
         shard_mb: Megabytes of a shard at most; a larger tensor has a shard of its own.
         overwrite: Whether an earlier export may be replaced.
 

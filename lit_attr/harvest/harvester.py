@@ -118,7 +118,7 @@ class AttributionHarvester(LightningModule):
 
         Args:
             run: The loaded run.
-            options: As for the constructor, `run` aside.
+            options: Arguments of the constructor other than `run`.
         """
         harvester = cls(run.reference, **options)
         harvester._run = run
@@ -201,7 +201,7 @@ class AttributionHarvester(LightningModule):
             stage: As Lightning names it.
 
         Raises:
-            LitAttrError: As for `check`.
+            LitAttrError: If `check` refuses something.
         """
         dtype = self.check()
         keep_freed_memory()

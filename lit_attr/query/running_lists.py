@@ -117,7 +117,7 @@ class PairSummary:
         return self.normalized_mass if measure.normalized else self.raw_mass
 
     def lists(self) -> tuple[Int[Tensor, "list k"], Float[Tensor, "list k"]]:
-        """As `RunningLists.lists`; a position is `target * n_sources + source`."""
+        """Positions `target * n_sources + source` and raw values, in the order of `RunningLists.lists`."""
         positions, raws = self._lists.lists()
         return positions[0], raws[0]
 

@@ -1,1 +1,1 @@
-"""What is kept: sums of attributions, their file, and questions to it. Knows no model and no Lightning."""
+"""One finished result: its content, provenance and file, and finding it. Knows no model and no harvest in progress."""

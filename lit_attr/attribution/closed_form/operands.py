@@ -17,7 +17,7 @@ class SourceComponents:
     Attributes:
         write: Write vectors: what a unit of each component adds to the layer's output.
         weights: Activations times causal importances, in the cheaper representation.
-        pairs: The same weights, as pairs of a component and a position.
+        pairs: Weights as pairs of a component and a position, whatever `weights` is.
     """
 
     write: Float[Tensor, "source d_out"]
