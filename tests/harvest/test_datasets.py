@@ -1,6 +1,8 @@
 """Harvests of the dataset that a run was trained on."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from lit_attr.cli.main import main
+from lit_attr.data.rows import read_rows
 from lit_attr.data.spec import DatasetOptions
 from lit_attr.errors import ConfigurationError, RunFormatError
 from lit_attr.harvest.datamodule import TokenDataModule
@@ -321,6 +324,27 @@ def test_mistakes_end_in_one_line_and_exit_code_2(run, change, message, capfd):
     err = capfd.readouterr().err
     assert re.search(f"lit-attr: error: {message}", err)
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 2), (signal.SIGUSR1, 2), (signal.SIGINT, 130)])
+def test_a_signal_while_texts_are_tokenized_ends_at_once(run, tmp_path, capfd, monkeypatch, number, code):
+    """What is tokenized by then stays in the cache."""
+
+    def stopped(*arguments: Any) -> Any:
+        rows = read_rows(*arguments)
+        yield next(rows)
+        os.kill(os.getpid(), number)
+        pytest.fail("it went on")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lit_attr.data.cache.read_rows", stopped)
+        patched.setattr("lit_attr.data.rows._TEXTS_AT_ONCE", 2)
+        assert main(["predict", "--model.run", str(run), "--data.batch_size", "2", *CPU]) == code
+    said = capfd.readouterr().err
+    assert f"lit-attr: error: stopped by {number.name} before anything new was committed; the same command" in said
+    assert "Traceback" not in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["token_cache"]
+    harvest("--model.run", str(run), "--data.batch_size", "2")
 
 
 def command(run: Path, out: Path, *options: str) -> list[str]:
