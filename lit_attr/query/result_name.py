@@ -1,10 +1,8 @@
 """Which result answers a question."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_attr.errors import StorageError
 from lit_attr.storage.content import Content
 from lit_attr.storage.places import is_subrun_id
 
@@ -35,18 +33,18 @@ class ResultName:
 
         Args:
             path: Path of its file.
-            content: What the file holds; entries of its provenance that are damaged count as missing.
+            content: What the file holds.
             newest_of: Number of the run's results, if this one was taken since it is the newest.
         """
         folder = path.absolute().parent.name
         recorded = content.recorded
         return cls(
             file=str(path),
-            run_id=_readable(lambda: recorded.run_id),
+            run_id=recorded.run_id,
             subrun_id=folder if is_subrun_id(folder) else None,
             newest_of=newest_of,
-            checkpoint=_readable(lambda: recorded.checkpoint),
-            weights_digest=_readable(lambda: recorded.weights_digest),
+            checkpoint=recorded.checkpoint,
+            weights_digest=recorded.weights_digest,
         )
 
     def __str__(self) -> str:
@@ -55,10 +53,3 @@ class ResultName:
         if self.newest_of is not None and self.newest_of > 1:
             name += f" (newest of {self.newest_of})"
         return name if self.checkpoint is None else f"{name}, checkpoint {self.checkpoint}"
-
-
-def _readable(entry: Callable[[], str | None]) -> str | None:
-    try:
-        return entry()
-    except StorageError:  # a name that cannot be read is no reason not to answer
-        return None
