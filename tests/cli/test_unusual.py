@@ -85,7 +85,7 @@ def test_values_that_are_not_finite(tmp_path, capsys, value):
     for question in (["edge", "0.attn.q:0", "0.mlp.up:1"], ["matrix", *pair], ["matrix"], ["edges"]):
         assert "the stored sums are not finite" in error_of(capsys, "query", path, *question)
     refused = error_of(capsys, "index", path)
-    assert refused.startswith(f"lit-attr: error: no index of {path}: 0.attn.q to 0.mlp.up: the stored sums are not")
+    assert refused.startswith(f"lit-attr: error: no index of {path}: targets of 0.attn.q: the stored sums are not")
     assert "the stored sums are not finite" in error_of(capsys, "export", path, "--to", "parquet")
 
 
