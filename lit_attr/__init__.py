@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from lit_attr.harvest.datamodule import TokenDataModule
     from lit_attr.harvest.harvester import AttributionHarvester
     from lit_attr.harvest.writer import StorageWriter
+    from lit_attr.query.attribution_repo import AttributionRepo
     from lit_attr.query.explorer import Explorer
-    from lit_attr.query.repo import AttributionRepo
     from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 # Loaded on first use, so that reading a stored result does not import Lightning.
 _HOMES = {
     "AttributionHarvester": "lit_attr.harvest.harvester",
-    "AttributionRepo": "lit_attr.query.repo",
+    "AttributionRepo": "lit_attr.query.attribution_repo",
     "AttributionSums": "lit_attr.harvest.accumulator",
     "DatasetAttributionStorage": "lit_attr.storage.dataset_attributions",
     "Decomposition": "lit_attr.decomposition.untrained",

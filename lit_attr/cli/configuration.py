@@ -15,7 +15,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.launch.jobs import Harvest
-from lit_attr.storage.places import run_folder, subrun_folder
+from lit_attr.storage.result_folders import run_folder, subrun_folder
 
 # What each worker is told by its job, and what these keys are otherwise.
 _OF_THE_JOB = {"rank": 0, "world_size": 1}

@@ -43,10 +43,10 @@ def run(arguments: Sequence[str]) -> None:
     _refuse_foreign_options(options)
     check_keys(options.keys or ())
     # torch is imported only now: help and mistakes answer at once.
-    from lit_attr.cli.stored import open_stored
+    from lit_attr.cli.open_result import open_result
 
     given = {name: getattr(options, name) for name in _BELONGS[options.to] if getattr(options, name) is not None}
-    explorer = open_stored(options.run, options.out_dir, options.subrun_id, given.pop("tokenizer", None))
+    explorer = open_result(options.run, options.out_dir, options.subrun_id, given.pop("tokenizer", None))
     if options.to == _WANDB:
         from lit_attr.export.artifact import export_wandb
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lit_attr.cli.arguments import harvest_parser
-from lit_attr.cli.locate import find_harvest, next_commands
+from lit_attr.cli.find_result import find_harvest, next_commands
 from lit_attr.topology.words import PARTIAL_FILE
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
-from lit_attr.cli.locate import find_harvest
+from lit_attr.cli.find_result import find_harvest
 from lit_attr.errors import StorageError
 from lit_attr.files.roots import user_path
 from lit_attr.topology.words import METRICS
@@ -82,9 +82,9 @@ def _figure(options: argparse.Namespace) -> "Figure":
     if options.kind == "stability":
         folder = find_harvest(options.run, options.out_dir, options.subrun_id)
         return figures.stability_figure(folder, k=options.k, n_targets=options.targets)
-    from lit_attr.cli.stored import open_stored
+    from lit_attr.cli.open_result import open_result
 
-    explorer = open_stored(options.run, options.out_dir, options.subrun_id, options.tokenizer)
+    explorer = open_result(options.run, options.out_dir, options.subrun_id, options.tokenizer)
     if options.kind == "mass":
         return figures.mass_figure(explorer, metric=options.metric)
     if options.kind == "component":

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lit_attr.cli.locate import as_argument, next_commands
+from lit_attr.cli.find_result import as_argument, next_commands
 from lit_attr.cli.parser import HarvestParser, one_line
 from lit_attr.errors import ConfigurationError, LitAttrError
 from lit_attr.harvest.allocation import slurm_correction

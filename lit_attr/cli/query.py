@@ -29,9 +29,9 @@ def run(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     check_keys(getattr(options, "keys", ()))
     # torch is imported only now: help and malformed keys answer at once.
-    from lit_attr.cli.stored import name_of, open_stored
+    from lit_attr.cli.open_result import name_of, open_result
 
-    explorer = open_stored(options.run, options.out_dir, options.subrun_id, options.tokenizer)
+    explorer = open_result(options.run, options.out_dir, options.subrun_id, options.tokenizer)
     answer = options.ask(explorer, options)
     name, n_tokens = name_of(explorer, options.run, options.subrun_id), explorer.storage.n_tokens_processed
     if options.json:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from lit_attr.cli.arguments import finite, harvest_parser
-from lit_attr.cli.locate import find_harvest
+from lit_attr.cli.find_result import find_harvest
 
 # A worker is called silent after so many minutes without a commit.
 _SILENT_MINUTES = 30.0

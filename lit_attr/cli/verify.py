@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_attr.cli.arguments import harvest_parser
-from lit_attr.cli.locate import find_harvest
+from lit_attr.cli.find_result import find_harvest
 from lit_attr.topology.words import MERGED_FILE
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from lit_attr.cli.arguments import add_place, add_result, add_tokenizer
-from lit_attr.cli.locate import find_result
+from lit_attr.cli.find_result import find_result
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.storage.content import Content
+from lit_attr.storage.file_content import Content
 
 _EPS = 1e-10
 

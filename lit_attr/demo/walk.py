@@ -9,10 +9,10 @@ from rich.table import Column, Table
 from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.mechanism import chain_scores, chains
 from lit_attr.errors import RunNotFoundError
-from lit_attr.query.repo import AttributionRepo
+from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.query.result_name import ResultName
-from lit_attr.storage.content import Content
-from lit_attr.storage.places import run_folder
+from lit_attr.storage.file_content import Content
+from lit_attr.storage.result_folders import run_folder
 
 _RUN_ID = "s-litdemo0"
 _WORD, _OTHER = "her", "him"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lit_attr.errors import StorageError
 from lit_attr.export.description import describe
-from lit_attr.storage.content import Content
+from lit_attr.storage.file_content import Content
 
 # A larger file is not uploaded: the artifact then says where it is, and what its digest was.
 UPLOAD_LIMIT = 2 * 10**9

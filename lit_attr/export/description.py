@@ -3,7 +3,7 @@
 import json
 
 from lit_attr._version import __version__
-from lit_attr.storage.content import Content
+from lit_attr.storage.file_content import Content
 
 FORMAT_VERSION = "1"
 

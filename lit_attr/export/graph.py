@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lit_attr.export.description import describe
-from lit_attr.files.place import write_file
+from lit_attr.files.output import write_file
 from lit_attr.optional import require
 from lit_attr.query.answers import Subgraph
 from lit_attr.query.explorer import Explorer

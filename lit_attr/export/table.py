@@ -8,7 +8,7 @@ import numpy as np
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
-from lit_attr.files.place import write_file
+from lit_attr.files.output import write_file
 from lit_attr.optional import require
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets

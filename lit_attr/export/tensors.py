@@ -16,9 +16,9 @@ from torch import Tensor
 from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
 from lit_attr.files.archive import bytes_of
-from lit_attr.files.place import new_folder
+from lit_attr.files.output import new_folder
 from lit_attr.files.publish import publish
-from lit_attr.storage.content import Content
+from lit_attr.storage.file_content import Content
 
 INDEX_FILE = "dataset_attributions.safetensors.index.json"
 _SHARD = "dataset_attributions-{number:05}-of-{count:05}.safetensors"

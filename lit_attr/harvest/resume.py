@@ -14,8 +14,8 @@ from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.parts.generations import Generation, current_generation, newest_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
-from lit_attr.storage.places import create_subrun, subrun_folder, subruns
 from lit_attr.storage.provenance import Provenance
+from lit_attr.storage.result_folders import create_subrun, subrun_folder, subruns
 from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE
 
 _log = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import record_generation
 from lit_attr.parts.merge import write_merged
-from lit_attr.parts.presence import Presence
-from lit_attr.storage.places import run_folder
+from lit_attr.parts.present_workers import Presence
+from lit_attr.storage.result_folders import run_folder
 from lit_attr.topology.words import HEADER_FILE
 
 

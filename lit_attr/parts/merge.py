@@ -9,7 +9,7 @@ from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation, begun_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import recorded_provenance
-from lit_attr.storage.coverage import Coverage
+from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import MERGED_FILE, PARTIAL_FILE

@@ -17,9 +17,9 @@ from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.header import Header
 from lit_attr.query.strongest_edges import strongest_of_targets
 from lit_attr.storage.blocks import Blocks
-from lit_attr.storage.content import Content
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.storage.strongest import has_sign, top_k
+from lit_attr.storage.file_content import Content
+from lit_attr.storage.top_k import has_sign, top_k
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import Measure, check_count
 from lit_attr.topology.sums import Sums
@@ -106,7 +106,7 @@ def _tops(blocks: Sequence[Blocks], target: ComponentKey, k: int) -> list[set[in
     tops = []
     for part in blocks:
         raw = raw + torch.cat([part.row(layer, target.layer, raw_sums, target.index).double() for layer in layers])
-        scale = scale + torch.cat([part.source_scale(layer).double() for layer in layers])
+        scale = scale + torch.cat([part.normalisation.of_sources(layer).double() for layer in layers])
         best, places = top_k(raw / scale, k, "both")
         tops.append(set(places[has_sign(best, "both")].tolist()))
     return tops

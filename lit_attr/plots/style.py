@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.files.place import write_file
+from lit_attr.files.output import write_file
 from lit_attr.optional import require
 
 if TYPE_CHECKING:

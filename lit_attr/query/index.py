@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from lit_attr.errors import StorageError
 from lit_attr.query.index_file import IndexFile, identity, index_path
-from lit_attr.query.lists import PAIRS, KeyLists, number_in_key, number_in_pair
+from lit_attr.query.index_lists import PAIRS, KeyLists, number_in_key, number_in_pair
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import Sign
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from lit_attr.errors import StorageError
 from lit_attr.files.publish import publish
 from lit_attr.query.index_file import Section, identity, index_path, write_contents
+from lit_attr.query.index_lists import PAIRS, RANKINGS, all_key_lists
 from lit_attr.query.layer_pairs import layer_pairs
-from lit_attr.query.lists import PAIRS, RANKINGS, all_key_lists
 from lit_attr.query.running_lists import PairSummary, RunningLists
 from lit_attr.query.tiles import LayerEdges, Tile, parts, tiles
 from lit_attr.storage.blocks import Blocks

@@ -7,7 +7,7 @@ from lit_attr.errors import EdgeNotFoundError
 from lit_attr.query.answers import Edge, EdgeAnswer, Neighbour, Ranking, Subgraph
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.query.subgraph import Reach, collect
-from lit_attr.storage.strongest import DatasetAttributionEntry
+from lit_attr.storage.top_k import DatasetAttributionEntry
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import AttrMetric, Direction

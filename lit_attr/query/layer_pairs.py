@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lit_attr.query.index import Index
-from lit_attr.query.lists import number_in_pair
+from lit_attr.query.index_lists import number_in_pair
 from lit_attr.query.ranking import rank
 from lit_attr.query.running_lists import PairSummary
 from lit_attr.query.tiles import LayerEdges, parts, tiles
-from lit_attr.storage.blocks import Blocks, divided
+from lit_attr.storage.blocks import Blocks
+from lit_attr.storage.normalisation import divided
 from lit_attr.topology.address import EMBED, ComponentKey
 from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import AttrMetric, Sign
@@ -104,7 +105,8 @@ class LayerPairs:
     ) -> list[tuple[ComponentKey, ComponentKey, float]]:
         targets, sources = np.divmod(positions, self._blocks.size(pair[0]))
         if measure.normalized:
-            by_source, by_target = self._blocks.source_scale(pair[0]), self._blocks.target_scale(pair[1])
+            scales = self._blocks.normalisation
+            by_source, by_target = scales.of_sources(pair[0]), scales.of_targets(pair[1])
             values = divided(values, by_source.numpy()[sources], by_target.numpy()[targets])
         return [
             (ComponentKey(pair[0], source), ComponentKey(pair[1], target), value)

@@ -10,7 +10,7 @@ from lit_attr.query.answers import Edge, StrongestEdges
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.opened_result import OpenedResult
-from lit_attr.storage.strongest import check_finite
+from lit_attr.storage.top_k import check_finite
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import EDGE_ORDERS, STATISTICS, AttrMetric, EdgeOrder, Statistic

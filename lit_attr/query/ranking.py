@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.query.index import Index
-from lit_attr.query.lists import KeyLists, all_key_lists, kind_of, section_name
-from lit_attr.storage.blocks import divided
+from lit_attr.query.index_lists import KeyLists, all_key_lists, kind_of, section_name
 from lit_attr.storage.key_edges import KeyEdges
-from lit_attr.storage.strongest import DatasetAttributionEntry, strongest
+from lit_attr.storage.normalisation import divided
+from lit_attr.storage.top_k import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import Measure, Selection
 from lit_attr.topology.words import Direction, Sign
@@ -103,7 +103,8 @@ class Ranker:
             return np.array([by_layer[key.layer][key.index] for key in keys], dtype=np.float32)
 
         sources, targets = ([key], others) if direction == "targets" else (others, [key])
-        return divided(raw, scales(self._blocks.source_scale, sources), scales(self._blocks.target_scale, targets))
+        normalisation = self._blocks.normalisation
+        return divided(raw, scales(normalisation.of_sources, sources), scales(normalisation.of_targets, targets))
 
 
 Ranked = TypeVar("Ranked")

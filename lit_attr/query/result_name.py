@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_attr.storage.content import Content
-from lit_attr.storage.places import is_subrun_id
+from lit_attr.storage.file_content import Content
+from lit_attr.storage.result_folders import is_subrun_id
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.errors import StorageError
-from lit_attr.query.lists import RANKINGS
-from lit_attr.storage.strongest import NOT_FINITE, RunningTopK, Where
+from lit_attr.query.index_lists import RANKINGS
+from lit_attr.storage.top_k import NOT_FINITE, RunningTopK, Where
 from lit_attr.topology.choice import Measure
 
 # Entries of a pair that are ranked at once: each takes some 50 bytes meanwhile.

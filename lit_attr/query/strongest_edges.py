@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_attr.query.tiles import LayerEdges, parts, tiles
 from lit_attr.storage.blocks import Blocks
-from lit_attr.storage.strongest import RunningTopK
+from lit_attr.storage.top_k import RunningTopK
 from lit_attr.topology.address import OUTPUT
 from lit_attr.topology.words import AttrMetric
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.storage.strongest import DatasetAttributionEntry
+from lit_attr.storage.top_k import DatasetAttributionEntry
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import check_count
 from lit_attr.topology.words import WAYS, Direction, Ways

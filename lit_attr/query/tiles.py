@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.storage.blocks import Blocks
-from lit_attr.storage.strongest import check_finite
+from lit_attr.storage.top_k import check_finite
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.positions import Positions
 from lit_attr.topology.words import AttrMetric, Direction
@@ -154,13 +154,13 @@ def _tile(
     if edges.direction == "sources" and len(pieces) == 1:  # as they lie in the file: nothing needs to be copied
         pair, places = edges.pair(pieces[0].layer), edges.sources_and_targets(keys, pieces[0].part)
         raw = blocks.tile(*pair, raw_sums, *places)
-        normalized = blocks.normalized(raw, *pair, *places)
+        normalized = blocks.normalisation.apply(raw, *pair, *places)
     else:
         raw, normalized = torch.empty(2, keys.stop - keys.start, pieces[-1].columns.stop)
         for piece in pieces:
             pair, places = edges.pair(piece.layer), edges.sources_and_targets(keys, piece.part)
             raw_part, normalized_part = raw[:, piece.columns], normalized[:, piece.columns]
             raw_part.copy_(edges.turned(blocks.tile(*pair, raw_sums, *places)))
-            blocks.normalized(edges.turned(raw_part), *pair, *places, out=edges.turned(normalized_part))
+            blocks.normalisation.apply(edges.turned(raw_part), *pair, *places, out=edges.turned(normalized_part))
     check_finite(normalized, f"{edges.direction} of {edges.layer}")  # where a raw value is not finite, this is not
     return Tile(edges, keys, first, pieces, raw, normalized)

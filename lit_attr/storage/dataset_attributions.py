@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lit_attr.errors import StorageError
 from lit_attr.files.publish import publish
-from lit_attr.storage.content import Content, checked_keys, to_file
+from lit_attr.storage.file_content import Content, checked_keys, to_file
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.provenance import SAME_IN_ALL_PARTS, merged_provenance
-from lit_attr.storage.strongest import DatasetAttributionEntry, strongest
+from lit_attr.storage.top_k import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.sums import Sums, add_chunked_

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.content import Content
+from lit_attr.storage.file_content import Content
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 
 

@@ -5,9 +5,9 @@ from typing import Literal
 
 from lit_attr.errors import EdgeNotFoundError
 from lit_attr.storage.blocks import Blocks
-from lit_attr.storage.content import Content
+from lit_attr.storage.file_content import Content
 from lit_attr.storage.harvested_targets import HarvestedTargets
-from lit_attr.storage.strongest import Segments, check_finite
+from lit_attr.storage.top_k import Segments, check_finite
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AttrMetric

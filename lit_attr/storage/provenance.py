@@ -13,7 +13,7 @@ import numpy as np
 
 from lit_attr.data.batch_ids import Ids
 from lit_attr.errors import StorageError, UnsupportedModelError
-from lit_attr.storage.coverage import Coverage
+from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.topology.paths import PathTable
 
 # Version 1 has no number of its own: what was written before there were versions.

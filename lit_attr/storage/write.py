@@ -18,8 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lit_attr.files.archive import bytes_of, lay_out, layout, offset_of
 from lit_attr.files.publish import publish
 from lit_attr.files.seal import digest_of, trailer
-from lit_attr.storage.content import Content
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.file_content import Content
 from lit_attr.topology.sums import Sums
 
 # Numbers of a tile: 64 MB in float64, and as much again for what it is added from.

@@ -13,8 +13,8 @@ import yaml
 from lit_attr.cli.configuration import resolve_harvest
 from lit_attr.cli.main import main
 from lit_attr.errors import ConfigurationError, RunNotFoundError, UnsupportedModelError
-from lit_attr.query.repo import AttributionRepo
-from lit_attr.storage.places import run_folder
+from lit_attr.query.attribution_repo import AttributionRepo
+from lit_attr.storage.result_folders import run_folder
 from tests.huggingface_toys import huggingface_target
 from tests.toys import write_tokens
 

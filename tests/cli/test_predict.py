@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lit_attr.cli.main import main
-from lit_attr.query.repo import AttributionRepo
+from lit_attr.query.attribution_repo import AttributionRepo
 from tests.harvest.runs import assert_same
 from tests.toys import write_run, write_tokens
 

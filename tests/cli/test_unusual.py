@@ -11,7 +11,7 @@ import torch
 
 from lit_attr.cli.main import main
 from lit_attr.query.explorer import Explorer
-from lit_attr.storage.places import subrun_folder
+from lit_attr.storage.result_folders import subrun_folder
 from lit_attr.topology.words import PARTIAL_FILE
 from tests.parts.harvests import begin
 from tests.storage.examples import random_storage

@@ -24,7 +24,7 @@ import hashlib, json, logging, os, sys, time
 from pathlib import Path
 import datasets, torch
 from lit_attr.data import cache, rows
-from lit_attr.storage import files
+from lit_attr.files import lock
 
 spec, root, calls, hold, n_rows = json.loads(sys.argv[1])
 load = rows.load_tokenizer
@@ -44,7 +44,7 @@ class Noting:
         return self.tokenizer.encode(texts)
 
 rows.load_tokenizer = Noting
-files._PATIENCE = 0.1
+lock._HEARTBEAT = 0.1
 logging.basicConfig(level=logging.INFO)
 token_cache = cache.TokenCache(cache.DatasetSpec(**spec), Path(root))
 Path(f"{calls}.{os.getpid()}").touch()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_attr.demo.mechanism import chain_scores, chains
-from lit_attr.storage.content import Content
+from lit_attr.storage.file_content import Content
 
 COUNTS = {"0.attn.v": 3, "0.attn.o": 2, "1.attn.v": 4, "1.attn.o": 5}
 VOCAB, WIDTH = 6, 7

@@ -9,7 +9,7 @@ import pytest
 
 from lit_attr.errors import StorageError
 from lit_attr.files.file_system import file_system
-from lit_attr.files.place import new_folder
+from lit_attr.files.output import new_folder
 from lit_attr.files.publish import make_folder, publish
 from tests.parts.faults import as_ordinary_user, in_child
 

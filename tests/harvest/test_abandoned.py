@@ -15,7 +15,7 @@ from lit_attr.harvest import writer
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.writer import StorageWriter
-from lit_attr.parts.presence import Presence
+from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.status import status
 from tests.harvest.runs import QUIET, small_run, stop, work
 from tests.toys import write_tokens

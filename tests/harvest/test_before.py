@@ -8,7 +8,7 @@ import torch
 
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.status import status
-from lit_attr.query.repo import AttributionRepo
+from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.verify import verify
 from tests.harvest.runs import assert_same, work

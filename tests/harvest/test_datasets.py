@@ -17,7 +17,7 @@ from lit_attr.data.rows import read_rows
 from lit_attr.data.spec import DatasetOptions
 from lit_attr.errors import ConfigurationError, RunFormatError
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.query.repo import AttributionRepo
+from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.data import (
     CountingTokenizer,

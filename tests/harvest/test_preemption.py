@@ -21,7 +21,7 @@ from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.preemption import requeue
 from lit_attr.harvest.writer import StorageWriter
 from lit_attr.parts.status import status
-from lit_attr.query.repo import AttributionRepo
+from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.harvest.runs import QUIET, Signal, assert_same, small_run, stop, work
 from tests.toys import write_tokens

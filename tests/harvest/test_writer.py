@@ -9,7 +9,7 @@ from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.writer import StorageWriter
-from lit_attr.query.repo import AttributionRepo
+from lit_attr.query.attribution_repo import AttributionRepo
 from tests.harvest.runs import QUIET, harvest
 from tests.parts.faults import refuse_links
 from tests.toys import write_run, write_tokens

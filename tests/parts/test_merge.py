@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lit_attr.errors import StorageError
 from lit_attr.files.seal import check_seal
 from lit_attr.parts.merge import merge_harvest
-from lit_attr.query.repo import AttributionRepo
+from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage import write as merge
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.provenance import SCHEMA

@@ -5,7 +5,7 @@ import torch
 
 from lit_attr.errors import ConfigurationError, EdgeNotFoundError, KeyFormatError, StorageError
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.storage.strongest import DatasetAttributionEntry
+from lit_attr.storage.top_k import DatasetAttributionEntry
 from tests.storage.examples import random_storage
 
 ALL = 10**6

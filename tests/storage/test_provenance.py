@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.coverage import Coverage
+from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.storage.provenance import SCHEMA, Provenance
 
 

@@ -32,8 +32,8 @@ from tools.demo.decompose import DecompositionTraining, decompose
 from tools.demo.orient import orient_
 from tools.demo.readme import write_readme
 from tools.demo.report import describe
-from tools.demo.run_files import decomposed_model, run_options, write_run
 from tools.demo.target import TargetTraining, train_target
+from tools.demo.write_run import decomposed_model, run_options, write_run
 
 _CI_OPTIONS = {"mode": "layerwise", "fn_type": "shared_mlp", "hidden_dims": [64]}
 _ATTENTION_COMPONENTS = 40

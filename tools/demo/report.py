@@ -13,8 +13,8 @@ from lit_attr.assets import SEEDS, run_folder
 from lit_attr.decomposition.load import load_run
 from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.demo.mechanism import chain_scores, chains
-from lit_attr.storage.content import Content
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.file_content import Content
 from lit_attr.topology.sums import Sums
 from tools.demo.attributions import harvest_chains
 from tools.demo.figures import measure

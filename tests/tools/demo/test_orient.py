@@ -5,7 +5,7 @@ from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.targets.gpt2_simple import GPT2Simple, GPT2SimpleConfig
 from tools.demo.decompose import DecompositionTraining
 from tools.demo.orient import orient_
-from tools.demo.run_files import decomposed_model, run_options
+from tools.demo.write_run import decomposed_model, run_options
 
 PATHS = {"h.0.attn.v_proj": 6, "h.0.attn.o_proj": 5}
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from lit_attr.query.result_name import ResultName
 
 
-def open_stored(
+def open_result(
     run: str, out_dir: str | None, subrun_id: str | None = None, tokenizer: str | Path | None = None
 ) -> "Explorer":
     """A result, opened for questions; where it is partial, standard error says so.
@@ -25,7 +25,7 @@ def open_stored(
         StorageError: If the file is damaged.
         ConfigurationError: If there is no such tokenizer.
     """
-    from lit_attr.cli.locate import find_result
+    from lit_attr.cli.find_result import find_result
     from lit_attr.query.explorer import Explorer
 
     explorer = Explorer(find_result(run, out_dir, subrun_id), tokenizer)
@@ -38,12 +38,12 @@ def name_of(explorer: "Explorer", run: str, subrun_id: str | None) -> "ResultNam
     """The name of an opened result, and of how many it is the newest, where the command line named none of them.
 
     Args:
-        explorer: The result, as `open_stored` opened it.
+        explorer: The result, as `open_result` opened it.
         run: RUN, as it was given.
         subrun_id: Id of the harvest, as it was given.
     """
     from lit_attr.query.result_name import ResultName
-    from lit_attr.storage.places import results
+    from lit_attr.storage.result_folders import results
 
     path = explorer.path
     if subrun_id is not None or Path(run) in (path, path.parent):

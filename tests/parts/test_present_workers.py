@@ -3,7 +3,7 @@ import os
 import pytest
 
 from lit_attr.parts.plan import Plan
-from lit_attr.parts.presence import Presence
+from lit_attr.parts.present_workers import Presence
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 
 from lit_attr.errors import StorageError
 from lit_attr.files.roots import output_root
-from lit_attr.query.repo import AttributionRepo
-from lit_attr.storage.places import create_subrun, results, run_folder, subruns
+from lit_attr.query.attribution_repo import AttributionRepo
+from lit_attr.storage.result_folders import create_subrun, results, run_folder, subruns
 from tests.storage.examples import random_storage
 
 RUN = "s-1234abcd"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.strongest import RunningTopK, check_finite, strongest, top_k
+from lit_attr.storage.top_k import RunningTopK, check_finite, strongest, top_k
 
 SIGNS = ("positive", "negative", "both")
 

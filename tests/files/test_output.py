@@ -3,7 +3,7 @@ import os
 import pytest
 
 from lit_attr.errors import ConfigurationError, StorageError
-from lit_attr.files.place import new_folder, write_file
+from lit_attr.files.output import new_folder, write_file
 from lit_attr.optional import require
 
 MARK = "index.json"

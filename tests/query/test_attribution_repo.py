@@ -6,7 +6,7 @@ from lit_attr import AttributionRepo
 from lit_attr.errors import RunNotFoundError, StorageError
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.result_name import ResultName
-from lit_attr.storage.places import run_folder
+from lit_attr.storage.result_folders import run_folder
 from tests.storage.examples import random_storage
 
 RUN = "s-1234abcd"

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from lit_attr.cli.locate import as_argument, find_harvest, find_result, next_commands
+from lit_attr.cli.find_result import as_argument, find_harvest, find_result, next_commands
 from lit_attr.errors import RunNotFoundError
 from tests.parts.harvests import begin
 from tests.storage.examples import random_storage

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.errors import LitAttrError, RunNotFoundError
-from lit_attr.storage.places import results, run_folder, subrun_folder, subruns, why_no_result
+from lit_attr.storage.result_folders import results, run_folder, subrun_folder, subruns, why_no_result
 from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
 
 

@@ -8,7 +8,7 @@ from typing import Self
 from lit_attr.errors import RunNotFoundError, few
 from lit_attr.query.explorer import Explorer
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.storage.places import results, run_folder, subrun_folder, subruns, why_no_result
+from lit_attr.storage.result_folders import results, run_folder, subrun_folder, subruns, why_no_result
 from lit_attr.topology.words import MERGED_FILE
 
 
