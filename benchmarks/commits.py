@@ -36,12 +36,12 @@ class Stopwatch(StorageWriter):
 
     def __init__(self, out_dir: Path) -> None:
         super().__init__(out_dir, commit_minutes=1e-6)
-        self.commits: list[tuple[float, float]] = []
+        self.times: list[tuple[float, float]] = []
 
     def _commit(self, pl_module: LightningModule) -> None:
         begin = time.monotonic()
         super()._commit(pl_module)
-        self.commits.append((begin, time.monotonic()))
+        self.times.append((begin, time.monotonic()))
 
 
 class Stop(Callback):
@@ -56,7 +56,7 @@ class Stop(Callback):
 
     def on_predict_batch_start(self, *_: Any) -> None:  # noqa: ANN401
         """Stop if there are enough commits."""
-        if len(self.writer.commits) >= self.n_commits:
+        if len(self.writer.times) >= self.n_commits:
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
@@ -79,7 +79,7 @@ def measure(mb: int, n_commits: int) -> dict[str, Any]:
         with suppress(InterruptedHarvestError):
             trainer = Trainer(**TRAINER, callbacks=[stop, writer])
             trainer.predict(harvester, datamodule=TokenDataModule(tokens, batch_size=8))
-    commits = writer.commits[:n_commits]  # less the one of the end
+    commits = writer.times[:n_commits]  # less the one of the end
     costs = [end - begin for begin, end in commits]
     seconds = commits[-1][0] - stop.began
     return {
