@@ -14,11 +14,14 @@ from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.parts.generations import Generation, current_generation, newest_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
+from lit_attr.parts.present_workers import Presence
 from lit_attr.storage.provenance import Provenance
 from lit_attr.storage.result_folders import create_subrun, subrun_folder, subruns
 from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE
 
 _log = logging.getLogger(__name__)
+# How often a harvest is joined again that others remove this moment; each of them leaves once.
+_MAX_ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class HarvestSettings:
 
 def open_harvest(
     settings: HarvestSettings, data: TokenDataModule, world_size: int, out_dir: str | Path | None, subrun_id: str | None
-) -> Generation:
+) -> tuple[Generation, Presence]:
     """Find the harvest that these settings continue, or begin one.
 
     It is the one with the given id; else, of those with equal settings and no more batches, the one that this SLURM job
@@ -64,20 +67,49 @@ def open_harvest(
         out_dir: Root of the results.
         subrun_id: Id of the harvest; None to find one.
 
+    Returns:
+        The generation, and the mark that this process works on it.
+
     Raises:
         ConfigurationError: If the harvest with the given id has other settings; it names them.
         StorageError: If a file of it is damaged, or cannot be written.
     """
-    folder = _folder(settings, data, out_dir, subrun_id)
-    make_folder(folder)
+    presence = _join(settings, data, out_dir, subrun_id)
+    try:
+        plan = Plan.load(presence.folder)
+        if differences := _differences(presence.folder, plan, settings, data):
+            raise ConfigurationError(f"cannot continue {presence.folder}: {'; '.join(differences)}")
+        return current_generation(presence.folder, plan, world_size, data.n_batches), presence
+    except BaseException:
+        presence.leave()
+        raise
+
+
+def _join(
+    settings: HarvestSettings, data: TokenDataModule, out_dir: str | Path | None, subrun_id: str | None
+) -> Presence:
+    """Say that this process works on the harvest, before anything of it is read: nobody removes it from now on.
+
+    Until then another process may, which has given up before the first commit: then it is sought, or begun, again.
+    """
     new = Plan(settings.entries(data, data.n_batches), data.n_batches, _job())
-    if not (folder / PLAN_FILE).exists():
-        with suppress(FileExistsError):  # another worker of this harvest was faster
-            new.publish(folder)
-    plan = Plan.load(folder)
-    if differences := _differences(folder, plan, settings, data):
-        raise ConfigurationError(f"cannot continue {folder}: {'; '.join(differences)}")
-    return current_generation(folder, plan, world_size, data.n_batches)
+    for attempt in range(_MAX_ATTEMPTS):
+        try:
+            folder = _folder(settings, data, out_dir, subrun_id)
+            make_folder(folder)
+            if not (folder / PLAN_FILE).exists():
+                with suppress(FileExistsError):  # another worker of this harvest was faster
+                    new.publish(folder)
+        except (StorageError, FileNotFoundError) as error:
+            removed = isinstance(error.__cause__ or error, FileNotFoundError | FileExistsError)
+            if not removed or attempt == _MAX_ATTEMPTS - 1:
+                raise
+        else:
+            presence = Presence(folder)
+            if presence.counts:
+                return presence
+            presence.leave()
+    raise StorageError(f"{folder}: other processes remove this harvest again and again")
 
 
 def _folder(

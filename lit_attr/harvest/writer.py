@@ -127,12 +127,8 @@ class StorageWriter(Callback):
     def _open(self, settings: HarvestSettings, data: TokenDataModule, world_size: int) -> Generation:
         """Find or begin the harvest, and mark it as worked on."""
         self._new_folders = _missing(run_folder(settings.run_id, self.out_dir))
-        while True:
-            generation = open_harvest(settings, data, world_size, self.out_dir, self.subrun_id)
-            self._presence = Presence(generation.folder)
-            if self._presence.counts:  # else one who gave up has removed it this moment
-                return generation
-            self._presence.leave()
+        generation, self._presence = open_harvest(settings, data, world_size, self.out_dir, self.subrun_id)
+        return generation
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import re
+import secrets
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -11,22 +13,32 @@ from lit_attr.topology.words import HEADER_FILE, PARTS_FOLDER, PLAN_FILE
 
 # What a harvest has before its first commit.
 _BEFORE_COMMIT = re.compile(rf"{re.escape(HEADER_FILE)}|generation_\d+(_provenance)?\.json")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Presence:
-    """A mark that a process works on a harvest: a shared lock on its plan, which ends with the process.
+    """A mark that a process works on a harvest, from now on.
+
+    The mark is a shared lock on the harvest's plan, which ends with the process, however that ends. Some network file
+    systems keep locks among the processes of one machine (Lustre with `localflock`, BeeGFS, NFS with `local_lock`), so
+    that there is a file too, named after the machine, for the processes of other machines.
 
     Attributes:
-        folder: The harvest's folder.
+        folder: The harvest's folder, with its plan.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._plan: BinaryIO | None = None
+        self._file = folder / PARTS_FOLDER / f"{_own_files()}{secrets.token_hex(4)}"
         with suppress(FileNotFoundError):
             self._plan = _open(folder / PLAN_FILE)
             with suppress(OSError):  # some file systems know no locks: then nothing is ever removed
                 fcntl.flock(self._plan, fcntl.LOCK_SH)
+        if self.counts:
+            with suppress(OSError):  # it counts no longer, or nothing can be written, which is said elsewhere
+                self._file.parent.mkdir(exist_ok=True)
+                self._file.touch()
 
     @property
     def counts(self) -> bool:
@@ -40,6 +52,8 @@ class Presence:
 
     def leave(self) -> None:
         """Work on it no longer."""
+        with suppress(OSError):
+            self._file.unlink()
         if self._plan is not None:
             self._plan.close()
             self._plan = None
@@ -54,6 +68,15 @@ class Presence:
             return self._plan is not None and self.counts and _lock_alone(self._plan) and _remove(self.folder)
         finally:
             self.leave()
+
+
+def _own_files() -> str:
+    """How the names of the files begin by which processes of this machine say that they are present."""
+    try:
+        machine = _BOOT_ID.read_text(encoding="ascii").strip()  # containers share it, as they share locks
+    except OSError:
+        machine = socket.gethostname()
+    return f".present_on_{machine}_"
 
 
 def _open(path: Path) -> BinaryIO:
@@ -79,7 +102,9 @@ def _remove(folder: Path) -> bool:
         if not all(_BEFORE_COMMIT.fullmatch(name) for name in names):
             return False
         if parts.exists():
-            parts.rmdir()  # refuses if there is a part, or one is being written
+            for file in parts.glob(f"{_own_files()}*"):
+                file.unlink()  # no other process of this machine has the lock
+            parts.rmdir()  # refuses if there is a part, or one is being written, or another machine is present
         for name in names:
             (folder / name).unlink()
         (folder / PLAN_FILE).unlink()

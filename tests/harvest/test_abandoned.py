@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 
 import lightning.pytorch as pl
@@ -11,7 +13,7 @@ import pytest
 from lightning.pytorch import Callback
 
 from lit_attr.errors import ConfigurationError, DataError, InterruptedHarvestError, LitAttrError
-from lit_attr.harvest import writer
+from lit_attr.harvest import resume, writer
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.writer import StorageWriter
@@ -153,9 +155,30 @@ def test_one_who_comes_while_the_last_one_leaves_begins_anew(given, out, monkeyp
             assert leaving[0].abandon()
         return Presence(folder)
 
-    monkeypatch.setattr(writer, "Presence", removed_meanwhile)
+    monkeypatch.setattr(resume, "Presence", removed_meanwhile)
     assert work(*given, out, subrun_id="da-x").path.exists()
     assert len(leaving) == 1
+
+
+@pytest.mark.slow
+def test_who_comes_finds_a_whole_harvest_while_others_give_up(given, out):
+    """Three processes come and give up, all the time: none fails, none finds files that another removes."""
+    program = """
+import sys
+from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.harvest.resume import HarvestSettings, open_harvest
+data = TokenDataModule(sys.argv[1], 2)
+settings = HarvestSettings("run", "weights", "32-true", {})
+for _ in range(150):
+    generation, presence = open_harvest(settings, data, 1, sys.argv[2], "da-x")
+    assert generation.path.exists() and presence.counts
+    presence.abandon()
+"""
+    command = [sys.executable, "-c", program, str(given[1]), str(out)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ends = [(process.communicate(timeout=120)[1], process.returncode) for process in processes]
+    assert [code for _, code in ends] == [0, 0, 0], ends
+    assert not list(out.rglob("generation*"))
 
 
 def test_without_a_writer_it_is_said_that_nothing_is_stored(given):

@@ -29,7 +29,9 @@ def find(tokens, tmp_path):
 
     def find(subrun_id=None, world_size=1, settings=SETTINGS, **data):
         found = TokenDataModule(**{"tokens": tokens, "batch_size": 2, **data})
-        return open_harvest(settings, found, world_size, tmp_path / "out", subrun_id).folder
+        generation, presence = open_harvest(settings, found, world_size, tmp_path / "out", subrun_id)
+        presence.leave()
+        return generation.folder
 
     return find
 
@@ -121,7 +123,9 @@ def test_fewer_batches_of_a_dataset_are_named_too(monkeypatch, tmp_path):
 
     def find(n_batches):
         data = TokenDataModule(run=run, batch_size=2, n_batches=n_batches)
-        return open_harvest(SETTINGS, data, 1, tmp_path, "da-one")
+        generation, presence = open_harvest(SETTINGS, data, 1, tmp_path, "da-one")
+        presence.leave()
+        return generation
 
     assert find(2).n_batches == 2
     assert find(4).n_batches == 4

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from lit_attr.parts import present_workers
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.present_workers import Presence
 
@@ -68,3 +69,24 @@ def test_without_locks_nothing_is_removed(folder, monkeypatch):
     assert present.counts
     assert not present.abandon()
     assert folder.exists()
+
+
+def test_a_worker_on_a_machine_that_does_not_see_its_lock_is_respected(folder, monkeypatch, tmp_path):
+    """Some network file systems keep locks among the processes of one machine."""
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    elsewhere = Presence(folder)
+    (tmp_path / "boot_id").write_text("another-machine\n")
+    monkeypatch.setattr(present_workers, "_BOOT_ID", tmp_path / "boot_id")
+    assert not Presence(folder).abandon()
+    assert elsewhere.counts
+    elsewhere.leave()
+    assert os.listdir(folder / "worker_states") == []
+    assert Presence(folder).abandon()
+
+
+def test_who_was_killed_on_this_machine_keeps_nothing_there(folder):
+    killed = Presence(folder)
+    killed._plan.close()  # all that the system does
+    assert len(os.listdir(folder / "worker_states")) == 1
+    assert Presence(folder).abandon()
+    assert not folder.exists()
