@@ -17,15 +17,13 @@ from lit_attr.errors import StorageError
 from lit_attr.files.publish import publish
 from lit_attr.storage.file_content import Content, checked_keys, to_file
 from lit_attr.storage.key_edges import KeyEdges
-from lit_attr.storage.provenance import SAME_IN_ALL_PARTS, merged_provenance
+from lit_attr.storage.mergeable import check_mergeable
+from lit_attr.storage.provenance import merged_provenance
 from lit_attr.storage.top_k import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.sums import Sums, add_chunked_
 from lit_attr.topology.words import AttrMetric, Sign
-
-_SHOWN = 5
-_SHOWN_TEXT = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +185,8 @@ class DatasetAttributionStorage(Content):
 
         Raises:
             StorageError: If there are none, one is given twice, or one is damaged or of another model, threshold,
-                precision or set of targets.
+                precision or set of targets; or if one does not record its targets, and has sums of edges that
+                another has not measured.
         """
         if not paths:
             raise StorageError("nothing to merge: no files given")
@@ -195,8 +194,7 @@ class DatasetAttributionStorage(Content):
         if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
             raise StorageError(f"cannot merge a file with itself, its tokens would count twice: {', '.join(twice)}")
         parts = [cls.load(path) for path in paths]
-        for path, part in zip(paths[1:], parts[1:], strict=True):
-            _check_same_model(parts[0], part, str(paths[0]), str(path))
+        check_mergeable({str(path): part for path, part in zip(paths, parts, strict=True)})
         named = [dict(part.named_sums()) for part in parts]
         sums = {name: _add([tensors[name] for tensors in named]) for name in named[0]}
         n_tokens = sum(part.n_tokens_processed for part in parts)
@@ -254,27 +252,3 @@ def _nest_like(content: Content, sums: Mapping[str, Tensor]) -> dict[str, Any]:
         return sums.get(name, value)
 
     return {name: nest(name, value) for name, value in vars(content).items() if name != "provenance"}
-
-
-def _check_same_model(
-    first: DatasetAttributionStorage, other: DatasetAttributionStorage, first_name: str, other_name: str
-) -> None:
-    def refuse(what: str, expected: object, found: object) -> None:
-        raise StorageError(f"cannot merge {other_name} with {first_name}: {what} {found}, expected {expected}")
-
-    if first.ci_threshold != other.ci_threshold:
-        refuse("ci_threshold", first.ci_threshold, other.ci_threshold)
-    shapes, others = ({n: tuple(t.shape) for n, t in part.named_sums()} for part in (first, other))
-    if differing := sorted(name for name in shapes | others if shapes.get(name) != others.get(name)):
-        names = differing[:_SHOWN]
-        refuse(
-            f"{len(differing)} sums differ in name or shape, such as",
-            {name: shapes.get(name) for name in names},
-            {name: others.get(name) for name in names},
-        )
-    for entry in SAME_IN_ALL_PARTS:
-        values = [(part.provenance or {}).get(entry) for part in (first, other)]
-        if None not in values and values[0] != values[1]:
-            refuse(entry, *(f"{value!r:.{_SHOWN_TEXT}}" for value in values))
-    if not torch.equal(first.w_unembed, other.w_unembed):
-        raise StorageError(f"cannot merge {other_name} with {first_name}: their unembeddings (w_unembed) differ")

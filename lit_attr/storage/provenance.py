@@ -150,7 +150,7 @@ def merged_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     """The provenance of a sum of results: what all agree on, the coverage of all, and each of them in full.
 
     The coverage is left out where it is not known of all, and none is partial, and what counts or describes the data of
-    one result is in `merged_from` alone.
+    one result is in `merged_from` alone. The components that are no targets are kept where only some parts record them.
 
     Args:
         parts: The provenance of each result; None where it has none.
@@ -164,6 +164,10 @@ def merged_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     common = {key: value for key, value in known[0].items() if all(part.get(key) == value for part in known)}
     for name in _OF_ONE_RESULT:
         common.pop(name, None)
+    # What one part has not measured is not measured in the sum, whether or not the others say so.
+    for part in known:
+        if part.get("not_targets") is not None:
+            common["not_targets"] = part["not_targets"]
     covered = [part.coverage for part in map(Provenance.from_mapping, parts) if part.coverage is not None]
     total = Coverage.joined(covered)
     if not total.complete or len(covered) == len(parts):

@@ -1,4 +1,5 @@
 import inspect
+import math
 import pickle
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import torch
 
 from lit_attr.errors import StorageError
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from tests.storage.examples import TOPOLOGY, random_storage, random_sums, unembedding
+from tests.storage.examples import TOPOLOGY, partly_harvested, random_storage, random_sums, unembedding
 
 KEYS = [
     "regular_attr",
@@ -152,6 +153,34 @@ def test_merge_refuses_other_targets_and_the_same_file_twice(tmp_path):
     (tmp_path / "link.pt").symlink_to(tmp_path / "0.pt")
     with pytest.raises(StorageError, match=r"cannot merge a file with itself, .*0\.pt"):
         DatasetAttributionStorage.merge([tmp_path / "0.pt", tmp_path / "link.pt"])
+
+
+@pytest.mark.parametrize("provenance", [None, {"run_id": "s-1"}])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_merge_with_a_result_that_does_not_record_its_targets(tmp_path, order, provenance):
+    """What one did not measure is not taken for measured because the other does not say so, and is not half a sum."""
+    not_targets = {"0.mlp.up": [0, 2]}
+    partly_harvested(not_targets, 0).save(tmp_path / "0.pt")
+    others = {"same": partly_harvested(not_targets, 1), "all": random_storage(1)}
+    for name, other in others.items():
+        DatasetAttributionStorage(**{**vars(other), "provenance": provenance}).save(tmp_path / f"{name}.pt")
+    same, more = ([(tmp_path / "0.pt", tmp_path / f"{name}.pt")[place] for place in order] for name in others)
+    merged = DatasetAttributionStorage.merge(same)
+    assert merged.provenance["not_targets"] == not_targets
+    assert math.isnan(merged.get_attribution("embed:1", "0.mlp.up:2"))
+    with pytest.raises(
+        StorageError, match=r"all\.pt does not record its targets, .* 0\.mlp\.up:0, 0\.mlp\.up:2, which"
+    ):
+        DatasetAttributionStorage.merge(more)
+
+
+@pytest.mark.parametrize(("entry", "values"), [("weights_digest", "xy"), ("not_targets", ({}, {"0.mlp.up": [1]}))])
+def test_a_merge_compares_all_results_that_record_something(tmp_path, entry, values):
+    """Not each with the first one alone, which may record nothing."""
+    for seed, provenance in enumerate((None, *({entry: value} for value in values))):
+        random_storage(seed, provenance=provenance).save(tmp_path / f"{seed}.pt")
+    with pytest.raises(StorageError, match=rf"cannot merge .*2\.pt with .*1\.pt: {entry}"):
+        DatasetAttributionStorage.merge([tmp_path / f"{seed}.pt" for seed in range(3)])
 
 
 def test_merge_of_nothing():
