@@ -109,12 +109,21 @@ def stopping_at_once(trainer: Trainer) -> Iterator[None]:
     signals.install(trainer)
     try:
         yield
-    except InterruptedHarvestError:
+    except Exception as error:
         if signals.asks_to_requeue:
             requeue(trainer)
+        if (interruption := _interruption_behind(error)) is not None:
+            raise interruption from interruption.__cause__
         raise
     finally:
         signals.restore()
+
+
+def _interruption_behind(error: BaseException | None) -> InterruptedHarvestError | None:
+    """What stopped the process, where code that was just opening a file took it for a fault of that file."""
+    while error is not None and not isinstance(error, InterruptedHarvestError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def end_children(trainer: Trainer) -> None:

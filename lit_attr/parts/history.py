@@ -16,7 +16,9 @@ _OF_THE_HARVEST = ("created", "diagnostics", "n_alive", "not_targets", "targets"
 
 
 def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> None:
-    """Write down what a generation is run with, unless another of its workers has: the first one counts.
+    """Write down what a generation is run with, unless one of its workers has committed: the first who did counts.
+
+    A worker that ended before its first commit does not count: nothing of what it computed is in the result.
 
     Args:
         generation: The generation, just begun.
@@ -26,8 +28,11 @@ def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> 
         StorageError: If it cannot be written.
     """
     known = {name: value for name, value in provenance.items() if name == "created" or name not in _OF_THE_HARVEST}
+    path = _record_path(generation.folder, generation.number)
+    if not any(generation.part_path(rank).exists() for rank in range(generation.world_size)):
+        path.unlink(missing_ok=True)
     with suppress(FileExistsError):
-        publish_json(_record_path(generation.folder, generation.number), known, replace=False)
+        publish_json(path, known, replace=False)
 
 
 def recorded_provenance(generation: Generation, first: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
+from lit_attr.data import rows
+from lit_attr.data.spec import DatasetOptions, DatasetSpec
 from lit_attr.errors import InterruptedHarvestError
 from lit_attr.harvest import preemption
 from lit_attr.harvest.datamodule import TokenDataModule
@@ -79,6 +81,26 @@ def test_one_line_that_says_what_was_done(given, tmp_path, number):
         f"stopped by {number.name}: worker 0 has committed 2 of 3 batches in {folder}; the same command continues"
     )
     assert status(folder).n_done == 2
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_not_taken_for_a_fault_of_the_dataset_that_is_read(number, monkeypatch):
+    """Who reads it makes every exception of the library one of the dataset."""
+    requeued = []
+    monkeypatch.setattr(preemption, "requeue", requeued.append)
+    trainer = pl.Trainer(**QUIET)
+
+    class Dataset:
+        def iter(self, batch_size):
+            os.kill(os.getpid(), number)
+            yield {}
+
+    spec = DatasetSpec.resolve({"dataset_name": "texts"}, DatasetOptions(tokenizer="t"), None)
+    message = f"^stopped by {number.name} before"
+    with pytest.raises(InterruptedHarvestError, match=message) as stopped, preemption.stopping_at_once(trainer):
+        list(rows._batches(Dataset(), spec))
+    assert stopped.value.exit_code == (130 if number == signal.SIGINT else 2)
+    assert requeued == [trainer] * (number == signal.SIGUSR1)
 
 
 @pytest.mark.parametrize("order", [SIGNALS[:2], SIGNALS[1::-1]])

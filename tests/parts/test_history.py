@@ -12,9 +12,10 @@ FIRST = {
 
 def test_the_newest_generation_describes_the_result_and_each_has_a_line(tmp_path):
     generation = begin(tmp_path, 2, 4)
+    record_generation(generation, {"engine": "of a worker that was killed before it committed"})
     record_generation(generation, FIRST)
-    record_generation(generation, {"engine": "of a worker that came later"})
     commit(generation, 0)
+    record_generation(generation, {"engine": "of a worker that came later"})
     generation = begin(tmp_path, 1, 10)
     later = {"created": "tuesday", "engine": "autograd", "data_shape": [10, 8], "not_targets": {}, "targets": None}
     record_generation(generation, later)
