@@ -35,6 +35,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.storage.file_content import Content
+from lit_attr.storage.harvested_targets import HarvestedTargets
+from lit_attr.topology.address import ComponentKey
 
 _EPS = 1e-10
 
@@ -106,6 +108,25 @@ def chains(stored: Content, word: int, other: int) -> dict[int, Chains]:
             into=into - (into @ frequency.to(into.dtype))[:, None],
         )
     return blocks
+
+
+def missing_from_chains(stored: Content) -> list[ComponentKey]:
+    """The components whose chains are not in the scores, though they matter in the data.
+
+    They were no targets of the harvest, so that what feeds them was not measured. Components without causal importance
+    have no chains.
+
+    Args:
+        stored: Sums over a data set.
+    """
+    harvested = HarvestedTargets(stored)
+    return [
+        ComponentKey(layer, index)
+        for layer, importance in stored.ci_sum.items()
+        if layer.endswith((".attn.v", ".attn.o"))
+        for index in sorted(harvested.missing(layer))
+        if importance[index] > 0
+    ]
 
 
 def chain_scores(stored: Content, word: int, other: int) -> Float[Tensor, " vocab"]:

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from lit_attr.demo.grammar import NAMES, vocabulary
-from lit_attr.demo.mechanism import chain_scores, chains
-from lit_attr.errors import RunNotFoundError
+from lit_attr.demo.mechanism import chain_scores, chains, missing_from_chains
+from lit_attr.errors import RunNotFoundError, few
 from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.query.result_name import ResultName
 from lit_attr.storage.file_content import Content
@@ -36,6 +36,12 @@ def main(args: Sequence[str] | None = None) -> None:
     console.print(_scores(stored, ids))
     console.print(_strongest(stored, ids))
     console.print(str(ResultName.read(repo.path, stored)), style="table.caption")
+    if missing := missing_from_chains(stored):
+        console.print(
+            f"chains through {few(missing)} are not in the scores: they were no targets of the harvest, so that what "
+            "feeds them was not measured",
+            style="table.caption",
+        )
 
 
 def _scores(stored: Content, ids: dict[str, int]) -> Table:

@@ -4,6 +4,7 @@ import json
 
 from lit_attr._version import __version__
 from lit_attr.storage.file_content import Content
+from lit_attr.storage.harvested_targets import HarvestedTargets
 
 FORMAT_VERSION = "1"
 
@@ -17,8 +18,14 @@ def describe(content: Content, layout: str) -> dict[str, str]:
 
     Returns:
         Names and texts; entries that are not plain text are JSON. `partial` is empty for a result that is not partial.
+        `not_harvested` has the numbers of components that were no targets, by layer: what feeds these was not measured,
+        and is zero in tensors, and in no table. It is empty where all were targets, or where the result does not say.
+
+    Raises:
+        StorageError: If the provenance does not list these components, or the coverage, as `lit_attr` does.
     """
-    known = content.recorded
+    known, harvested = content.recorded, HarvestedTargets(content)
+    not_harvested = {layer: n for layer in content.ci_sum if (n := harvested.n_missing([layer]))}
     return {
         "format": layout,
         "format_version": FORMAT_VERSION,
@@ -28,5 +35,6 @@ def describe(content: Content, layout: str) -> dict[str, str]:
         "ci_threshold": repr(float(content.ci_threshold)),
         "coverage": json.dumps(known.coverage and known.coverage.to_mapping()),
         "partial": known.partial or "",
+        "not_harvested": json.dumps(not_harvested),
         "provenance": json.dumps(content.provenance and dict(content.provenance)),
     }

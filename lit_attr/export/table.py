@@ -35,7 +35,8 @@ def export_parquet(
     """Write the strongest edges as a parquet file, in memory that does not grow with the result.
 
     Columns are `source_layer`, `source_index`, `source_token`, `target_layer`, `target_index`, `target_token`,
-    `metric`, `value_raw` and `value_normalized`. The file's metadata say which result it is from.
+    `metric`, `value_raw` and `value_normalized`. The file's metadata say which result it is from, and under
+    `not_harvested` how many components of each layer cannot appear as targets, since they were none of the harvest.
 
     Args:
         explorer: The result that is exported.

@@ -39,7 +39,8 @@ def export_safetensors(
     """Write a result as sharded safetensors, in memory that does not grow with it.
 
     Tensors are named `regular_attr/<target>/<source>`, `embed_attr/<target>`, `unembed_attr/<source>`,
-    `ci_sum/<layer>`, `w_unembed` and so on, after the keys of `dataset_attributions.pt`.
+    `ci_sum/<layer>`, `w_unembed` and so on, after the keys of `dataset_attributions.pt`. As there, rows of components
+    that were no targets are zero, and not measured: the metadata's provenance lists them under `not_targets`.
 
     Args:
         content: What is exported.

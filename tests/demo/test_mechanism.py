@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from lit_attr.demo.mechanism import chain_scores, chains
+from lit_attr.demo.mechanism import chain_scores, chains, missing_from_chains
 from lit_attr.storage.file_content import Content
 
 COUNTS = {"0.attn.v": 3, "0.attn.o": 2, "1.attn.v": 4, "1.attn.o": 5}
@@ -84,3 +84,13 @@ def test_most_telling_chains_come_first_and_all_of_them_sum_to_the_difference_of
     assert [x for *_, x in found] == sorted((x for *_, x in found), reverse=True)
     expected = block.scores[[0, 3]].mean() - block.scores[1]
     assert sum(x for *_, x in found) == pytest.approx(expected.item())
+
+
+def test_chains_of_components_that_were_no_targets_are_named(stored):
+    """They are no zeros: nothing was measured. A component without causal importance has no chains to be missed."""
+    ci_sum = {**stored.ci_sum, "0.attn.v": stored.ci_sum["0.attn.v"].clone()}
+    ci_sum["0.attn.v"][1] = 0
+    not_targets = {"0.attn.v": [1, 2], "1.attn.o": [0], "0.mlp.up": [0]}
+    partly = dataclasses.replace(stored, ci_sum=ci_sum, provenance={"not_targets": not_targets})
+    assert {*map(str, missing_from_chains(partly))} == {"0.attn.v:2", "1.attn.o:0"}
+    assert missing_from_chains(stored) == []

@@ -5,9 +5,11 @@ import torch
 from safetensors import safe_open
 
 from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.export.description import describe
 from lit_attr.export.tensors import INDEX_FILE, export_safetensors, named_tensors
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.export.examples import PARTIAL, stored
-from tests.storage.examples import random_storage
+from tests.storage.examples import partly_harvested, random_storage
 
 
 def read(folder):
@@ -82,6 +84,17 @@ def test_metadata(tmp_path):
     assert json.loads(metadata["provenance"]) == PARTIAL
     assert json.loads(metadata["coverage"]) == PARTIAL["coverage"]
     assert metadata["partial"] == "3 of 10 batches"
+
+
+def test_metadata_name_what_was_not_harvested(tmp_path):
+    """A zero row of a tensor says nothing of itself; the wandb artifact has these entries without the provenance."""
+    partly_harvested({"0.mlp.up": [0, 2], "0.mlp.down": [], "0.attn.q": [1]}).save(tmp_path / "stored.pt")
+    storage = DatasetAttributionStorage.load(tmp_path / "stored.pt")
+    assert json.loads(describe(storage, "any")["not_harvested"]) == {"0.mlp.up": 2, "0.attn.q": 1}
+    assert describe(stored(tmp_path), "any")["not_harvested"] == "{}"
+    damaged = random_storage(provenance={"not_targets": {"0.mlp.up": [9]}})
+    with pytest.raises(StorageError, match=r"not_targets of 0\.mlp\.up is damaged"):
+        describe(damaged, "any")
 
 
 def test_files_of_other_tools_have_no_provenance(tmp_path):
