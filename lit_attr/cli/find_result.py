@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
-from lit_attr.errors import LitAttrError, RunNotFoundError
+from lit_attr.errors import ConfigurationError, LitAttrError, RunNotFoundError
 from lit_attr.storage.result_folders import results, run_folder, subrun_folder, subruns, why_no_result
 from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
 
@@ -20,7 +20,10 @@ def find_harvest(run: str, out_dir: str | None, subrun_id: str | None = None) ->
 
     Raises:
         RunNotFoundError: If there is none.
+        ConfigurationError: If `run` is the folder of another harvest than `subrun_id`.
     """
+    if os.path.isfile(run):  # unlike Path's, it takes any text
+        raise RunNotFoundError(f"no harvest: {run} is a file, expected a run id, or the folder of a harvest")
     folders = _harvests(run, out_dir, subrun_id)
     for folder in folders:
         if os.path.isdir(folder):
@@ -40,8 +43,10 @@ def find_result(run: str, out_dir: str | None, subrun_id: str | None = None) -> 
 
     Raises:
         RunNotFoundError: If there is none.
+        ConfigurationError: If `run` is the folder or file of another harvest than `subrun_id`.
     """
     if os.path.isfile(run):  # unlike Path's, it takes any text
+        _refuse_another(run, Path(run).absolute().parent, subrun_id)
         return Path(run)
     if run.endswith(".pt") or (os.path.isabs(run) and not os.path.isdir(run)):
         raise RunNotFoundError(f"no result: there is no file {run}")
@@ -80,11 +85,17 @@ def next_commands(result: Path) -> str:
 def _harvests(run: str, out_dir: str | None, subrun_id: str | None, *, have_results: bool = False) -> list[Path]:
     """The folders of the harvests that may be meant, the newest first; those with results before all others."""
     if any(os.path.isfile(Path(run) / name) for name in (PLAN_FILE, MERGED_FILE)):
+        _refuse_another(run, Path(run).absolute(), subrun_id)
         return [Path(run)]
     if subrun_id is not None:
         return [subrun_folder(_run_id(run), subrun_id, out_dir)]
     finished = [path.parent for path in results(_run_id(run), out_dir)] if have_results else []
     return finished or subruns(_run_id(run), out_dir)
+
+
+def _refuse_another(run: str, harvest: Path, subrun_id: str | None) -> None:
+    if subrun_id not in (None, harvest.name):
+        raise ConfigurationError(f"{run} is not of the harvest {subrun_id}: give a run id with --subrun_id, or drop it")
 
 
 def _run_id(run: str) -> str:

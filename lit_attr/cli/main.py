@@ -44,9 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if is_process and not _open_standard_streams():
         print("lit-attr: error: standard output is closed; `> /dev/null` drops what is said", file=sys.stderr)
         return _USAGE_ERROR
+    # A reader such as `head` may have seen enough of an answer; a harvest is not done by then.
+    is_harvest = arguments[:1] == ["predict"] and not _wants_help(arguments)
+    return explained(lambda: _run(arguments, is_process=is_process), may_be_cut=not is_harvest)
+
+
+def explained(do: Callable[[], int], *, may_be_cut: bool = True) -> int:
+    """Do what a program does; where it ends early, say why in one line on standard error.
+
+    Args:
+        do: Returns the exit code.
+        may_be_cut: Whether all is well when nobody reads the rest of standard output.
+
+    Returns:
+        The exit code: that of `do`, 2 for a mistake, or 130 after Ctrl-C.
+    """
     try:
         try:
-            return _run(arguments, is_process=is_process)
+            return do()
         except LitAttrError as error:
             print(f"lit-attr: error: {error}", file=sys.stderr)
             return error.exit_code
@@ -59,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is not None:
             raise
         _drop_output()  # standard output is what has no name
-        # A reader such as `head` may have seen enough of an answer; a harvest is not done by then.
-        is_harvest = arguments[:1] == ["predict"] and not _wants_help(arguments)
-        if isinstance(error, BrokenPipeError) and not is_harvest:
+        if isinstance(error, BrokenPipeError) and may_be_cut:
             return 0
         print(f"lit-attr: error: cannot write the output: {error}", file=sys.stderr)
     return _USAGE_ERROR

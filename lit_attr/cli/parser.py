@@ -107,7 +107,13 @@ def _problem_of(path: Path) -> str | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        return f"{path}{where}: {error.problem}"
+        # The second half of a sentence, whose first half is the context.
+        start = f"{error.context}, " if (error.problem or "").startswith("but ") else ""
+        return f"{path}{where}: {start}{error.problem}"
+    except yaml.reader.ReaderError as error:
+        return f"{path}, position {error.position}: a character that no text has, #x{error.character:04x}"
+    except RecursionError:
+        return f"{path} is nested too deeply"
     except (OSError, yaml.YAMLError):
         return None  # said by whoever opens it
     if tree is None:
@@ -115,7 +121,10 @@ def _problem_of(path: Path) -> str | None:
     if not isinstance(tree, yaml.MappingNode):
         what = "a list" if isinstance(tree, yaml.SequenceNode) else "a single value"
         return f"{path} holds {what}: {_KEYS}"
-    return next((f"{path}: {problem}" for problem in _duplicates(tree, "")), None)
+    try:
+        return next((f"{path}: {problem}" for problem in _duplicates(tree, "")), None)
+    except RecursionError:
+        return f"{path} has no end: an alias (*name) stands within what it repeats (&name)"
 
 
 def _duplicates(node: yaml.Node, above: str) -> Iterator[str]:

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from lit_attr.cli.arguments import harvest_parser
-from lit_attr.cli.find_result import find_harvest
+from lit_attr.cli.find_result import find_harvest, find_result
 from lit_attr.topology.words import MERGED_FILE
 
 
@@ -25,9 +24,8 @@ def run(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     from lit_attr.storage.verify import verify
 
-    path = Path(options.run)
-    if not os.path.isfile(options.run):  # unlike Path's, it takes any text
-        path = find_harvest(options.run, options.out_dir, options.subrun_id) / MERGED_FILE
+    place = options.run, options.out_dir, options.subrun_id
+    path = find_result(*place) if os.path.isfile(options.run) else find_harvest(*place) / MERGED_FILE
     print(path)
     for line in verify(path):
         print(f"  {line}")

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from lit_attr.cli.find_result import as_argument, find_harvest, find_result, next_commands
-from lit_attr.errors import RunNotFoundError
+from lit_attr.errors import ConfigurationError, RunNotFoundError
 from tests.parts.harvests import begin
 from tests.storage.examples import random_storage
 
@@ -61,3 +61,15 @@ def test_nothing(root):
         find_harvest(RUN, None)
     with pytest.raises(RunNotFoundError, match=f"no harvest da-1 of '{RUN}': there is no .*da-1"):
         find_harvest(RUN, None, "da-1")
+
+
+def test_a_place_of_another_harvest_is_refused(root):
+    result = stored(root / "da-1")
+    for place in (result, result.parent):
+        assert find_result(str(place), None, "da-1") == result
+        with pytest.raises(ConfigurationError, match="is not of the harvest da-2: give a run id with --subrun_id"):
+            find_result(str(place), None, "da-2")
+    with pytest.raises(ConfigurationError, match="da-2"):
+        find_harvest(str(result.parent), None, "da-2")
+    with pytest.raises(RunNotFoundError, match="is a file, expected a run id, or the folder of a harvest"):
+        find_harvest(str(result), None)

@@ -64,6 +64,10 @@ def error_of(capfd, *arguments):
         ("model\n", " holds a single value: expected keys such as"),
         ("model:\n  run: [1\n", ", line 3, column 1: "),
         (bytes(range(128, 256)), " is no text file: "),
+        ("model:\n  run: x\0y\n", ", position 15: a character that no text has, #x0000"),
+        ("model: {}\n---\ndata: {}\n", ": expected a single document in the stream, but found another document"),
+        ("model:\n  run: &a [*a]\n", " has no end: an alias (*name) stands within what it repeats (&name)"),
+        ("[" * 9000, " is nested too deeply"),
     ],
 )
 def test_configuration_files(given, tmp_path, text, problem, capfd):
