@@ -20,7 +20,7 @@ def remarks(answer: object) -> Iterator[str]:
             yield _unmeasured(answer.key.component_key)
         elif not answer.entries:
             yield "there are none"
-    if isinstance(answer, Ranking | StrongestEdges) and answer.n_not_harvested:
+    if isinstance(answer, Ranking | StrongestEdges | Subgraph) and answer.n_not_harvested:
         number = f"{answer.n_not_harvested:,} component{'s' * (answer.n_not_harvested != 1)}"
         yield f"{number} cannot appear as targets: they were no targets of the harvest"
     if isinstance(answer, LayerBlock) and answer.n_not_harvested:

@@ -63,7 +63,7 @@ def _table(answer: object, width: int, k: int) -> Table:
     if not isinstance(answer, StrongestEdges):
         raise TypeError(f"no table for {type(answer).__name__}")
     if answer.by == "strength":
-        return _strongest(answer, "between all layers")
+        return _strongest(answer, "between layers")
     return _strongest(answer, "of each pair of layers", _sections(answer.edges))
 
 

@@ -23,6 +23,7 @@ def plot_component(
     sources: Sequence[Neighbour],
     targets: Sequence[Neighbour],
     value: str = "normalised attribution",
+    n_not_harvested: int = 0,
 ) -> "Figure":
     """Bars of what feeds a component and of what it feeds; negative ones are hatched.
 
@@ -31,6 +32,7 @@ def plot_component(
         sources: Entries of either sign.
         targets: Entries of either sign.
         value: What the values are.
+        n_not_harvested: How many components cannot appear among the targets, since they were no targets of the harvest.
 
     Returns:
         The figure; a panel without entries is left out.
@@ -40,13 +42,16 @@ def plot_component(
     """
     panels = [(what, entries) for what, entries in (("sources", sources), ("targets", targets)) if entries]
     if not panels:
-        raise ConfigurationError(f"{name} has neither sources nor targets: there is nothing to be plotted")
+        raise ConfigurationError(
+            f"no sources or targets of {name} were measured that are not zero: there is nothing to be plotted"
+        )
     n_bars = max(len(sources), len(targets), _FEWEST_BARS)
     with new_figure(n_bars * _BAR + _REST, PAGE_WIDTH * len(panels) / 2) as figure:
         for axes, (what, entries) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _panel(axes, sorted(entries, key=lambda entry: entry.value), n_bars)
             axes.set_title(f"{what} of {name}")
-            axes.set_xlabel(value)
+            lacks_some = what == "targets" and n_not_harvested > 0
+            axes.set_xlabel(f"{value}\nnot harvested, cannot appear: {n_not_harvested:,}" if lacks_some else value)
         patches = require("matplotlib.patches", "plot")
         handles = [patches.Patch(label=sign, **_look(positive=sign == "positive")) for sign in ("positive", "negative")]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)

@@ -73,8 +73,9 @@ def component_figure(explorer: Explorer, key: str, *, k: int = 10, metric: AttrM
     name = full_label(answered[0].key)
     if not all(ranking.was_harvested for ranking in answered):
         name += " (no target of the harvest)"
+    n_not_harvested = max(ranking.n_not_harvested for ranking in answered)
     sources, targets = ([entry for ranking in side for entry in ranking.entries] for side in rankings)
-    return _marked(plot_component(name, sources, targets, _VALUES[metric]), explorer)
+    return _marked(plot_component(name, sources, targets, _VALUES[metric], n_not_harvested), explorer)
 
 
 def subgraph_figure(

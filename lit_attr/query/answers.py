@@ -160,6 +160,8 @@ class Subgraph:
         metric: `attr` or `attr_abs`.
         sign: The sign of the edges that were followed.
         normalized: Whether values are divided by the scales of source and target.
+        n_not_harvested: How many components of the layers that were looked at downstream cannot appear as targets,
+            since they were no targets of the harvest; 0 where only sources are followed.
         nodes: The keys, and what the edges lead to, nearest first.
         edges: Nearest first.
     """
@@ -168,6 +170,7 @@ class Subgraph:
     metric: AttrMetric
     sign: AnySign
     normalized: bool
+    n_not_harvested: int
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
 

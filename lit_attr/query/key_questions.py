@@ -32,8 +32,7 @@ class KeyQuestions:
         entries = [Neighbour(**vars(node), value=entry.value) for node, entry in zip(nodes, neighbours, strict=True)]
         node, n_not_harvested = result.node(key), 0
         if question == "targets":
-            fed = [layer for layer in result.blocks.target_layers(key.layer, measure.metric) if selection.admits(layer)]
-            n_not_harvested = result.harvested.n_missing(fed)
+            n_not_harvested = result.harvested.n_missing(self._fed(key, measure, selection))
         was_harvested = question == "targets" or node.was_harvested
         asked = measure.metric, selection.sign, measure.normalized
         return Ranking(question, node, *asked, was_harvested, n_not_harvested, tuple(entries))
@@ -56,14 +55,23 @@ class KeyQuestions:
                 role: Literal["source", "target"] = "target" if key.layer == OUTPUT else "source"
                 raise EdgeNotFoundError(f"no edges of {key}: {result.key_edges.why_unknown(key, role)}")
 
+        fed: set[str] = set()
+
         def follow(way: Direction, key: ComponentKey) -> list[DatasetAttributionEntry]:
+            if way == "targets":
+                fed.update(self._fed(key, measure, selection))
             return result.ranker.neighbours(way, key, measure, selection)
 
         values = collect(begin, follow, reach)
         edges = tuple(Edge(node(source), node(target), value) for (source, target), value in values.items())
         nodes = dict.fromkeys([*map(node, begin), *(end for edge in edges for end in (edge.source, edge.target))])
         asked = measure.metric, selection.sign, measure.normalized
-        return Subgraph(tuple(map(node, begin)), *asked, tuple(nodes), edges)
+        return Subgraph(tuple(map(node, begin)), *asked, result.harvested.n_missing(fed), tuple(nodes), edges)
+
+    def _fed(self, key: ComponentKey, measure: Measure, selection: Selection) -> list[str]:
+        """The layers among which a key's targets are sought."""
+        layers = self._result.blocks.target_layers(key.layer, measure.metric)
+        return [layer for layer in layers if selection.admits(layer)]
 
     def _check_ranking(self, question: Direction, text: str, key: ComponentKey, measure: Measure) -> None:
         key_edges, asks_sources = self._result.key_edges, question == "sources"

@@ -119,6 +119,7 @@ def test_what_was_not_harvested_is_null_in_json(partly, capsys):
     block = ask(capsys, partly, "matrix", "embed", "0.mlp.up")
     assert [None in values for values in block["values"]] == [False, True, False]
     assert block["n_not_harvested"] == 1
+    assert ask(capsys, partly, "subgraph", "embed:2")["n_not_harvested"] == 3
     graph = ask(capsys, partly, "subgraph", "0.mlp.up:1")
     assert [node["component_key"] for node in graph["nodes"] if not node["was_harvested"]] == ["0.mlp.up:1"]
 
@@ -262,7 +263,7 @@ def test_edges_by_strength(file, capsys, indexed):
     expected = sorted((e for e in everything if e["value"] > 0), key=lambda edge: -edge["value"])[:7]
     assert [e["value"] for e in positive] == pytest.approx([e["value"] for e in expected], rel=1e-5)
     assert main(["query", str(file), "edges", "--by", "strength"]) == 0
-    assert "strongest edges between all layers" in capsys.readouterr().out
+    assert "strongest edges between layers" in capsys.readouterr().out
 
 
 def test_subgraph(file, capsys):

@@ -69,7 +69,7 @@ def test_what_the_graph_says_of_itself(tmp_path):
 def test_tokens_that_xml_cannot_hold(tmp_path):
     texts = {0: "\x00", 1: "\r", 2: " <&>\"'", 3: "\ud800", 4: "\n\t 你"}
     nodes = tuple(Node(f"embed:{n}", "embed", n, text) for n, text in texts.items())
-    lonely = Subgraph(nodes, "attr", "both", True, nodes, ())
+    lonely = Subgraph(nodes, "attr", "both", True, 0, nodes, ())
     path = export_graphml(opened(tmp_path, random_storage()), tmp_path / "g.graphml", lonely)
     graph = networkx.read_graphml(path)
     found = [graph.nodes[f"embed:{n}"]["token"] for n in range(5)]

@@ -118,13 +118,16 @@ def test_a_component_whose_edges_are_all_zero(explore):
     for tensor in storage.unembed_attr.values():
         tensor.zero_()
     storage.embed_unembed_attr.zero_()
-    with pytest.raises(ConfigurationError, match="output:1 has neither sources nor targets: there is nothing"):
+    with pytest.raises(ConfigurationError, match="no sources or targets of output:1 were measured that"):
         component_figure(explore(storage), "output:1")
 
 
 def test_a_component_that_was_no_target(explore):
     storage = partly_harvested({"0.mlp.up": [1]})
     assert "no target of the harvest" in component_figure(explore(storage), "0.mlp.up:1").axes[0].get_title()
+    missing = "normalised attribution\nnot harvested, cannot appear: 1"
+    assert missing in texts(component_figure(explore(storage), "embed:2"))
+    assert missing not in texts(component_figure(explore(storage), "0.mlp.up:2"))  # it feeds another layer
 
 
 def test_tokens_are_shown_by_the_demos_tokenizer(explore):

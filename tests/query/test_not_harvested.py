@@ -105,6 +105,15 @@ def test_strongest_edges_and_subgraphs(explorer):
     assert unknown == {"0.mlp.up:1", "0.attn.q:0", "0.attn.q:1"}
 
 
+def test_a_subgraph_counts_what_cannot_appear_downstream(explorer, complete):
+    assert explorer.subgraph(["embed:2"], depth=1).n_not_harvested == 3
+    assert explorer.subgraph(["embed:2"], depth=1, layers=["0.mlp.up"]).n_not_harvested == 1
+    assert explorer.subgraph(["embed:2", "0.attn.q:0"], depth=1, layers=["0.mlp.*"]).n_not_harvested == 1
+    assert explorer.subgraph(["output:1"], depth=4).n_not_harvested == 0  # only sources are followed
+    assert explorer.subgraph(["embed:2"], depth=1, direction="upstream").n_not_harvested == 0
+    assert complete.subgraph(["embed:2"]).n_not_harvested == 0
+
+
 def test_frames(explorer):
     pytest.importorskip("polars")
     edge = explorer.edge("embed:2", "0.mlp.up:1").frame().row(0, named=True)
