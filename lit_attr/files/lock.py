@@ -24,6 +24,8 @@ _HELD = frozenset({errno.EAGAIN, errno.EACCES})
 _POLL = 0.2
 _HEARTBEAT = 30.0  # seconds between two signs of life of a holder, and between two words to a waiting user
 _PATIENCE = 600.0  # seconds without a sign of life after which nobody waits any longer
+_MISSED = 5  # signs of life; network file systems may show the time of a file a minute late
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
@@ -33,7 +35,9 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
     A holder takes the system's lock of the file, which a killed process gives back, and then creates a *claim* beside
     it, which says who it is. On file systems without locks (some NFS and Lustre mounts) the claim alone is the lock: it
     is created exclusively. Whoever has the system's lock may replace a claim that was made under such a lock, since its
-    holder must be dead; every other claim is respected.
+    holder must be dead: at once if that was a process of this machine, and after some missed signs of life if it was
+    one of another, since there are mounts that keep locks among the processes of one machine. Every other claim is
+    respected.
 
     Args:
         path: The lock file; its folder is there.
@@ -51,9 +55,7 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
             watch.wait()
         token = secrets.token_hex(8)
         while not _create(claim, token, has_locks=has_locks):
-            # One that says nothing is being written, or its writer was killed in that moment.
-            is_of_dead = _read(claim).get("has_locks", watch.silence > _HEARTBEAT)
-            if has_locks and is_of_dead:
+            if has_locks and _is_of_dead(_read(claim), watch.silence):
                 _remove(claim)
             else:
                 watch.wait()
@@ -65,6 +67,21 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
                 _remove(claim)
     finally:
         os.close(descriptor)
+
+
+def machine() -> str:
+    """Which machine this is: processes with another may not see the locks of this one's."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()  # containers share it, as they share locks
+    except OSError:
+        return socket.gethostname()
+
+
+def _is_of_dead(claim: dict[str, Any], silence: float) -> bool:
+    """Whether the holder of a claim is dead, seen by one who has the system's lock."""
+    if not claim:  # it is being written, or its writer was killed in that moment
+        return silence > _HEARTBEAT
+    return bool(claim.get("has_locks")) and (claim.get("machine") == machine() or silence > _MISSED * _HEARTBEAT)
 
 
 def _open(path: Path) -> int:
@@ -100,6 +117,7 @@ def _create(claim: Path, token: str, *, has_locks: bool) -> bool:
         "user": user_name(os.geteuid()),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "has_locks": has_locks,
+        "machine": machine(),
         "token": token,
     }
     try:

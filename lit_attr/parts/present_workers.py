@@ -4,16 +4,15 @@ import fcntl
 import os
 import re
 import secrets
-import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from lit_attr.files.lock import machine
 from lit_attr.topology.words import HEADER_FILE, PARTS_FOLDER, PLAN_FILE
 
 # What a harvest has before its first commit.
 _BEFORE_COMMIT = re.compile(rf"{re.escape(HEADER_FILE)}|generation_\d+(_provenance)?\.json")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Presence:
@@ -36,9 +35,13 @@ class Presence:
             with suppress(OSError):  # some file systems know no locks: then nothing is ever removed
                 fcntl.flock(self._plan, fcntl.LOCK_SH)
         if self.counts:
-            with suppress(OSError):  # it counts no longer, or nothing can be written, which is said elsewhere
+            try:
                 self._file.parent.mkdir(exist_ok=True)
                 self._file.touch()
+            except FileNotFoundError:  # one on another machine is removing the harvest
+                self.leave()
+            except OSError:  # nothing can be written, which is said elsewhere
+                pass
 
     @property
     def counts(self) -> bool:
@@ -72,11 +75,7 @@ class Presence:
 
 def _own_files() -> str:
     """How the names of the files begin by which processes of this machine say that they are present."""
-    try:
-        machine = _BOOT_ID.read_text(encoding="ascii").strip()  # containers share it, as they share locks
-    except OSError:
-        machine = socket.gethostname()
-    return f".present_on_{machine}_"
+    return f".present_on_{machine()}_"
 
 
 def _open(path: Path) -> BinaryIO:

@@ -113,6 +113,32 @@ def test_the_lock_of_a_killed_holder_is_free(tmp_path):
     assert not (tmp_path / "lock.holder").exists()
 
 
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_a_holder_on_a_machine_that_keeps_its_locks_to_itself(tmp_path, monkeypatch, is_alive):
+    """Some network file systems do: only that the claim is touched shows that its holder lives."""
+    path = tmp_path / "lock"
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "machine", lambda: "another")
+        hold_and_die(path)
+    beats = 5 if is_alive else 0
+    released = threading.Event()
+
+    def beat():
+        for _ in range(beats):
+            time.sleep(0.1)
+            os.utime(path.with_name("lock.holder"))
+        released.set()
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    began = time.monotonic()
+    monkeypatch.setattr(lock, "_MISSED", 3)
+    with locked(path, "waiting"):
+        assert released.is_set()
+        assert time.monotonic() - began > 0.1 * (3 + beats)
+    thread.join()
+
+
 @pytest.mark.parametrize("content", ["", '{"host": "a', "[]"])
 def test_a_holder_that_was_killed_before_it_said_who_it_is(tmp_path, content):
     (tmp_path / "lock.holder").write_text(content)

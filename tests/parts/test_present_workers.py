@@ -71,12 +71,11 @@ def test_without_locks_nothing_is_removed(folder, monkeypatch):
     assert folder.exists()
 
 
-def test_a_worker_on_a_machine_that_does_not_see_its_lock_is_respected(folder, monkeypatch, tmp_path):
+def test_a_worker_on_a_machine_that_does_not_see_its_lock_is_respected(folder, monkeypatch):
     """Some network file systems keep locks among the processes of one machine."""
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
     elsewhere = Presence(folder)
-    (tmp_path / "boot_id").write_text("another-machine\n")
-    monkeypatch.setattr(present_workers, "_BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(present_workers, "machine", lambda: "another")
     assert not Presence(folder).abandon()
     assert elsewhere.counts
     elsewhere.leave()
