@@ -41,24 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     is_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if is_process and not _open_standard_streams():
-        print("lit-attr: error: standard output is closed; `> /dev/null` drops what is said", file=sys.stderr)
-        return _USAGE_ERROR
     # A reader such as `head` may have seen enough of an answer; a harvest is not done by then.
     is_harvest = arguments[:1] == ["predict"] and not _wants_help(arguments)
-    return explained(lambda: _run(arguments, is_process=is_process), may_be_cut=not is_harvest)
+    return explained(lambda: _run(arguments, is_process=is_process), is_process=is_process, may_be_cut=not is_harvest)
 
 
-def explained(do: Callable[[], int], *, may_be_cut: bool = True) -> int:
+def explained(do: Callable[[], int], *, is_process: bool = True, may_be_cut: bool = True) -> int:
     """Do what a program does; where it ends early, say why in one line on standard error.
 
     Args:
         do: Returns the exit code.
+        is_process: Whether the standard streams are those of the process, which may be closed.
         may_be_cut: Whether all is well when nobody reads the rest of standard output.
 
     Returns:
         The exit code: that of `do`, 2 for a mistake, or 130 after Ctrl-C.
     """
+    if is_process and not _open_standard_streams():
+        print("lit-attr: error: standard output is closed; `> /dev/null` drops what is said", file=sys.stderr)
+        return _USAGE_ERROR
     try:
         try:
             return do()

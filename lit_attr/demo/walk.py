@@ -1,18 +1,19 @@
 """The demo's answer: which names push `her` against `him`, and along which components."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from lit_attr.demo.grammar import NAMES, vocabulary
-from lit_attr.demo.mechanism import chain_scores, chains, missing_from_chains
 from lit_attr.errors import RunNotFoundError, few
-from lit_attr.query.attribution_repo import AttributionRepo
-from lit_attr.query.result_name import ResultName
-from lit_attr.storage.file_content import Content
 from lit_attr.storage.result_folders import run_folder
+
+if TYPE_CHECKING:
+    from lit_attr.storage.file_content import Content
 
 _RUN_ID = "s-litdemo0"
 _WORD, _OTHER = "her", "him"
@@ -20,32 +21,49 @@ _N_CHAINS = 3
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the walk through the newest result of the demo."""
+    """Print the walk through the newest result of the demo.
+
+    Args:
+        args: Words of the command line; those of the process if None.
+
+    Raises:
+        RunNotFoundError: If the demo was not harvested.
+        StorageError: If its result is damaged.
+    """
     parser = argparse.ArgumentParser(prog="python -m lit_attr.demo.walk", description=__doc__)
     parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
     out_dir = parser.parse_args(args).out_dir
+    # torch is imported only now, within `explained`.
+    from lit_attr.demo.mechanism import missing_from_chains
+    from lit_attr.query.attribution_repo import AttributionRepo
+    from lit_attr.query.result_name import ResultName
+
     repo = AttributionRepo.open(_RUN_ID, out_dir)
     if repo is None:
         raise RunNotFoundError(
-            f"no harvest of the demo in {run_folder(_RUN_ID, out_dir)}; make one with "
+            f"no result of the demo in {run_folder(_RUN_ID, out_dir)}; make one with "
             "`lit-attr predict --config configs/demo.yaml`"
         )
     ids = {word: index for index, word in enumerate(vocabulary())}
     console = Console()
     stored = repo.get_attributions()
-    console.print(_scores(stored, ids))
-    console.print(_strongest(stored, ids))
-    console.print(str(ResultName.read(repo.path, stored)), style="table.caption")
-    if missing := missing_from_chains(stored):
-        console.print(
-            f"chains through {few(missing)} are not in the scores: they were no targets of the harvest, so that what "
-            "feeds them was not measured",
-            style="table.caption",
-        )
+    with console.capture() as shown:  # rich itself would end with 1 where `head` has seen enough
+        console.print(_scores(stored, ids))
+        console.print(_strongest(stored, ids))
+        console.print(str(ResultName.read(repo.path, stored)), style="table.caption")
+        if missing := missing_from_chains(stored):
+            console.print(
+                f"chains through {few(missing)} are not in the scores: they were no targets of the harvest, so that "
+                "what feeds them was not measured",
+                style="table.caption",
+            )
+    print(shown.get(), end="")
 
 
-def _scores(stored: Content, ids: dict[str, int]) -> Table:
+def _scores(stored: "Content", ids: dict[str, int]) -> Table:
     """The scores of the names over all chains, as a table."""
+    from lit_attr.demo.mechanism import chain_scores
+
     scores = chain_scores(stored, ids[_WORD], ids[_OTHER])
     table = Table(
         *("female name", "score", "male name", "score"),
@@ -57,8 +75,10 @@ def _scores(stored: Content, ids: dict[str, int]) -> Table:
     return table
 
 
-def _strongest(stored: Content, ids: dict[str, int]) -> Table:
+def _strongest(stored: "Content", ids: dict[str, int]) -> Table:
     """The chains that tell the genders apart best; the product of a row's numbers is the chain's score of a name."""
+    from lit_attr.demo.mechanism import chains
+
     female, male = ([ids[name] for name in NAMES[gender]] for gender in ("female", "male"))
     telling = [
         (difference, block, o, v, edges)
@@ -82,5 +102,12 @@ def _strongest(stored: Content, ids: dict[str, int]) -> Table:
     return table
 
 
-if __name__ == "__main__":
+def _walk() -> int:
     main()
+    return 0
+
+
+if __name__ == "__main__":
+    from lit_attr.cli.main import explained
+
+    sys.exit(explained(_walk))

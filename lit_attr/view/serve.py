@@ -1,5 +1,6 @@
 """Serving the page on this machine."""
 
+import errno
 import logging
 import os
 import socket
@@ -39,11 +40,12 @@ def listen(host: str, port: int | None) -> socket.socket:
     try:
         return socket.create_server(address[:2], family=family)
     except OSError as error:
-        if port is None:
+        if port is None and error.errno != errno.EADDRNOTAVAIL:
             return listen(host, 0)
-        raise ConfigurationError(
-            f"cannot listen on port {port} of {host}: {os.strerror(error.errno or 0)}; --port 0 takes one that is free"
-        ) from error
+        is_no_address = error.errno == errno.EADDRNOTAVAIL
+        remedy = "expected an address of this machine" if is_no_address else "--port 0 takes one that is free"
+        reason = os.strerror(error.errno or 0)
+        raise ConfigurationError(f"cannot listen on port {wanted} of {host}: {reason}; {remedy}") from error
 
 
 def serve(path: Path, host: str, port: int | None, tokenizer: Path | None, say: Callable[[str], None]) -> bool:

@@ -126,3 +126,12 @@ def test_closed_streams():
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
     done = lit_attr_process("--version", "<&- 2>&-")
     assert (done.returncode, done.stdout) == (0, f"lit_attr {__version__}\n")
+
+
+def test_the_walk_ends_as_commands_do(tmp_path):
+    script = f"exec {sys.executable} -m lit_attr.demo.walk --out_dir {tmp_path}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"lit-attr: error: no result of the demo in {tmp_path}")
+    done = subprocess.run(["bash", "-c", f"{script} >&-"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -244,3 +244,8 @@ def test_many_at_once(page):
     for one in tabs:
         one.join()
     assert not wrong
+
+
+def test_an_address_of_another_machine():
+    with pytest.raises(ConfigurationError, match=r"port 8750 of 192\.0\.2\.1: .*expected an address of this machine$"):
+        listen("192.0.2.1", None)

@@ -16,9 +16,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("parts",),
     ("query",),
     ("harvest",),
-    ("export", "plots", "view", "demo"),
+    ("export", "plots", "view"),
     ("launch",),
     ("cli",),
+    ("demo",),
     (PACKAGE,),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
