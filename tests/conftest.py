@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Lightning calls jsonargparse by a name that the newest release deprecates.
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
+
+# What a shell starts in the background does not hear Ctrl-C; tests send it to themselves and to their processes.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
 
