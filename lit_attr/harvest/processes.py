@@ -52,6 +52,24 @@ def greatest(number: int, group: distributed.ProcessGroup | None) -> int:
     return int(message)
 
 
+def gathered(value: _Result, group: distributed.ProcessGroup | None) -> list[_Result]:
+    """The values of all processes, in the order of their ranks.
+
+    Args:
+        value: The value of this process; can be pickled.
+        group: All processes; None where there is one.
+
+    Raises:
+        InterruptedHarvestError: If one of them is gone.
+    """
+    if group is None:
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size(group)
+    with others_alive():
+        distributed.all_gather_object(values, value, group=group)
+    return values
+
+
 def on_first_process(trainer: Trainer, action: Callable[[], _Result]) -> _Result:
     """Do something on the first process, and give its result, or its mistake, to all.
 
@@ -95,11 +113,6 @@ def on_each_process(group: distributed.ProcessGroup | None, action: Callable[[],
         raise  # at once, as in `on_first_process`
     except LitAttrError as error:
         mistake = error
-    mistakes: list[LitAttrError | None] = [mistake]
-    if group is not None:
-        mistakes = [None] * distributed.get_world_size(group)
-        with others_alive():
-            distributed.all_gather_object(mistakes, mistake, group=group)
-    if raised := [error for error in (mistake, *mistakes) if error is not None]:
+    if raised := [error for error in (mistake, *gathered(mistake, group)) if error is not None]:
         raise raised[0]
     return result

@@ -2,13 +2,13 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.errors import ConfigurationError, StorageError, few
 from lit_attr.files.publish import make_folder
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.parts.generations import Generation, current_generation, newest_generation
@@ -50,6 +50,28 @@ class HarvestSettings:
             "precision": self.precision,
             **self.targets,
         }
+
+
+def check_same_settings(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Check that all processes of a trainer harvest the same.
+
+    They may be started on different machines, by different commands or with different files of one name: what they add
+    up would belong to no harvest.
+
+    Args:
+        entries: The settings of each process, in the order of their ranks: those of a plan, and `n_batches`.
+
+    Raises:
+        ConfigurationError: If a process has others than the first; it names the differences.
+    """
+    first, *others = entries
+    if differences := [
+        f"{name}: process 0 has {first.get(name)!r}, process {rank} has {other.get(name)!r}"
+        for rank, other in enumerate(others, start=1)
+        for name in {**first, **other}
+        if first.get(name) != other.get(name)
+    ]:
+        raise ConfigurationError(f"the processes of this harvest have different settings or data: {few(differences)}")
 
 
 def open_harvest(

@@ -20,9 +20,16 @@ from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester, started
 from lit_attr.harvest.preemption import CTRL_C_EXIT_CODE, StopSignals, end_children, requeue
-from lit_attr.harvest.processes import greatest, message_group, on_each_process, on_first_process, others_alive
+from lit_attr.harvest.processes import (
+    gathered,
+    greatest,
+    message_group,
+    on_each_process,
+    on_first_process,
+    others_alive,
+)
 from lit_attr.harvest.record import harvest_record
-from lit_attr.harvest.resume import HarvestSettings, open_harvest
+from lit_attr.harvest.resume import HarvestSettings, check_same_settings, open_harvest
 from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
@@ -115,6 +122,8 @@ class StorageWriter(Callback):
         self._group = message_group(trainer)
         on_each_process(self._group, harvester.check)
         settings = on_each_process(self._group, partial(_settings, trainer, harvester))
+        entries = on_each_process(self._group, partial(settings.entries, data, data.n_batches))
+        check_same_settings(gathered({**entries, "n_batches": data.n_batches}, self._group))
         generation = on_first_process(trainer, partial(self._open, settings, data, world_size))
         self.folder = generation.folder
         self._commits = on_each_process(
@@ -137,7 +146,7 @@ class StorageWriter(Callback):
         self._header = on_each_process(self._group, partial(Header.load, self.commits.generation.folder))
         harvester.set_targets(self.header.alive)
         on_each_process(self._group, partial(self.commits.restore, harvester.sums, harvester.topology))
-        if n_done := len(union([self.commits.generation.frozen_ids, self._done_by_all(trainer)])):
+        if n_done := len(union([self.commits.generation.frozen_ids, self._done_by_all()])):
             rank_zero_info(f"lit_attr: continuing, with {n_done} of {self.commits.generation.n_batches} batches done")
 
     def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
@@ -205,20 +214,14 @@ class StorageWriter(Callback):
         self._commit(harvester)
         if _data(trainer).independent:
             return  # `lit-attr merge` does the rest, once all workers are done
-        done = self._done_by_all(trainer)
+        done = self._done_by_all()
         with others_alive():
             harvester.sums.sync()
         self.path = on_first_process(trainer, partial(self._write, harvester, done))
 
-    def _done_by_all(self, trainer: Trainer) -> Ids:
+    def _done_by_all(self) -> Ids:
         """Batches in the sums of any process."""
-        parts: list[Ids] = [self.commits.done]
-        if self._group is not None:
-            gathered: list[Any] = [None] * trainer.world_size
-            with others_alive():
-                distributed.all_gather_object(gathered, self.commits.done, group=self._group)
-            parts = gathered
-        return union(parts)
+        return union(gathered(self.commits.done, self._group))
 
     def _write(self, harvester: AttributionHarvester, done: Ids) -> Path:
         generation, header = self.commits.generation, self.header

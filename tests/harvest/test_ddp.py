@@ -44,10 +44,12 @@ def two(given, tmp_path):
         workers = []
         for rank, log in enumerate(logs):
             log.write_text("")
-            settings = {"data": data or {}, "writer": writer, "model": model[rank], "ddp": (rank, 2, port)}
+            its_data = data[rank] if isinstance(data, tuple) else data or {}
+            its_tokens = tokens[rank] if isinstance(tokens, tuple) else tokens
+            settings = {"data": its_data, "writer": writer, "model": model[rank], "ddp": (rank, 2, port)}
             sent = (signals or {}).get(rank, {})
             done = (actions or {}).get(rank)
-            workers.append(start(Work(given[0], tokens, log, **settings, signals=sent, action=done)))
+            workers.append(start(Work(given[0], its_tokens, log, **settings, signals=sent, action=done)))
         for worker in workers:
             worker.join(60)
         hanging = [worker for worker in workers if worker.exitcode is None]
@@ -174,6 +176,22 @@ def test_a_mistake_in_the_settings_of_one_process(two, tmp_path):
     codes, said = two(model=({}, {"harvest_db": tmp_path / "nothing.db"}))
     assert codes == [2, 2]
     assert all("no harvest database at" in text for text in said)
+
+
+def test_processes_that_would_harvest_different_things(two, given, folder, tmp_path):
+    """Each exited with 0, and the sums were those of no harvest."""
+    other_rows = write_tokens(tmp_path / "other.npy", n_rows=13, seed=1)
+    for settings, difference in (
+        ({"data": ({}, {"batch_size": 3})}, "batch_size: process 0 has 2, process 1 has 3"),
+        ({"data": ({"n_batches": 5}, {"n_batches": 6})}, "n_batches: process 0 has 5, process 1 has 6"),
+        ({"tokens": (given[1], other_rows)}, "data_fingerprint: process 0 has"),
+        ({"model": ({}, {"alive_batches": 1})}, "alive_batches: process 0 has None, process 1 has 1"),
+    ):
+        codes, said = two(**settings)
+        assert codes == [2, 2]
+        assert all("the processes of this harvest have different settings or data" in text for text in said)
+        assert all(difference in text for text in said), said
+    assert not folder.exists()
 
 
 def test_a_damaged_part_of_one_process(two, folder):
