@@ -22,6 +22,7 @@ from lit_attr.harvest.allocation import slurm_correction
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.preemption import stopping_at_once
+from lit_attr.harvest.processes import leave_groups
 from lit_attr.harvest.progress import HarvestProgress
 from lit_attr.harvest.writer import StorageWriter
 
@@ -184,3 +185,4 @@ def run(arguments: Sequence[str]) -> None:
             build_cli(arguments)
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"a configuration is no text file: {error}") from error
+    leave_groups()

@@ -52,6 +52,16 @@ def greatest(number: int, group: distributed.ProcessGroup | None) -> int:
     return int(message)
 
 
+def leave_groups() -> None:
+    """Give up all groups of processes, once nobody needs them any more.
+
+    Lightning does it for NCCL alone. Threads of gloo that outlive the interpreter may abort the process, whose work is
+    done (pytorch/pytorch#179291).
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def gathered(value: _Result, group: distributed.ProcessGroup | None) -> list[_Result]:
     """The values of all processes, in the order of their ranks.
 
