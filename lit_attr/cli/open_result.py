@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lit_attr.cli.find_result import find_result
+from lit_attr.storage.result_folders import results
+
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
     from lit_attr.query.result_name import ResultName
@@ -25,7 +28,6 @@ def open_result(
         StorageError: If the file is damaged.
         ConfigurationError: If there is no such tokenizer.
     """
-    from lit_attr.cli.find_result import find_result
     from lit_attr.query.explorer import Explorer
 
     explorer = Explorer(find_result(run, out_dir, subrun_id), tokenizer)
@@ -43,7 +45,6 @@ def name_of(explorer: "Explorer", run: str, subrun_id: str | None) -> "ResultNam
         subrun_id: Id of the harvest, as it was given.
     """
     from lit_attr.query.result_name import ResultName
-    from lit_attr.storage.result_folders import results
 
     path = explorer.path
     if subrun_id is not None or Path(run) in (path, path.parent):

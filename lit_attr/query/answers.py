@@ -14,8 +14,6 @@ from lit_attr.topology.words import AnySign, AttrMetric, Direction, EdgeOrder
 if TYPE_CHECKING:
     import polars
 
-# `pair`: the strongest of each pair of layers, pair by pair. `strength`: the strongest of all, best first.
-
 _NODE = {"component_key": str, "layer": str, "component_idx": int, "token": str}
 # Columns of a frame that name an edge.
 ENDS = {"source": str, "source_token": str, "target": str, "target_token": str}
