@@ -5,14 +5,29 @@ it in a way that the system counts as memory: a file larger than the machine's i
 read-only.
 """
 
+import hashlib
 import mmap
+import os
+import struct
 import warnings
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from lit_attr.errors import StorageError
+
+_CHUNK = 1 << 22
+# A record of a zip archive: a header of this length before its name, which ends in the lengths of name and extra field;
+# the data; and, as torch writes it, this mark and the CRC-32 behind them, which stands in the list of contents, too.
+_HEADER, _HEADER_LENGTHS = 30, struct.Struct("<HH")
+_BEHIND_DATA = b"PK\x07\x08"
+# An entry of the list of contents: a length, the place of the CRC-32 in it, and that of three lengths of texts behind.
+_ENTRY, _ENTRY_CRC, _ENTRY_LENGTHS, _LENGTHS_PLACE = 46, 16, struct.Struct("<HHH"), 28
 
 
 def lay_out(content: Mapping[str, Any], file: BinaryIO) -> int:
@@ -30,6 +45,54 @@ def lay_out(content: Mapping[str, Any], file: BinaryIO) -> int:
     length = file.tell()
     file.truncate()  # an archive is read from its end
     return length
+
+
+def write_checksums(file: BinaryIO, length: int) -> str:
+    """Write the CRC-32 of every record into an archive that was laid out and filled; tools for zip files compare them.
+
+    They stand behind the data that they are of, so that one pass over the file both finds and hashes them.
+
+    Args:
+        file: Open for reading and writing.
+        length: The archive's length.
+
+    Returns:
+        SHA-256 of the archive with its check sums, in hexadecimal.
+
+    Raises:
+        StorageError: If records are not as torch writes them.
+    """
+    with zipfile.ZipFile(file) as archive:
+        records, place = archive.infolist(), archive.start_dir
+    descriptor, digest, done = file.fileno(), hashlib.sha256(), 0
+    for record in sorted(records, key=lambda record: record.header_offset):
+        name, extra = _HEADER_LENGTHS.unpack(
+            os.pread(descriptor, _HEADER_LENGTHS.size, record.header_offset + _HEADER - _HEADER_LENGTHS.size)
+        )
+        start = record.header_offset + _HEADER + name + extra
+        end, crc = start + record.file_size, 0
+        for chunk in _chunks(descriptor, done, start):
+            digest.update(chunk)
+        for chunk in _chunks(descriptor, start, end):
+            digest.update(chunk)
+            crc = zlib.crc32(chunk, crc)
+        if os.pread(descriptor, len(_BEHIND_DATA), end) != _BEHIND_DATA:
+            raise StorageError(f"torch {torch.__version__} lays out archives in a way that is not known here")
+        os.pwrite(descriptor, crc.to_bytes(4, "little"), end + len(_BEHIND_DATA))
+        record.CRC, done = crc, end
+    for record in records:
+        os.pwrite(descriptor, record.CRC.to_bytes(4, "little"), place + _ENTRY_CRC)
+        lengths = os.pread(descriptor, _ENTRY_LENGTHS.size, place + _LENGTHS_PLACE)
+        place += _ENTRY + sum(_ENTRY_LENGTHS.unpack(lengths))
+    for chunk in _chunks(descriptor, done, length):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _chunks(descriptor: int, start: int, end: int) -> Iterator[bytes]:
+    """Stretches of an open file as it is on the disk: a buffer may be older than what was written beside it."""
+    for place in range(start, end, _CHUNK):
+        yield os.pread(descriptor, min(_CHUNK, end - place), place)
 
 
 def layout(file: BinaryIO) -> Any:  # noqa: ANN401 - whatever was saved

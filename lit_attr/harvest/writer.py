@@ -53,6 +53,9 @@ class _Decision(IntEnum):
 # SLURM itself: nobody must ask for that. SIGINT is Ctrl-C.
 _DECISIONS = {Signals.SIGUSR1: _Decision.REQUEUE, Signals.SIGTERM: _Decision.STOP, Signals.SIGINT: _Decision.STOP}
 
+# Their name in messages.
+_SUMS_OF_ALL = "the sums of this trainer's processes"
+
 
 class StorageWriter(Callback):
     """Commits what is done, continues a harvest that was stopped, and writes its result.
@@ -232,7 +235,8 @@ class StorageWriter(Callback):
             "harvest: all that was done since is committed"
         )
         check_nothing_missing(generation, ids, remedy)
-        path = write_merged(generation, header, [harvester.sums.totals, *(part.sums for part in frozen)], ids)
+        parts = {_SUMS_OF_ALL: harvester.sums.totals, **{str(part.path): part.sums for part in frozen}}
+        path = write_merged(generation, header, parts, ids)
         rank_zero_info(f"lit_attr: wrote {path}")
         return path
 

@@ -1,6 +1,6 @@
 """The result of a harvest: the sum of its parts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from lit_attr.data.batch_ids import Ids, union
@@ -15,26 +15,27 @@ from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import MERGED_FILE, PARTIAL_FILE
 
 
-def write_merged(generation: Generation, header: Header, parts: Sequence[Sums], ids: Ids) -> Path:
+def write_merged(generation: Generation, header: Header, parts: Mapping[str, Sums], ids: Ids) -> Path:
     """Write the result of a harvest; a result that lacks batches gets a name of its own.
 
     Args:
         generation: The newest of the harvest.
         header: What the parts share.
-        parts: The sums, as for `write_result`.
+        parts: The sums by name, as for `write_result`.
         ids: The batches in them.
 
     Returns:
         The written file.
 
     Raises:
+        NumericalError: If a sum is not finite, or too large.
         StorageError: If it cannot be written.
     """
     coverage = Coverage.of(ids, generation.n_batches)
     path = generation.folder / (MERGED_FILE if coverage.complete else PARTIAL_FILE)
     provenance = {
         **recorded_provenance(generation, header.provenance),
-        "n_tokens": sum(int(part.n_tokens) for part in parts),
+        "n_tokens": sum(int(part.n_tokens) for part in parts.values()),
         "coverage": coverage.to_mapping(),
     }
     write_result(path, parts, header.w_unembed, header.ci_threshold, provenance)
@@ -52,6 +53,7 @@ def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
         The written file.
 
     Raises:
+        NumericalError: If a part holds values that are not finite, or the sum is too large.
         StorageError: If a part is missing, damaged, foreign or counted twice, or the result cannot be written.
     """
     header, generation = Header.load(folder), begun_generation(folder)
@@ -62,4 +64,4 @@ def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
         check_nothing_missing(generation, ids, remedy)
     if not parts:
         raise StorageError(f"{folder}: no worker has committed anything yet")
-    return write_merged(generation, header, [part.sums for part in parts], ids)
+    return write_merged(generation, header, {str(part.path): part.sums for part in parts}, ids)

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lit_attr.files.archive import bytes_of, lay_out, layout, offset_of
+from lit_attr.errors import NumericalError, few
+from lit_attr.files.archive import bytes_of, lay_out, layout, offset_of, write_checksums
 from lit_attr.files.publish import publish
-from lit_attr.files.seal import digest_of, trailer
+from lit_attr.files.seal import trailer
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.file_content import Content
 from lit_attr.topology.sums import Sums
@@ -31,7 +32,7 @@ _W_UNEMBED = "w_unembed"
 
 def write_result(
     path: Path,
-    parts: Sequence[Sums],
+    parts: Mapping[str, Sums],
     w_unembed: Float[Tensor, "d_model vocab"],
     ci_threshold: float,
     provenance: Mapping[str, Any],
@@ -40,32 +41,41 @@ def write_result(
 
     Args:
         path: The file to write.
-        parts: Sums of one topology, float64, in memory or mapped; at least one.
+        parts: Sums of one topology, float64, in memory or mapped, by a name that messages give them; at least one.
         w_unembed: The unembedding.
         ci_threshold: The threshold to be recorded.
         provenance: What is to be recorded; plain types.
 
     Raises:
+        NumericalError: If a sum is not finite, or too large for float32; it names tensor and part.
         StorageError: If it cannot be written; what was there before stays.
     """
     w_unembed = w_unembed.detach().cpu()
-    contents = [DatasetAttributionStorage.from_sums(part, w_unembed, ci_threshold, provenance) for part in parts]
-    skeleton = _skeleton(contents[0], sum(int(part.n_tokens) for part in parts))
-    sources = {name: [tensor] for name, tensor in contents[0].named_sums()}
-    for content in contents[1:]:
+    contents = {
+        name: DatasetAttributionStorage.from_sums(part, w_unembed, ci_threshold, provenance)
+        for name, part in parts.items()
+    }
+    first = next(iter(contents.values()))
+    skeleton = _skeleton(first, sum(int(part.n_tokens) for part in parts.values()))
+    sources: dict[str, dict[str, Tensor]] = {name: {} for name, _ in first.named_sums()}
+    for part, content in contents.items():
         for name, tensor in content.named_sums():
-            sources[name].append(tensor)
-    sources[_W_UNEMBED] = [w_unembed]
+            sources[name][part] = tensor
+    sources[_W_UNEMBED] = {"the model": w_unembed}
     nbytes = sum(tensor.nbytes for _, tensor in _tensors(skeleton))
     publish(path, partial(_write, skeleton, sources), reserve=nbytes + _OVERHEAD)
 
 
-def _write(skeleton: Mapping[str, Any], sources: Mapping[str, Sequence[Tensor]], file: BinaryIO) -> None:
+def _write(skeleton: Mapping[str, Any], sources: Mapping[str, Mapping[str, Tensor]], file: BinaryIO) -> None:
     length = lay_out(skeleton, file)
     for name, fake in _tensors(layout(file)):
-        for place, tile in _tiles(sources[name], fake.dtype):
-            _pwrite(file.fileno(), tile, offset_of(fake) + place * fake.element_size())
-    digest = digest_of(file, length)
+        for start, tile in _tiles(list(sources[name].values()), fake.dtype):
+            if not _is_finite(tile):
+                raise _not_finite(name, sources[name])
+            for row, numbers in enumerate(tile):
+                place = start + row * fake.shape[-1]
+                _pwrite(file.fileno(), numbers, offset_of(fake) + place * fake.element_size())
+    digest = write_checksums(file, length)
     file.seek(length)
     file.write(trailer(digest))
 
@@ -98,20 +108,21 @@ def _tensors(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _tiles(sources: Sequence[Tensor], dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
-    """The sum of some tensors in pieces: where each begins in the row-major result, and the piece, contiguous."""
+    """The sum of some tensors in pieces: where each begins in the row-major result, and stretches of its rows.
+
+    A piece is contiguous, with an axis of rows; or a stretch of the whole result, with one row.
+    """
     first = sources[0]
     if first.ndim < 2 or first.is_contiguous():
         flat = [source.reshape(-1) for source in sources]
         for start in range(0, len(flat[0]), _TILE):
-            yield start, _sum([source[start : start + _TILE] for source in flat]).to(dtype)
+            yield start, _sum([source[start : start + _TILE] for source in flat]).to(dtype)[None]
         return
     # A transposed view: read in the order in which it is stored, write a stretch of each row.
     n_rows, n_columns = first.shape
     step = max(_TILE // n_rows, 1)
     for start in range(0, n_columns, step):
-        tile = _sum([source.T[start : start + step] for source in sources]).T.to(dtype).contiguous()
-        for row in range(n_rows):
-            yield row * n_columns + start, tile[row]
+        yield start, _sum([source.T[start : start + step] for source in sources]).T.to(dtype).contiguous()
 
 
 def _sum(pieces: Sequence[Tensor]) -> Tensor:
@@ -121,6 +132,22 @@ def _sum(pieces: Sequence[Tensor]) -> Tensor:
     for piece in pieces[2:]:
         total += piece
     return total
+
+
+def _is_finite(tile: Tensor) -> bool:
+    """Whether all numbers are finite, in one pass without a temporary: NaN is the least and greatest of all."""
+    return not tile.is_floating_point() or bool(torch.stack(tile.aminmax()).isfinite().all())
+
+
+def _not_finite(name: str, sources: Mapping[str, Tensor]) -> NumericalError:
+    """What is wrong with a sum, and whose fault it is."""
+    for part, tensor in sources.items():
+        if not all(_is_finite(rows) for rows in tensor.split(max(_TILE // max(tensor[:1].numel(), 1), 1))):
+            return NumericalError(
+                f"{part}: {name} has values that are not finite (NaN or infinite). A result without them needs its "
+                "batches harvested again, in a new harvest, or after that part was deleted"
+            )
+    return NumericalError(f"{name}: the sum of {few(list(sources))} is too large for float32, in which results are")
 
 
 def _pwrite(descriptor: int, tile: Tensor, offset: int) -> None:

@@ -48,7 +48,7 @@ class Result:
 
     @staticmethod
     def write(path, batch):
-        write_result(path, [sums_of([batch]), sums_of([])], unembedding(), 0.0, {"batch": batch})
+        write_result(path, {"a": sums_of([batch]), "b": sums_of([])}, unembedding(), 0.0, {"batch": batch})
 
     @staticmethod
     def read(path):

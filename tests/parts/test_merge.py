@@ -1,8 +1,12 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +15,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import NumericalError, StorageError
 from lit_attr.files.seal import check_seal
 from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.part import read_ledger, write_part
 from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage import write as merge
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -21,7 +26,7 @@ from lit_attr.storage.provenance import SCHEMA
 from lit_attr.storage.verify import verify
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
-from lit_attr.topology.words import HEADER_FILE
+from lit_attr.topology.words import HEADER_FILE, MERGED_FILE
 from tests.parts.faults import names_in
 from tests.parts.harvests import PLAN, begin, commit, complete_harvest, sums_of
 from tests.storage.examples import TOPOLOGY, random_storage, random_sums, unembedding
@@ -85,7 +90,7 @@ def test_file_is_what_the_storage_saves(tmp_path, monkeypatch, tile, dtype, n_pa
     monkeypatch.setattr(merge, "_TILE", tile)
     parts, whole = [sums_of([2 * i, 2 * i + 1]) for i in range(n_parts)], sums_of(range(2 * n_parts))
     w_unembed = unembedding().to(dtype).requires_grad_()
-    write_result(tmp_path / "a.pt", parts, w_unembed, 0.5, {"x": [1]})
+    write_result(tmp_path / "a.pt", dict(enumerate(parts)), w_unembed, 0.5, {"x": [1]})
     check_seal(tmp_path / "a.pt")
     DatasetAttributionStorage.from_sums(whole, w_unembed, 0.5, {"x": [1]}).save(tmp_path / "b.pt")
     for memory_mapped in (False, True):
@@ -94,12 +99,66 @@ def test_file_is_what_the_storage_saves(tmp_path, monkeypatch, tile, dtype, n_pa
         assert_same(found, right)
 
 
+@pytest.mark.parametrize("tile", [5, 1 << 23])
+@pytest.mark.parametrize("name", ["attr/0.mlp.up->0.mlp.down", "attr_abs/embed->0.attn.q", "ci/0.mlp.up"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_refused_by_part_and_tensor(tmp_path, monkeypatch, name, value, tile):
+    """An older result stays, and nothing new is left behind."""
+    monkeypatch.setattr(merge, "_TILE", tile)
+    generation = complete_harvest(tmp_path, 2)
+    before = merge_harvest(tmp_path).read_bytes()
+    names = names_in(tmp_path)
+    ids = generation.assigned(1).tolist()
+    sums = sums_of(ids)
+    dict(sums.named())[name].view(-1)[-1] = value
+    path = generation.part_path(1)
+    write_part(path, sums, replace(read_ledger(path)))
+    layers = re.findall(r"0[.\w]+", name)
+    key = "".join(f"[{layer}]" for layer in reversed(layers))
+    with pytest.raises(NumericalError, match=rf"^{re.escape(str(path))}: \w+{re.escape(key)} has values that are not"):
+        merge_harvest(tmp_path)
+    assert (tmp_path / MERGED_FILE).read_bytes() == before
+    assert names_in(tmp_path) == names
+
+
+def test_what_float32_cannot_hold_is_refused(tmp_path):
+    """Each part by itself fits, and infinities of opposite signs would cancel to NaN."""
+    parts = {"one.pt": sums_of([0]), "other.pt": sums_of([1])}
+    for part in parts.values():
+        part.logit_sq[1] = 3e38
+    with pytest.raises(NumericalError, match=r"^logit_sq_sum: the sum of one\.pt, other\.pt is too large for float32"):
+        write_result(tmp_path / "a.pt", parts, unembedding(), 0.0, {})
+    with pytest.raises(NumericalError, match=r"^the model: w_unembed has values"):
+        write_result(tmp_path / "a.pt", {"p": sums_of([0])}, torch.full_like(unembedding(), torch.nan), 0.0, {})
+    assert names_in(tmp_path) == set()
+
+
+def test_tools_for_zip_files_find_no_fault(tmp_path):
+    """With the seal behind the archive, too; of results, parts and what parts share. A damaged result does show."""
+    generation = complete_harvest(tmp_path, 2)
+    paths = [merge_harvest(tmp_path), generation.part_path(0), tmp_path / HEADER_FILE]
+    for path in paths:
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+            tensors = max(archive.infolist(), key=lambda record: record.file_size)
+            assert tensors.CRC == zlib.crc32(archive.read(tensors)) != 0
+        check_seal(path)
+        for command in (["unzip", "-t"], [sys.executable, "-m", "zipfile", "-t"]):
+            if shutil.which(command[0]):
+                subprocess.run([*command, path], check=True, capture_output=True)
+    content = bytearray(paths[0].read_bytes())
+    content[content.index(b"PK\x07\x08", len(content) // 2) - 1] ^= 1
+    (tmp_path / "damaged.pt").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "damaged.pt") as archive:
+        assert archive.testzip() is not None
+
+
 def test_writes_that_the_system_does_in_pieces(tmp_path, monkeypatch):
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, data[:5], offset))
-    write_result(tmp_path / "a.pt", [sums_of([0])], unembedding(), 0.5, {})
+    write_result(tmp_path / "a.pt", {"part": sums_of([0])}, unembedding(), 0.5, {})
     monkeypatch.undo()
-    write_result(tmp_path / "b.pt", [sums_of([0])], unembedding(), 0.5, {})
+    write_result(tmp_path / "b.pt", {"part": sums_of([0])}, unembedding(), 0.5, {})
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
 
@@ -122,7 +181,7 @@ def test_merge_is_commutative_and_associative(tmp_path_factory, order, split):
     parts = [random_sums(seed) for seed in order]
 
     def merged(name, parts):
-        write_result(folder / name, parts, unembedding(), 0.0, {})
+        write_result(folder / name, dict(enumerate(parts)), unembedding(), 0.0, {})
         return DatasetAttributionStorage.load(folder / name)
 
     def added(parts):
@@ -242,6 +301,7 @@ import resource, sys
 from pathlib import Path
 from benchmarks.merge import make_harvest
 from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.part import read_ledger, write_part
 folder = Path({str(tmp_path)!r}) / "x"
 make_harvest(folder, 2, 1000)
 used = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))

@@ -90,7 +90,7 @@ def test_an_index_of_another_result(tmp_path, caplog, sealed):
 
     def write(seed):
         if sealed:
-            write_result(path, [random_sums(seed)], unembedding(), 0.0, {})
+            write_result(path, {"part": random_sums(seed)}, unembedding(), 0.0, {})
         else:
             random_storage(seed).save(path)
 
@@ -112,7 +112,7 @@ def test_a_sealed_result_may_be_copied(tmp_path, caplog):
     from lit_attr.storage.write import write_result
 
     path = tmp_path / "x.pt"
-    write_result(path, [random_sums()], unembedding(), 0.0, {})
+    write_result(path, {"part": random_sums()}, unembedding(), 0.0, {})
     build_index(path)
     os.utime(path, ns=(1, 1))
     answers(path)

@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 import torch
@@ -20,7 +21,11 @@ def result(tmp_path):
 
 def write(path, sums=None, w_unembed=None, **provenance):
     write_result(
-        path, [sums or sums_of([0, 1])], unembedding() if w_unembed is None else w_unembed, 0.0, provenance or {}
+        path,
+        {"part": sums or sums_of([0, 1])},
+        unembedding() if w_unembed is None else w_unembed,
+        0.0,
+        provenance or {},
     )
     return path
 
@@ -71,23 +76,16 @@ def test_a_seal_cut_off_whole_is_reported_as_none(result):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("place", [0, -1])
-def test_entries_that_are_not_finite(tmp_path, value, place, monkeypatch):
+@pytest.mark.parametrize("name", ["embed_attr[0.mlp.up]", "w_unembed"])
+def test_entries_that_are_not_finite(tmp_path, value, place, name, monkeypatch):
+    """In a file of another tool or version: merging refuses them."""
     monkeypatch.setattr("lit_attr.storage.verify.CHUNK", 4)
-    sums = sums_of([0])
-    sums.embed["0.mlp.up"].view(-1)[place] = value
-    with pytest.raises(StorageError, match=r"a\.pt: embed_attr\[0\.mlp\.up\] has entries that are not finite"):
-        verify(write(tmp_path / "a.pt", sums))
-    unembed = unembedding().contiguous()
-    unembed.view(-1)[place] = value
-    with pytest.raises(StorageError, match=r"a\.pt: w_unembed has entries that are not finite"):
-        verify(write(tmp_path / "a.pt", w_unembed=unembed))
-
-
-def test_sums_that_overflow_float32_are_not_finite(tmp_path):
-    sums = sums_of([0])
-    sums.logit_sq[1] = 1e39
-    with pytest.raises(StorageError, match="logit_sq_sum has entries that are not finite"):
-        verify(write(tmp_path / "a.pt", sums))
+    storage = random_storage()
+    tensors = {**dict(storage.named_sums()), "w_unembed": storage.w_unembed}
+    tensors[name][(place,) * tensors[name].ndim] = value
+    storage.save(tmp_path / "a.pt")
+    with pytest.raises(StorageError, match=rf"a\.pt: {re.escape(name)} has entries that are not finite"):
+        verify(tmp_path / "a.pt")
 
 
 def test_wrong_number_of_tokens(tmp_path):
