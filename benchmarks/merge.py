@@ -28,9 +28,10 @@ def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
     """A complete harvest of so many parts of about so many megabytes, one batch each."""
     import torch
 
-    from lit_attr.parts.generations import current_generation
+    from lit_attr.parts.freeze import current_generation
     from lit_attr.parts.header import Header
-    from lit_attr.parts.part import Ledger, write_part
+    from lit_attr.parts.ledger import Ledger
+    from lit_attr.parts.part import write_part
     from lit_attr.parts.plan import Plan
     from lit_attr.topology.graph import Topology
     from lit_attr.topology.sums import Sums

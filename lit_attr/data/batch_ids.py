@@ -1,11 +1,15 @@
 """Sets of batch ids: sorted arrays in memory, ranges in files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Int
 
 Ids = Int[np.ndarray, " batch"]
+# Ids as [first, last, step], the last one included, as files hold them; see `check_ranges`.
+Ranges = list[tuple[int, int, int]]
+# More than any harvest has: at 16,000 tokens each, 1.6 trillion. A damaged number must not take all memory.
+MAX_BATCHES = 10**8
 _SHOWN = 8
 
 
@@ -24,31 +28,58 @@ def without(ids: Ids, taken: Ids) -> Ids:
     return np.setdiff1d(ids, taken, assume_unique=True)
 
 
-def to_ranges(ids: Ids) -> list[list[int]]:
-    """Sorted ids as ranges [first, last, step].
+def to_ranges(ids: Ids) -> Ranges:
+    """Sorted ids as ranges (first, last, step).
 
     Example:
         >>> to_ranges(np.array([0, 1, 2, 5, 8, 11, 20]))
-        [[0, 2, 1], [5, 11, 3], [20, 20, 1]]
+        [(0, 2, 1), (5, 11, 3), (20, 20, 1)]
     """
-    ranges: list[list[int]] = []
+    ranges: list[tuple[int, int, int]] = []
     steps = np.diff(ids)
     changes = np.flatnonzero(np.diff(steps)) + 1
     start = 0
     while start < len(ids):
         if start == len(ids) - 1:
-            ranges.append([int(ids[start])] * 2 + [1])
+            ranges.append((int(ids[start]), int(ids[start]), 1))
             break
         at = np.searchsorted(changes, start + 1)
         end = int(changes[at]) if at < len(changes) else len(ids) - 1
-        ranges.append([int(ids[start]), int(ids[end]), int(steps[start])])
+        ranges.append((int(ids[start]), int(ids[end]), int(steps[start])))
         start = end + 1
     return ranges
 
 
-def from_ranges(ranges: Sequence[Sequence[int]]) -> Ids:
-    """The ids that ranges [first, last, step] stand for: the inverse of `to_ranges`."""
+def from_ranges(ranges: Ranges) -> Ids:
+    """The ids that ranges (first, last, step) stand for: the inverse of `to_ranges`."""
     return union(np.arange(first, last + 1, step, dtype=np.int64) for first, last, step in ranges)
+
+
+def count(ranges: Ranges) -> int:
+    """How many ids ranges stand for; they are not written out."""
+    return sum(len(range(first, last + 1, step)) for first, last, step in ranges)
+
+
+def check_ranges(ranges: Ranges, n_batches: int = MAX_BATCHES) -> Ranges:
+    """Check that ranges are as `to_ranges` makes them: in order, none empty, none touching another.
+
+    Args:
+        ranges: From a file.
+        n_batches: Ids are below it.
+
+    Returns:
+        The ranges.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    before = -1
+    for first, last, step in ranges:
+        if not (before < first <= last < n_batches and step >= 1 and (last - first) % step == 0):
+            expected = f"[first, last, step] of batches {before + 1} to {n_batches - 1}"
+            raise ValueError(f"expected {expected}, found {[first, last, step]}")
+        before = last
+    return ranges
 
 
 def show(ids: Ids) -> str:

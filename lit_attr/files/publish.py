@@ -101,6 +101,8 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
             yield file
+    except StorageError:  # about what was read
+        raise
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error}") from error
 

@@ -10,7 +10,9 @@ from lit_attr.errors import StorageError
 from lit_attr.files.identity import FileIdentity
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.parts.generations import Generation, newest_generation
-from lit_attr.parts.part import Ledger, read_ledger, read_part, write_part
+from lit_attr.parts.ledger import Ledger, read_ledger
+from lit_attr.parts.part import read_part, write_part
+from lit_attr.parts.software import Software, distinct, software
 from lit_attr.topology.graph import Topology
 
 # A commit is due only after so many times the seconds that the last one took: at most 2 % of the time.
@@ -34,20 +36,24 @@ class Commits:
         self._seconds = minutes * 60
         self._batches = batches
         self._part_there = FileIdentity.of(self.path)
-        self._done = self._read_done()
+        known = self._read_ledger()
+        self._done = known.ids
+        # The versions that have added to the sums.
+        self.software: list[Software] = list(known.software)
         self._new: list[int] = []
         self._n_before = len(self._done)
         self._started = time.time()
         self._last = time.monotonic()
         self._cost = 0.0
 
-    def _read_done(self) -> Ids:
+    def _read_ledger(self) -> Ledger:
+        generation = self.generation
         if self._part_there is None:
-            return union([])
+            return Ledger(generation.plan.digest, generation.number, self.rank, generation.world_size)
         # The part is compared with its seal when its sums are needed; until then its ledger is believed.
         ledger = read_ledger(self.path)
-        self.generation.check_ledger(self.path, self.rank, ledger)
-        return ledger.ids
+        generation.check_ledger(self.path, self.rank, ledger)
+        return ledger
 
     @property
     def remaining(self) -> Ids:
@@ -71,6 +77,8 @@ class Commits:
 
     def add(self, batch_id: int) -> None:
         """Note that a batch is in the sums."""
+        if not self._new:
+            self.software = [*distinct([*self.software, software()])]
         self._new.append(batch_id)
 
     def due(self) -> bool:
@@ -110,6 +118,7 @@ class Commits:
             started=self._started,
             committed=time.time(),
             n_before=self._n_before,
+            software=self.software,
         )
         write_part(self.path, sums.totals, ledger)
         self._part_there = FileIdentity.of(self.path)

@@ -4,17 +4,19 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lit_attr.errors import ConfigurationError, StorageError, few
 from lit_attr.files.publish import make_folder
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.parts.generations import Generation, current_generation, newest_generation
+from lit_attr.parts.freeze import current_generation
+from lit_attr.parts.generations import Generation, newest_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.present_workers import Presence
+from lit_attr.parts.software import named_versions, software
 from lit_attr.storage.provenance import Provenance
 from lit_attr.storage.result_folders import create_subrun, subrun_folder, subruns
 from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE
@@ -33,12 +35,14 @@ class HarvestSettings:
         weights_digest: Digest of its weights.
         precision: Precision of the trainer.
         targets: How the components that are targets are found, in plain types.
+        versions: Name to version of the software that decides the numbers; empty where others may be continued.
     """
 
     run_id: str
     weights_digest: str
     precision: str
     targets: Mapping[str, Any]
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def entries(self, data: TokenDataModule, n_batches: int) -> dict[str, Any]:
         """The entries of a plan of so many batches."""
@@ -114,7 +118,7 @@ def _join(
 
     Until then another process may, which has given up before the first commit: then it is sought, or begun, again.
     """
-    new = Plan(settings.entries(data, data.n_batches), data.n_batches, _job())
+    new = Plan(settings.entries(data, data.n_batches), data.n_batches, _job(), software())
     for attempt in range(_MAX_ATTEMPTS):
         try:
             folder = _folder(settings, data, out_dir, subrun_id)
@@ -169,13 +173,23 @@ def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: Toke
     entries = settings.entries(data, plan.n_batches)
     if (entries.get("alive_batches"), plan.entries.get("alive_batches")) == (None, None):
         entries["ci_threshold"] = plan.entries.get("ci_threshold")  # decides nothing, and may be set no more
-    differences = plan.differences(entries)
+    differences = [*plan.differences(entries), *_other_versions(plan, settings)]
     generation = newest_generation(folder, plan)
     if generation is None or generation.n_batches == data.n_batches:
         return differences
     if generation.n_batches > data.n_batches:
         return [*differences, f"n_batches: the harvest has {generation.n_batches}, this command {data.n_batches}"]
     return [*differences, *_targets_of_fewer_batches(folder, plan)]
+
+
+def _other_versions(plan: Plan, settings: HarvestSettings) -> list[str]:
+    """Which versions are others than those that a harvest began with, where it recorded them."""
+    before = named_versions(plan.software or {})
+    return [
+        f"{name}: the harvest has {before[name]}, this command {version} (--writer.allow_other_versions true goes on)"
+        for name, version in settings.versions.items()
+        if before.get(name, version) != version
+    ]
 
 
 def _targets_of_fewer_batches(folder: Path, plan: Plan) -> list[str]:

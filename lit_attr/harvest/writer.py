@@ -36,6 +36,7 @@ from lit_attr.parts.header import Header
 from lit_attr.parts.history import record_generation
 from lit_attr.parts.merge import write_merged
 from lit_attr.parts.present_workers import Presence
+from lit_attr.parts.software import Software, named_versions, software
 from lit_attr.storage.result_folders import run_folder
 from lit_attr.topology.words import HEADER_FILE
 
@@ -71,6 +72,8 @@ class StorageWriter(Callback):
         subrun_id: Id of the harvest, `da-` and a name: continued if it is there, refused if it has other settings.
         commit_minutes: Minutes between commits; more where a commit takes longer than 2 % of that.
         commit_batches: Batches of a process between commits, instead.
+        allow_other_versions: Whether a process goes on whose versions of `lit_attr` and torch are not those that the
+            harvest began with; the result records all of them.
 
     Attributes:
         path: The written file; None before, and for independent workers.
@@ -86,6 +89,8 @@ class StorageWriter(Callback):
         subrun_id: str | None = None,
         commit_minutes: float = 10.0,
         commit_batches: int | None = None,
+        *,
+        allow_other_versions: bool = False,
     ) -> None:
         super().__init__()
         if not commit_minutes > 0 or (commit_batches is not None and commit_batches < 1):
@@ -96,6 +101,7 @@ class StorageWriter(Callback):
         self.subrun_id = subrun_id
         self.commit_minutes = commit_minutes
         self.commit_batches = commit_batches
+        self.allow_other_versions = allow_other_versions
         self.path: Path | None = None
         self.folder: Path | None = None
         self._signals = StopSignals()
@@ -124,9 +130,9 @@ class StorageWriter(Callback):
         rank, world_size = data.worker()
         self._group = message_group(trainer)
         on_each_process(self._group, harvester.check)
-        settings = on_each_process(self._group, partial(_settings, trainer, harvester))
+        settings = on_each_process(self._group, partial(self._settings, trainer, harvester))
         entries = on_each_process(self._group, partial(settings.entries, data, data.n_batches))
-        check_same_settings(gathered({**entries, "n_batches": data.n_batches}, self._group))
+        check_same_settings(gathered({**entries, "n_batches": data.n_batches, **settings.versions}, self._group))
         generation = on_first_process(trainer, partial(self._open, settings, data, world_size))
         self.folder = generation.folder
         self._commits = on_each_process(
@@ -135,6 +141,12 @@ class StorageWriter(Callback):
         remaining = self._commits.remaining
         data.assign(remaining, max(1, greatest(len(remaining), self._group)))
         rank_zero_info(f"lit_attr: harvest {self.folder}")
+
+    def _settings(self, trainer: Trainer, harvester: AttributionHarvester) -> HarvestSettings:
+        run = harvester.load_run()
+        versions = {} if self.allow_other_versions else named_versions(software())
+        precision = str(trainer.precision)
+        return HarvestSettings(run.run_id, run.weights_digest, precision, harvester.target_settings(), versions)
 
     def _open(self, settings: HarvestSettings, data: TokenDataModule, world_size: int) -> Generation:
         """Find or begin the harvest, and mark it as worked on."""
@@ -149,7 +161,7 @@ class StorageWriter(Callback):
         self._header = on_each_process(self._group, partial(Header.load, self.commits.generation.folder))
         harvester.set_targets(self.header.alive)
         on_each_process(self._group, partial(self.commits.restore, harvester.sums, harvester.topology))
-        if n_done := len(union([self.commits.generation.frozen_ids, self._done_by_all()])):
+        if n_done := self.commits.generation.n_frozen + len(self._done_by_all()):
             rank_zero_info(f"lit_attr: continuing, with {n_done} of {self.commits.generation.n_batches} batches done")
 
     def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
@@ -218,15 +230,16 @@ class StorageWriter(Callback):
         if _data(trainer).independent:
             return  # `lit-attr merge` does the rest, once all workers are done
         done = self._done_by_all()
+        by = [versions for many in gathered(self.commits.software, self._group) for versions in many]
         with others_alive():
             harvester.sums.sync()
-        self.path = on_first_process(trainer, partial(self._write, harvester, done))
+        self.path = on_first_process(trainer, partial(self._write, harvester, done, by))
 
     def _done_by_all(self) -> Ids:
         """Batches in the sums of any process."""
         return union(gathered(self.commits.done, self._group))
 
-    def _write(self, harvester: AttributionHarvester, done: Ids) -> Path:
+    def _write(self, harvester: AttributionHarvester, done: Ids, by: list[Software]) -> Path:
         generation, header = self.commits.generation, self.header
         frozen = list(counting_parts(generation, header.topology, only_frozen=True))
         ids = union([done, *(part.ids for part in frozen)])
@@ -235,8 +248,9 @@ class StorageWriter(Callback):
             "harvest: all that was done since is committed"
         )
         check_nothing_missing(generation, ids, remedy)
+        by = [*(versions for part in frozen for versions in part.ledger.software), *by]
         parts = {_SUMS_OF_ALL: harvester.sums.totals, **{str(part.path): part.sums for part in frozen}}
-        path = write_merged(generation, header, parts, ids)
+        path = write_merged(generation, header, parts, ids, by)
         rank_zero_info(f"lit_attr: wrote {path}")
         return path
 
@@ -272,11 +286,6 @@ def _harvester(pl_module: LightningModule) -> AttributionHarvester:
             f"StorageWriter writes an AttributionHarvester's sums, found {type(pl_module).__name__}"
         )
     return pl_module
-
-
-def _settings(trainer: Trainer, harvester: AttributionHarvester) -> HarvestSettings:
-    run = harvester.load_run()
-    return HarvestSettings(run.run_id, run.weights_digest, str(trainer.precision), harvester.target_settings())
 
 
 def _data(trainer: Trainer) -> TokenDataModule:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from lit_attr.data.batch_ids import Ids, all_ids, from_ranges, show, without
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, few
 from lit_attr.parts.generations import Generation
-from lit_attr.parts.part import read_ledger, read_part
+from lit_attr.parts.ledger import Ledger, read_ledger
+from lit_attr.parts.part import read_part
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import PARTS_FOLDER
@@ -22,11 +23,13 @@ class CountingPart:
     Attributes:
         path: Its file.
         sums: Its sums, memory-mapped.
-        ids: The batches in them.
+        ledger: What it says of itself.
+        ids: The batches in it.
     """
 
     path: Path
     sums: Sums
+    ledger: Ledger
     ids: Ids
 
 
@@ -46,14 +49,16 @@ def counting_parts(generation: Generation, topology: Topology, *, only_frozen: b
             batches.
     """
     _refuse_foreign_names(generation)
+    taken = np.zeros(generation.n_batches, dtype=bool)
     seen: dict[str, Ids] = {}
     for path, rank, batches in _expected(generation, only_frozen=only_frozen):
         if not path.exists():
             continue
         part = _open(generation, path, rank, batches, topology)
-        for other, others in seen.items():
-            if len(twice := np.intersect1d(others, part.ids)):
-                raise StorageError(f"{path.name} and {other} in {path.parent} hold the same batches: {show(twice)}")
+        if taken[part.ids].any():
+            other, twice = next((n, both) for n, ids in seen.items() if len(both := np.intersect1d(ids, part.ids)))
+            raise StorageError(f"{path.name} and {other} in {path.parent} hold the same batches: {show(twice)}")
+        taken[part.ids] = True
         seen[path.name] = part.ids
         yield part
 
@@ -73,7 +78,7 @@ def check_nothing_missing(generation: Generation, ids: Ids, remedy: str) -> None
     if not len(missing):
         return
     absent = [path.name for path, _, batches in _expected(generation) if len(batches) and not path.exists()]
-    files = f"; no file {', '.join(absent)}" if absent else ""
+    files = f"; no file {few(absent)}" if absent else ""
     raise StorageError(
         f"{generation.folder}: of {generation.n_batches} batches {show(missing)} are missing{files}. {remedy}"
     )
@@ -96,7 +101,7 @@ def _open(generation: Generation, path: Path, rank: int | None, batches: Ids, to
             raise StorageError(f"{path} is a foreign part: it holds batches {show(ledger.ids)}")
     except StorageError as error:
         raise StorageError(f"{error}. Expected there are batches {show(batches)}") from error
-    return CountingPart(path, sums, ledger.ids)
+    return CountingPart(path, sums, ledger, ledger.ids)
 
 
 def _refuse_foreign_names(generation: Generation) -> None:

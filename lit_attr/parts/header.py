@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, few
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
+from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.words import HEADER_FILE
 
@@ -69,10 +70,42 @@ class Header:
         path = folder / HEADER_FILE
         with reading(path) as file:
             check_open_seal(file, path)
-            content = torch.load(file, weights_only=True)
+            try:
+                content = torch.load(file, weights_only=True)
+            except Exception as error:  # torch raises many kinds for a damaged file
+                raise StorageError(f"{path} is damaged, or no header of a harvest: {error}") from error
         try:
-            topology = content["topology"]
-            sources = {target: tuple(names) for target, names in topology["sources"].items()}
-            return cls(**{**content, "topology": Topology(**{**topology, "sources": sources})})
-        except (KeyError, TypeError) as error:
-            raise StorageError(f"{path} was written by another version: {error}") from error
+            stored = content["topology"]
+            counts = {str(layer): int(count) for layer, count in stored["n_components"].items()}
+            sources = {str(target): tuple(map(str, names)) for target, names in stored["sources"].items()}
+            topology = Topology(counts, sources, int(stored["vocab_size"]), int(stored["d_model"]))
+            header = cls(
+                topology, content["alive"], content["w_unembed"], float(content["ci_threshold"]), content["provenance"]
+            )
+            problem = header._problem()
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise StorageError(f"{path} was written by another version: {error!r}") from error
+        if problem is not None:
+            raise StorageError(f"{path} is damaged: {problem}")
+        return header
+
+    def _problem(self) -> str | None:
+        """What does not belong together, in words."""
+        layers = self.topology.n_components
+        linked = {*self.topology.sources, *(name for names in self.topology.sources.values() for name in names)}
+        if unknown := linked - {*layers, EMBED, OUTPUT}:
+            return f"its graph has layers without components: {few(sorted(unknown))}"
+        if {layer: _kind(mask) for layer, mask in self.alive.items()} != {
+            layer: ((count,), torch.bool, True) for layer, count in layers.items()
+        }:
+            return "its targets are not those of its graph"
+        shape, dtype, is_whole = _kind(self.w_unembed)
+        if shape != (self.topology.d_model, self.topology.vocab_size) or not dtype.is_floating_point or not is_whole:
+            return f"its unembedding is {dtype} of shape {shape}, which does not fit its graph"
+        return None if isinstance(self.provenance, Mapping) else "its provenance is no mapping"
+
+
+def _kind(tensor: Tensor) -> tuple[tuple[int, ...], torch.dtype, bool]:
+    """Shape and dtype of a tensor, and whether each of its numbers has a place of its own."""
+    is_dense = tensor.is_contiguous() or (tensor.ndim == 2 and tensor.T.is_contiguous())
+    return tuple(tensor.shape), tensor.dtype, is_dense

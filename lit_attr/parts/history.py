@@ -1,13 +1,16 @@
 """What each generation of a harvest was run with, and what a result says of all of them."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lit_attr.files.json_file import publish_json, read_json
 from lit_attr.parts.generations import Generation, generation_path
+from lit_attr.parts.software import Software, distinct
 from lit_attr.storage.provenance import SCHEMA
+from lit_attr.topology.words import PARTS_FOLDER
 
 # What a result keeps of every generation; of the newest it keeps all.
 _OF_EACH_GENERATION = ("created", "lit_attr_version", "engine")
@@ -29,18 +32,22 @@ def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> 
     """
     known = {name: value for name, value in provenance.items() if name == "created" or name not in _OF_THE_HARVEST}
     path = _record_path(generation.folder, generation.number)
-    if not any(generation.part_path(rank).exists() for rank in range(generation.world_size)):
+    there = set(os.listdir(generation.folder / PARTS_FOLDER))
+    if there.isdisjoint(generation.part_path(rank).name for rank in range(generation.world_size)):
         path.unlink(missing_ok=True)
     with suppress(FileExistsError):
         publish_json(path, known, replace=False)
 
 
-def recorded_provenance(generation: Generation, first: Mapping[str, Any]) -> dict[str, Any]:
+def recorded_provenance(
+    generation: Generation, first: Mapping[str, Any], software: Iterable[Software]
+) -> dict[str, Any]:
     """The provenance of a harvest: of its newest generation, with a line for each generation.
 
     Args:
         generation: The newest of the harvest.
         first: The provenance in the harvest's header.
+        software: The versions that the parts were written by.
 
     Raises:
         StorageError: If a file is damaged.
@@ -55,7 +62,7 @@ def recorded_provenance(generation: Generation, first: Mapping[str, Any]) -> dic
         newest |= {name: value for name, value in record.items() if name not in _OF_THE_HARVEST}
         known = record or (first if number == 1 else {})
         lines.append({"generation": number, **content, **{name: known.get(name) for name in _OF_EACH_GENERATION}})
-    return {"schema": SCHEMA, **newest, "generations": lines}
+    return {"schema": SCHEMA, **newest, "software": distinct(software), "generations": lines}
 
 
 def _generations(generation: Generation) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,6 +1,6 @@
 """The result of a harvest: the sum of its parts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lit_attr.data.batch_ids import Ids, union
@@ -9,13 +9,16 @@ from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation, begun_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import recorded_provenance
+from lit_attr.parts.software import Software
 from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import MERGED_FILE, PARTIAL_FILE
 
 
-def write_merged(generation: Generation, header: Header, parts: Mapping[str, Sums], ids: Ids) -> Path:
+def write_merged(
+    generation: Generation, header: Header, parts: Mapping[str, Sums], ids: Ids, software: Iterable[Software]
+) -> Path:
     """Write the result of a harvest; a result that lacks batches gets a name of its own.
 
     Args:
@@ -23,6 +26,7 @@ def write_merged(generation: Generation, header: Header, parts: Mapping[str, Sum
         header: What the parts share.
         parts: The sums by name, as for `write_result`.
         ids: The batches in them.
+        software: The versions that they were computed by.
 
     Returns:
         The written file.
@@ -34,7 +38,7 @@ def write_merged(generation: Generation, header: Header, parts: Mapping[str, Sum
     coverage = Coverage.of(ids, generation.n_batches)
     path = generation.folder / (MERGED_FILE if coverage.complete else PARTIAL_FILE)
     provenance = {
-        **recorded_provenance(generation, header.provenance),
+        **recorded_provenance(generation, header.provenance, software),
         "n_tokens": sum(int(part.n_tokens) for part in parts.values()),
         "coverage": coverage.to_mapping(),
     }
@@ -64,4 +68,5 @@ def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
         check_nothing_missing(generation, ids, remedy)
     if not parts:
         raise StorageError(f"{folder}: no worker has committed anything yet")
-    return write_merged(generation, header, {str(part.path): part.sums for part in parts}, ids)
+    software = [versions for part in parts for versions in part.ledger.software]
+    return write_merged(generation, header, {str(part.path): part.sums for part in parts}, ids, software)

@@ -1,75 +1,49 @@
-"""Parts: what one worker has summed so far, and which batches that is."""
+"""Parts: what one worker has summed so far, and which batches that is.
+
+The file is one of safetensors, float64 sums and int64 counts in a fixed order, with a seal behind it.
+"""
 
 import json
+import mmap
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
+from torch import Tensor
 
-from lit_attr.data.batch_ids import Ids, from_ranges
 from lit_attr.errors import StorageError
-from lit_attr.files.archive import layout, mapped
+from lit_attr.files.archive import bytes_of, layout, mapped
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
+from lit_attr.parts.ledger import Head, Ledger, archived_ledger, head, read_head
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
 
-_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """What a part says of itself.
-
-    Attributes:
-        plan: Digest of the harvest's plan.
-        generation: Number of the generation in which it was written.
-        rank: Rank of its worker.
-        world_size: Number of workers of the generation.
-        batches: Ids of the batches in it, as ranges.
-        n_tokens: Number of tokens in it.
-        started: When the worker began, in seconds since the epoch.
-        committed: When the part was written.
-        n_before: Batches that were in the part when the worker began.
-    """
-
-    plan: str
-    generation: int
-    rank: int
-    world_size: int
-    batches: list[list[int]] = field(default_factory=list)
-    n_tokens: int = 0
-    started: float = 0.0
-    committed: float = 0.0
-    n_before: int = 0
-
-    @property
-    def ids(self) -> Ids:
-        """The batches in it."""
-        return from_ranges(self.batches)
+_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64"}
 
 
 def write_part(path: Path, sums: Sums, ledger: Ledger) -> None:
     """Publish a part; the one that was there stays until the new one is safe.
 
+    Args:
+        path: The part's file.
+        sums: The sums, in float64, on the CPU.
+        ledger: What the part says of itself.
+
     Raises:
         StorageError: If it cannot be written.
     """
-    content = {"format": _FORMAT, "ledger": json.dumps(asdict(ledger)), "sums": dict(sums.named())}
-    publish_sealed(path, partial(torch.save, content), sums.nbytes)
+    named = dict(sums.named())
 
+    def write(file: BinaryIO) -> None:
+        file.write(head(ledger, _table(named)))
+        for tensor in named.values():
+            file.write(bytes_of(tensor))
 
-def read_ledger(path: Path) -> Ledger:
-    """The ledger of a part, without a look at the sums.
-
-    Raises:
-        StorageError: If the file cannot be read.
-    """
-    with reading(path) as file:
-        return _ledger(_content(file, path), path)
+    publish_sealed(path, write, sums.nbytes)
 
 
 def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
@@ -87,13 +61,12 @@ def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
     expected = dict(Sums.zeros(topology, torch.float64, "meta").named())
     with reading(path) as file:
         check_open_seal(file, path)
-        content = _content(file, path)
-        sums = content.get("sums")
-        if not isinstance(sums, Mapping) or {k: (v.shape, v.dtype) for k, v in sums.items()} != {
-            k: (v.shape, v.dtype) for k, v in expected.items()
-        }:
-            raise StorageError(f"{path}: its sums are not those of this harvest's model")
-        part, ledger = Sums.from_named(topology, mapped(file, sums)), _ledger(content, path)
+        read = read_head(file, path)
+        if read is None:
+            ledger, named = archived_ledger(file, path), _archived(file, path, expected)
+        else:
+            ledger, named = read.ledger, _mapped(file, path, read, expected)
+    part = Sums.from_named(topology, named)
     counted = int(part.n_tokens), int(part.token_count.sum())
     if counted != (ledger.n_tokens, ledger.n_tokens):
         raise StorageError(
@@ -102,18 +75,45 @@ def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
     return part, ledger
 
 
-def _content(file: BinaryIO, path: Path) -> dict[str, Any]:
+def _table(tensors: Mapping[str, Tensor]) -> bytes:
+    """What the head says of tensors that follow one another."""
+    ends = list(accumulate(tensor.nbytes for tensor in tensors.values()))
+    entries = {
+        name: {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [end - tensor.nbytes, end]}
+        for (name, tensor), end in zip(tensors.items(), ends, strict=True)
+    }
+    return json.dumps(entries).encode()[1:]
+
+
+def _mapped(file: BinaryIO, path: Path, read: Head, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors behind a head as the file's own bytes, which are read when they are used."""
+    if read.table != _table(expected):
+        raise _foreign(path)
+    view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if len(view) < read.length + sum(tensor.nbytes for tensor in expected.values()):
+        raise StorageError(f"{path} is truncated: it ends before its numbers do")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        rest = torch.frombuffer(view, dtype=torch.uint8, offset=read.length)
+    named = {}
+    for name, tensor in expected.items():
+        named[name], rest = rest[: tensor.nbytes].view(tensor.dtype).view(tensor.shape), rest[tensor.nbytes :]
+    return named
+
+
+def _archived(file: BinaryIO, path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a part of the version before."""
     try:
-        content = layout(file)
+        sums = layout(file)["sums"]
+        fitting = {k: (v.shape, v.dtype, v.is_contiguous()) for k, v in sums.items()} == {
+            k: (v.shape, v.dtype, True) for k, v in expected.items()
+        }
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise StorageError(f"cannot read {path}, which may be truncated or no part of a harvest: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise StorageError(f"{path} is no part of a harvest in format {_FORMAT}")
-    return content
+        raise StorageError(f"cannot read {path}, which may be no part of a harvest: {error}") from error
+    if not fitting:
+        raise _foreign(path)
+    return mapped(file, sums)
 
 
-def _ledger(content: Mapping[str, Any], path: Path) -> Ledger:
-    try:
-        return Ledger(**json.loads(content["ledger"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{path}: its ledger is damaged: {error!r}") from error
+def _foreign(path: Path) -> StorageError:
+    return StorageError(f"{path}: its sums are not those of this harvest's model")

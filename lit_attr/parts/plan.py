@@ -3,15 +3,18 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from lit_attr.errors import StorageError
-from lit_attr.files.json_file import publish_json, read_json
+from pydantic import Field
+
+from lit_attr.data.batch_ids import MAX_BATCHES
+from lit_attr.files.json_file import publish_json, read_object
 from lit_attr.topology.words import PLAN_FILE
 
-_FORMAT = 1
+# 2: parts as `lit_attr.parts.part` writes them now, and `software`.
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,14 @@ class Plan:
         entries: Name to value, in plain types: weights, data, batch size, targets, precision.
         n_batches: How many batches it had when it began; the one thing that may grow.
         job: The scheduler's job that began it; None without one.
+        software: Name to version of what decides the numbers, see `lit_attr.parts.software`; None in harvests that were
+            begun before this was recorded.
     """
 
     entries: Mapping[str, Any]
-    n_batches: int
+    n_batches: Annotated[int, Field(ge=1, le=MAX_BATCHES)]
     job: str | None = None
+    software: Mapping[str, str] | None = None
 
     @property
     def digest(self) -> str:
@@ -48,8 +54,7 @@ class Plan:
             FileExistsError: If the folder has one already.
             StorageError: If it cannot be written.
         """
-        content = {"format": _FORMAT, "entries": dict(self.entries), "n_batches": self.n_batches, "job": self.job}
-        publish_json(folder / PLAN_FILE, content, replace=False)
+        publish_json(folder / PLAN_FILE, {"format": _FORMAT, **asdict(self)}, replace=False)
 
     @classmethod
     def load(cls, folder: Path) -> "Plan":
@@ -58,10 +63,10 @@ class Plan:
         Raises:
             StorageError: If there is none, or it is damaged.
         """
-        content = read_json(folder / PLAN_FILE)
-        if content.get("format") != _FORMAT:
-            raise StorageError(f"{folder / PLAN_FILE}: expected format {_FORMAT}, found {content.get('format')!r}")
-        try:
-            return cls(content["entries"], int(content["n_batches"]), content["job"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise StorageError(f"{folder / PLAN_FILE} is damaged: {error!r}") from error
+        stored = read_object(folder / PLAN_FILE, _Stored)
+        return cls(stored.entries, stored.n_batches, stored.job, stored.software)
+
+
+@dataclass(frozen=True)
+class _Stored(Plan):
+    format: Literal[1, 2] = 1

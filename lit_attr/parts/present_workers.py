@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lit_attr.files.lock import machine
-from lit_attr.topology.words import HEADER_FILE, PARTS_FOLDER, PLAN_FILE
+from lit_attr.topology.words import GENERATION_LOCK, HEADER_FILE, PARTS_FOLDER, PLAN_FILE
 
 # What a harvest has before its first commit.
-_BEFORE_COMMIT = re.compile(rf"{re.escape(HEADER_FILE)}|generation_\d+(_provenance)?\.json")
+_BEFORE_COMMIT = re.compile(
+    rf"{re.escape(HEADER_FILE)}|generation_\d+(_provenance)?\.json|{re.escape(GENERATION_LOCK)}(\.holder)?"
+)
 
 
 class Presence:

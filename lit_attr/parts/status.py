@@ -7,10 +7,10 @@ from pathlib import Path
 from lit_attr.errors import StorageError
 from lit_attr.files.archive import layout
 from lit_attr.files.publish import reading
-from lit_attr.parts.generations import Generation, begun_generation
-from lit_attr.parts.part import Ledger, read_ledger
+from lit_attr.parts.generations import begun_generation
+from lit_attr.parts.ledger import Ledger, read_ledger
 from lit_attr.storage.provenance import Provenance
-from lit_attr.topology.words import MERGED_FILE
+from lit_attr.topology.words import MERGED_FILE, PARTS_FOLDER
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class WorkerStatus:
     @property
     def n_done(self) -> int:
         """Batches that it has committed."""
-        return 0 if self.ledger is None else len(self.ledger.ids)
+        return 0 if self.ledger is None else self.ledger.n_batches
 
     @property
     def batches_per_second(self) -> float:
@@ -93,18 +93,18 @@ def status(folder: Path) -> HarvestStatus:
         StorageError: If the folder holds none, or a file is damaged.
     """
     generation = begun_generation(folder)
-    workers = [_worker(generation, rank) for rank in range(generation.world_size)]
+    began = os.path.getmtime(generation.path)
+    there = set(os.listdir(folder / PARTS_FOLDER))
+    workers = []
+    for rank in range(generation.world_size):
+        path = generation.part_path(rank)
+        ledger = read_ledger(path) if path.name in there else None
+        workers.append(WorkerStatus(rank, generation.n_assigned(rank), ledger, began))
     ledgers = [worker.ledger for worker in workers if worker.ledger is not None]
-    n_batches = sum(len(ledger.ids) for ledger in ledgers)
+    n_batches = sum(ledger.n_batches for ledger in ledgers)
     tokens = sum(ledger.n_tokens for ledger in ledgers) / n_batches if n_batches else 0.0
     n_merged = _n_merged(folder / MERGED_FILE)
-    return HarvestStatus(folder, generation.n_batches, len(generation.frozen_ids), workers, tokens, n_merged)
-
-
-def _worker(generation: Generation, rank: int) -> WorkerStatus:
-    path = generation.part_path(rank)
-    ledger = read_ledger(path) if path.exists() else None
-    return WorkerStatus(rank, len(generation.assigned(rank)), ledger, os.path.getmtime(generation.path))
+    return HarvestStatus(folder, generation.n_batches, generation.n_frozen, workers, tokens, n_merged)
 
 
 def _n_merged(path: Path) -> int | None:

@@ -8,7 +8,8 @@ from lit_attr.errors import StorageError
 from lit_attr.files.identity import FileIdentity
 from lit_attr.files.seal import check_seal, publish_sealed, trailer
 from lit_attr.parts.header import Header
-from lit_attr.parts.part import Ledger, read_ledger, read_part, write_part
+from lit_attr.parts.ledger import Ledger, read_ledger
+from lit_attr.parts.part import read_part, write_part
 from lit_attr.topology.words import HEADER_FILE
 from tests.parts.harvests import header, sums_of
 from tests.storage.examples import TOPOLOGY, random_sums, unembedding
@@ -84,7 +85,7 @@ def test_missing_and_unreadable_files(tmp_path, monkeypatch):
 
 def test_part_comes_back(tmp_path):
     right = counted(random_sums(3), 99)
-    ledger = Ledger("plan", 3, 1, 4, [[1, 9, 4]], 99, 1.5, 2.5, 7)
+    ledger = Ledger("plan", 3, 1, 4, [(1, 9, 4)], 99, 1.5, 2.5, 7)
     write_part(tmp_path / "a.pt", right, ledger)
     sums, found = read_part(tmp_path / "a.pt", TOPOLOGY)
     assert found == read_ledger(tmp_path / "a.pt") == ledger
@@ -143,11 +144,10 @@ def test_part_of_another_model(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"format": 2, "ledger": "{}", "sums": {}}, "is no part of a harvest in format 1"),
-        ([1], "is no part of a harvest in format 1"),
-        ({"format": 1, "ledger": "{}"}, "its ledger is damaged"),
-        ({"format": 1, "ledger": "["}, "its ledger is damaged"),
-        ({"format": 1}, "its ledger is damaged"),
+        ([1], "may be truncated or no part of a harvest"),
+        ({"format": 1, "ledger": "{}"}, "damaged: plan: Field required"),
+        ({"format": 1, "ledger": "["}, "damaged: Invalid JSON"),
+        ({"format": 1}, "may be truncated or no part of a harvest"),
     ],
 )
 def test_sealed_files_that_are_no_parts(tmp_path, content, message):
@@ -158,7 +158,7 @@ def test_sealed_files_that_are_no_parts(tmp_path, content, message):
 
 def test_files_that_are_no_archives(tmp_path):
     (tmp_path / "a.pt").write_text("no")
-    with pytest.raises(StorageError, match=r"cannot read .*a\.pt, which may be truncated or no part"):
+    with pytest.raises(StorageError, match=r"a\.pt is truncated, damaged, or no part of a harvest"):
         read_ledger(tmp_path / "a.pt")
 
 

@@ -14,7 +14,7 @@ from lit_attr.harvest import commits as module
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.writer import StorageWriter
-from lit_attr.parts.generations import current_generation
+from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.part import read_part
 from lit_attr.parts.plan import Plan

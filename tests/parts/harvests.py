@@ -9,9 +9,11 @@ import torch
 
 from lit_attr.data.batch_ids import to_ranges, union
 from lit_attr.parts.counting import check_nothing_missing, counting_parts
-from lit_attr.parts.generations import Generation, begun_generation, current_generation
+from lit_attr.parts.freeze import current_generation
+from lit_attr.parts.generations import Generation, begun_generation
 from lit_attr.parts.header import Header
-from lit_attr.parts.part import Ledger, read_ledger, write_part
+from lit_attr.parts.ledger import Ledger, read_ledger
+from lit_attr.parts.part import write_part
 from lit_attr.parts.plan import Plan
 from lit_attr.topology.sums import Sums
 from tests.storage.examples import TOPOLOGY, unembedding

@@ -116,8 +116,11 @@ def test_two_frozen_parts_with_the_same_batches(tmp_path):
     commit(first, 0, [0, 4])
     generation = begin(tmp_path, 1)
     ((name, ranges),) = generation.frozen
-    again = replace(generation, number=3, frozen=[(name, ranges), ("again.pt", ranges)])
-    shutil.copy(tmp_path / "worker_states" / name, tmp_path / "worker_states" / "again.pt")
+    again = replace(generation, number=3, frozen=[(name, ranges), ("frozen_generation_2_rank_0_0.pt", ranges)])
+    shutil.copy(tmp_path / "worker_states" / name, tmp_path / "worker_states" / "frozen_generation_2_rank_0_0.pt")
     publish_json(again.path, {"world_size": 1, "n_batches": 10, "frozen": again.frozen}, replace=False)
-    with pytest.raises(StorageError, match=rf"again\.pt and {name} in .* hold the same batches: 2 \(0-4 step 4\)"):
+    with pytest.raises(
+        StorageError,
+        match=rf"frozen_generation_2_rank_0_0\.pt and {name} in .* hold the same batches: 2 \(0-4 step 4\)",
+    ):
         merge_harvest(tmp_path, allow_partial=True)

@@ -11,9 +11,10 @@ import pytest
 from lit_attr.data.batch_ids import union
 from lit_attr.errors import StorageError
 from lit_attr.files.seal import check_seal
-from lit_attr.parts import generations
-from lit_attr.parts.generations import current_generation, newest_generation
-from lit_attr.parts.part import read_ledger
+from lit_attr.parts import freeze
+from lit_attr.parts.freeze import current_generation
+from lit_attr.parts.generations import newest_generation
+from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.plan import Plan
 from tests.parts.faults import Calls, in_child, kill_at, names_in, refuse_links
 from tests.parts.harvests import MAX_BATCHES, PLAN, assert_holds, begin, commit, committed, complete_harvest
@@ -115,7 +116,7 @@ def test_frozen_parts_do_not_change_while_an_old_worker_publishes(tmp_path, monk
         commit(old, 0, [0, 1, 2, 3])
         return real(path)
 
-    monkeypatch.setattr(generations, "check_seal", and_publish)
+    monkeypatch.setattr(freeze, "check_seal", and_publish)
     new = begin(tmp_path, 2)
     assert new.frozen_ids.tolist() == [0, 1]
     for rank in range(2):
@@ -163,7 +164,8 @@ def test_beginning_a_generation_is_safe_at_every_call(tmp_path, frozen_as):
     steps = [name for i, name in enumerate(calls.names) if name != "write" or calls.names[i - 1] != "write"]
     copy = ["posix_fallocate", "write", "truncate", "fsync file", "replace", "fsync folder"]
     frozen = ["link"] if frozen_as == "links" else ["link", "create", *copy]
-    assert steps[: 2 * len(frozen) + 2] == [*frozen, *frozen, "fsync folder", "create"]
+    lock = "create"
+    assert steps[: 2 * len(frozen) + 3] == [lock, *frozen, *frozen, "fsync folder", "create"]
     for number in range(len(calls.names)):
         folder = prepared(str(number))
 
@@ -249,13 +251,13 @@ def test_several_workers_begin_a_generation_at_once(tmp_path, same, frozen_as):
 def test_a_generation_that_was_written_though_the_system_says_it_was_there(tmp_path, monkeypatch):
     """Network file systems answer a repeated request so: its own links must stay."""
     commit(begin(tmp_path, 2), 0)
-    real = generations.publish_json
+    real = freeze.publish_json
 
     def publish_twice(*args, **options):
         real(*args, **options)
         real(*args, **options)
 
-    monkeypatch.setattr(generations, "publish_json", publish_twice)
+    monkeypatch.setattr(freeze, "publish_json", publish_twice)
     assert begin(tmp_path, 3).frozen_ids.tolist() == [0, 2, 4, 6, 8]
     assert_holds(tmp_path, [0, 2, 4, 6, 8], allow_partial=True)
 

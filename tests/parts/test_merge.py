@@ -43,7 +43,8 @@ def test_parts_of_older_generations_are_nobodys(tmp_path):
 
 def test_merge_is_the_float64_sum_rounded_once(tmp_path):
     generation = begin(tmp_path, 3)
-    from lit_attr.parts.part import Ledger, write_part
+    from lit_attr.parts.ledger import Ledger
+    from lit_attr.parts.part import write_part
 
     parts = [random_sums(seed) for seed in range(3)]
     for rank, sums in enumerate(parts):
@@ -72,6 +73,7 @@ def test_merge_is_the_float64_sum_rounded_once(tmp_path):
     assert storage.provenance == {
         "schema": SCHEMA,
         "weights_digest": "w",
+        "software": [],
         "generations": [
             {
                 **{"generation": 1, "n_batches": 10, "world_size": 3},

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from lit_attr.errors import ConfigurationError, StorageError
-from lit_attr.parts.part import Ledger, write_part
+from lit_attr.parts.ledger import Ledger
+from lit_attr.parts.part import write_part
 from lit_attr.plots.stability import stability
 from lit_attr.plots.stability_curves import plot_stability
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage

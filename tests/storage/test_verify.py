@@ -131,7 +131,7 @@ def test_missing_empty_and_foreign_files(tmp_path):
     with pytest.raises(StorageError, match=r"a\.pt: not the result of a harvest"):
         verify(tmp_path / "a.pt")
     part = commit(complete_harvest(tmp_path / "x"), 0)
-    with pytest.raises(StorageError, match=r"rank_0\.pt: not the result of a harvest"):
+    with pytest.raises(StorageError, match=r"rank_0\.pt, which is truncated or no result of a harvest"):
         verify(part)
 
 

@@ -1,0 +1,121 @@
+"""Beginning a generation: one worker freezes what is there, while the others wait for it."""
+
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from lit_attr.data.batch_ids import Ranges, show
+from lit_attr.errors import StorageError
+from lit_attr.files.json_file import publish_json
+from lit_attr.files.lock import locked
+from lit_attr.files.publish import keep, make_folder, sync_folder
+from lit_attr.files.seal import check_seal
+from lit_attr.parts.generations import Generation, newest_generation
+from lit_attr.parts.ledger import read_ledger
+from lit_attr.parts.plan import Plan
+from lit_attr.topology.words import GENERATION_LOCK, PARTS_FOLDER
+
+# Digests are of bytes that are read from a disk or a network, several files at once.
+_THREADS = 8
+
+
+def current_generation(folder: Path, plan: Plan, world_size: int, n_batches: int) -> Generation:
+    """The generation in which so many workers go on; a new one where the newest does not fit.
+
+    Safe if several workers call it at once. The lock only saves them from all doing the same work; that a generation's
+    file is created exclusively decides between them, also where a file system has no locks.
+
+    Raises:
+        StorageError: If a part that would be frozen is damaged, or the newest generation has more batches.
+    """
+    while True:
+        newest = newest_generation(folder, plan)
+        if newest is not None and _fits(newest, world_size, n_batches):
+            return newest
+        make_folder(folder / PARTS_FOLDER)
+        if newest is None:
+            first = Generation(folder, plan, 1, world_size, n_batches, [])
+            with suppress(FileExistsError):  # another worker was faster: its generation counts
+                _publish(first)
+            continue
+        waiting = f"waiting for another worker to freeze what is committed in {folder}"
+        with locked(folder / GENERATION_LOCK, waiting):
+            newest = newest_generation(folder, plan)
+            if newest is not None and not _fits(newest, world_size, n_batches):
+                _begin_after(newest, world_size, n_batches)
+
+
+def _fits(newest: Generation, world_size: int, n_batches: int) -> bool:
+    if newest.n_batches > n_batches:
+        raise StorageError(
+            f"{newest.folder}: the harvest has {newest.n_batches} batches, this command {n_batches}: a harvest can "
+            "grow, but not shrink"
+        )
+    return (newest.world_size, newest.n_batches) == (world_size, n_batches)
+
+
+def _publish(generation: Generation) -> None:
+    frozen = [list(part) for part in generation.frozen]
+    content = {"world_size": generation.world_size, "n_batches": generation.n_batches, "frozen": frozen}
+    publish_json(generation.path, content, replace=False)
+
+
+def _begin_after(newest: Generation, world_size: int, n_batches: int) -> None:
+    frozen = _freeze(newest)
+    begun = Generation(newest.folder, newest.plan, newest.number + 1, world_size, n_batches, frozen)
+    try:
+        _publish(begun)
+    except FileExistsError:  # another worker was faster, without a lock: its generation counts, and its links
+        winner = newest_generation(newest.folder, newest.plan)
+        counting = {name for name, _ in winner.frozen} if winner is not None else set()
+        _unlink(newest.folder, [name for name, _ in frozen if name not in counting])
+    else:
+        _unlink(newest.folder, [newest.part_path(rank).name for rank in range(newest.world_size)])
+
+
+def _freeze(generation: Generation) -> list[tuple[str, Ranges]]:
+    """Give the parts of a generation names that no worker writes to; what they hold counts from now on."""
+    linked: list[tuple[int, Path]] = []
+    try:
+        for rank in range(generation.world_size):
+            part = generation.part_path(rank)
+            # Unique, since without locks several workers may try to begin the same generation.
+            link = part.with_name(f"frozen_generation_{generation.number}_rank_{rank}_{uuid.uuid4().hex[:8]}.pt")
+            with suppress(FileNotFoundError):  # that worker has not committed anything
+                keep(part, link)
+                linked.append((rank, link))
+        sync_folder(generation.folder / PARTS_FOLDER)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            batches = list(threads.map(partial(_checked_batches, generation), *zip(*linked, strict=True)))
+    except BaseException as error:
+        _unlink(generation.folder, [link.name for _, link in linked])
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise StorageError(f"cannot link the parts in {generation.folder / PARTS_FOLDER}: {error}") from error
+        raise
+    frozen = [(link.name, ranges) for (_, link), ranges in zip(linked, batches, strict=True)]
+    return [*generation.frozen, *frozen]
+
+
+def _checked_batches(generation: Generation, rank: int, link: Path) -> Ranges:
+    """The batches of a part that was just linked.
+
+    Raises:
+        StorageError: If it is damaged or foreign.
+    """
+    try:
+        check_seal(link)
+        ledger = read_ledger(link)
+        generation.check_ledger(link, rank, ledger)
+    except StorageError as error:
+        problem = str(error).replace(str(link), str(generation.part_path(rank)))
+        batches = show(generation.assigned(rank))
+        raise StorageError(f"{problem}; without this file its batches are done again: {batches}") from error
+    return ledger.batches
+
+
+def _unlink(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (folder / PARTS_FOLDER / name).unlink(missing_ok=True)
