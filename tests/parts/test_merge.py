@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from lit_attr.errors import NumericalError, StorageError
 from lit_attr.files.seal import check_seal
+from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.merge import merge_harvest
-from lit_attr.parts.part import read_ledger, write_part
+from lit_attr.parts.part import write_part
 from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage import write as merge
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -303,7 +304,8 @@ import resource, sys
 from pathlib import Path
 from benchmarks.merge import make_harvest
 from lit_attr.parts.merge import merge_harvest
-from lit_attr.parts.part import read_ledger, write_part
+from lit_attr.parts.ledger import read_ledger
+from lit_attr.parts.part import write_part
 folder = Path({str(tmp_path)!r}) / "x"
 make_harvest(folder, 2, 1000)
 used = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))
