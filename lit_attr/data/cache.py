@@ -53,7 +53,8 @@ class TokenCache:
         self.folder = root / _digest(spec)
 
     @property
-    def _tokens(self) -> Path:
+    def path(self) -> Path:
+        """The file of the rows."""
         return self.folder / "tokens.bin"
 
     def progress(self) -> _Progress:
@@ -99,9 +100,9 @@ class TokenCache:
         _log.info(f"tokenizing {self.spec.dataset_name} into {self.folder} ({done.n_rows} rows are there)")
         publish(self.folder / "spec.json", lambda file: file.write(json.dumps(asdict(self.spec), indent=1).encode()))
         try:
-            with open(self._tokens, "ab") as file:
+            with open(self.path, "ab") as file:
                 if file.tell() < done.n_rows * self._row_bytes:
-                    raise DataError(f"truncated token cache {self._tokens}: delete {self.folder} to make it anew")
+                    raise DataError(f"truncated token cache {self.path}: delete {self.folder} to make it anew")
                 file.truncate(done.n_rows * self._row_bytes)
                 for rows in read_rows(self.spec, done.n_batches):
                     file.write(rows.astype(_DTYPE).tobytes())
@@ -112,7 +113,7 @@ class TokenCache:
                     if wanted is not None and done.n_rows >= wanted:
                         return
         except OSError as error:
-            raise StorageError(f"cannot write the token cache {self._tokens}: {error}") from error
+            raise StorageError(f"cannot write the token cache {self.path}: {error}") from error
         self._publish(_Progress(done.n_rows, done.n_batches, complete=True))
 
     def _publish(self, progress: _Progress) -> None:
@@ -134,10 +135,10 @@ class TokenCache:
                 f"dataset {self.spec.dataset_name!r}, split {self.spec.split!r}, gives no row of "
                 f"{self.spec.max_seq_len} tokens"
             )
-        size = self._tokens.stat().st_size if self._tokens.is_file() else 0
+        size = self.path.stat().st_size if self.path.is_file() else 0
         if size < n_rows * self._row_bytes:
-            raise DataError(f"truncated token cache {self._tokens}: delete {self.folder} to make it anew")
-        rows = np.memmap(self._tokens, _DTYPE, "r", shape=(n_rows, self.spec.max_seq_len))
+            raise DataError(f"truncated token cache {self.path}: delete {self.folder} to make it anew")
+        rows = np.memmap(self.path, _DTYPE, "r", shape=(n_rows, self.spec.max_seq_len))
         order = loader_order(n_rows, self.spec.seed) if self.spec.order_needs_all_rows else None
         return rows, None if order is None else np.asarray(order)
 

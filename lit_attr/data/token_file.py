@@ -28,17 +28,20 @@ class TokenBatch(NamedTuple):
     tokens: Int[Tensor, "batch seq"]
 
 
+def token_path(tokens: Path) -> Path:
+    """The file that a user names: `demo` stands for the demo's stories."""
+    return ASSETS / TOKENS if str(tokens) == DEMO else tokens
+
+
 def open_tokens(path: Path) -> np.ndarray:
     """Memory-map a file of token sequences.
 
     Args:
-        path: The file; `demo` for the demo's stories.
+        path: The file.
 
     Raises:
         DataError: If the file is missing, damaged, empty, or holds something else.
     """
-    if str(path) == DEMO:
-        path = ASSETS / TOKENS
     if not path.is_file():
         raise DataError(f"no token file at {path}: expected a .npy file of shape (n_sequences, seq_len)")
     try:

@@ -1,7 +1,7 @@
 """Telling files under one name apart."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_attr.errors import StorageError
@@ -15,13 +15,16 @@ class FileIdentity:
         device: Number of its file system.
         inode: Number of the file there.
         size: In bytes.
-        modified: In nanoseconds since the epoch.
+        modified: When its content was last changed, in nanoseconds since the epoch.
+        changed: When anything of it was last changed, in nanoseconds since the epoch. A new name or other permissions
+            count, and a copy has a time of its own, so that it is not compared.
     """
 
     device: int
     inode: int
     size: int
     modified: int
+    changed: int = field(compare=False)
 
     @classmethod
     def of(cls, path: Path) -> "FileIdentity | None":
@@ -36,7 +39,7 @@ class FileIdentity:
             return None
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error}") from error
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def is_same_file(self, other: "FileIdentity") -> bool:
         """Whether the two are one file, which may have been changed in place."""

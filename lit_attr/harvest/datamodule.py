@@ -1,7 +1,7 @@
 """Batches of token sequences, addressed by a global id and sharded over processes."""
 
-import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -9,22 +9,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int, Integer
+from jaxtyping import Int
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_attr.data.batch_ids import Ids, all_ids
 from lit_attr.data.cache import TokenCache
+from lit_attr.data.row_source import RowSource
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
-from lit_attr.data.token_file import TokenBatch, check_ids, check_length, open_tokens
-from lit_attr.errors import ConfigurationError, DataError
+from lit_attr.data.token_file import TokenBatch, check_ids, check_length
+from lit_attr.errors import ConfigurationError, DataError, StorageError
 from lit_attr.files.roots import output_root, user_path
 from lit_attr.harvest.sources import dataset_of_run
 
 WHOLE_DATASET: Literal["whole_dataset"] = "whole_dataset"
-# Rows that stand for all of them, in fingerprints and in the check before the start.
-_SAMPLED_ROWS = 1024
 _CACHES = "token_cache"
 
 
@@ -87,8 +86,7 @@ class TokenDataModule(LightningDataModule):
         # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
         self._run = run
         self._dataset = dataset
-        self._rows: np.ndarray | None = None
-        self._order: np.ndarray | None = None
+        self._source: RowSource | None = None
         self._assigned: tuple[Ids, int] | None = None
 
     @cached_property
@@ -104,7 +102,7 @@ class TokenDataModule(LightningDataModule):
         return TokenCache(spec, output_root() / _CACHES)
 
     def prepare_data(self) -> None:
-        """Tokenize as many rows as are needed, where that is not done yet.
+        """Tokenize as many rows as are needed, and compute their digest, where that is not done yet.
 
         Raises:
             DataError: If the dataset or its tokenizer cannot be had, or is not as described.
@@ -112,13 +110,24 @@ class TokenDataModule(LightningDataModule):
         self.prepare_batches(self._max_batches)
 
     def prepare_batches(self, n_batches: int | None) -> None:
-        """Tokenize the rows of so many batches, where that is not done yet; as `prepare_data` does.
+        """Tokenize the rows of so many batches, and compute their digest; as `prepare_data` does.
 
         Args:
             n_batches: How many batches will be read; None for all.
         """
+        n_rows = None if n_batches is None else n_batches * self.batch_size
         if self.spec is not None:
-            self._cache(self.spec).prepare(None if n_batches is None else n_batches * self.batch_size)
+            self._cache(self.spec).prepare(n_rows)
+        with suppress(DataError, StorageError):  # `setup` says it, on every process
+            source = self._open()
+            source.remember_digest(len(source.rows) if n_rows is None else min(n_rows, len(source.rows)))
+
+    def _open(self) -> RowSource:
+        if self._tokens is not None:
+            return RowSource.of_file(self._tokens)
+        if self.spec is None:
+            raise DataError("token data is not open")
+        return RowSource.of_cache(self._cache(self.spec))
 
     def setup(self, stage: str = "predict") -> None:
         """Open the data.
@@ -129,10 +138,7 @@ class TokenDataModule(LightningDataModule):
         Raises:
             DataError: If a file is missing, damaged, empty, or holds something else.
         """
-        if self._tokens is not None:
-            self._rows = open_tokens(self._tokens)
-        elif self.spec is not None:
-            self._rows, self._order = self._cache(self.spec).open()
+        self._source = self._open()
         if self._max_batches is not None and self._max_batches > self.n_batches_at_hand:
             rank_zero_info(
                 f"lit_attr: warning: data.n_batches is {self._max_batches}, but the data has {self.n_batches_at_hand} "
@@ -140,13 +146,17 @@ class TokenDataModule(LightningDataModule):
             )
 
     @property
+    def _opened(self) -> RowSource:
+        if self._source is None:
+            self.setup()
+        if self._source is None:
+            raise DataError("token data is not open")
+        return self._source
+
+    @property
     def rows(self) -> np.ndarray:
         """All sequences of the data, memory-mapped; after `setup`."""
-        if self._rows is None:
-            self.setup()
-        if self._rows is None:
-            raise DataError("token data is not open")
-        return self._rows
+        return self._opened.rows
 
     @property
     def seq_len(self) -> int:
@@ -184,34 +194,38 @@ class TokenDataModule(LightningDataModule):
         """Sequences of the harvest, over all processes."""
         return min(self.n_batches * self.batch_size, len(self.rows))
 
-    def _read(self, places: Int[np.ndarray, " row"]) -> Integer[np.ndarray, "row seq"]:
-        """Rows by their places in the order of the harvest."""
-        return self.rows[places if self._order is None else self._order[places]]
-
     def _tensor(self, places: Int[np.ndarray, " row"]) -> Int[Tensor, "row seq"]:
-        return torch.from_numpy(self._read(places).astype(np.int64))
+        return torch.from_numpy(self._opened.read(places).astype(np.int64))
 
-    @staticmethod
-    def _sample(n_rows: int) -> Int[np.ndarray, " row"]:
-        """Places of evenly spaced rows."""
-        return np.unique(np.linspace(0, n_rows - 1, _SAMPLED_ROWS).astype(np.int64))
-
-    def fingerprint(self, n_batches: int | None = None) -> str:
-        """SHA-256 of what identifies the data, in hexadecimal: number, length and dtype of the rows, and some of them.
-
-        Up to 1,024 evenly spaced rows count: of a token file, all of it; of a dataset, what is harvested, since its
-        cache may hold more.
+    def digest(self, n_batches: int) -> str:
+        """SHA-256 of every row of the first batches, and of their number, length and dtype, in hexadecimal.
 
         Args:
-            n_batches: As if the harvest had so many, and the dataset no more; all of them where not given.
+            n_batches: Number of batches; all that there are, if it is larger.
+
+        Raises:
+            DataError: If the data was changed since it was opened.
         """
-        n_rows = self.n_rows if n_batches is None else min(n_batches * self.batch_size, self.n_rows)
-        if self.spec is None:
-            n_rows = len(self.rows)
-        sampled = self._sample(n_rows)
-        digest = hashlib.sha256(f"{n_rows} {self.seq_len} {self.rows.dtype.str}\n".encode())
-        digest.update(np.ascontiguousarray(self._read(sampled)).data)
-        return digest.hexdigest()
+        return self._opened.digest(min(n_batches * self.batch_size, len(self.rows)))
+
+    def fingerprint(self, n_batches: int) -> str:
+        """SHA-256 of 1,024 rows, in hexadecimal: by it plans of version 0.1 know their data.
+
+        Of a token file, all of it is sampled; of a dataset, what is harvested, since its cache may hold more.
+
+        Args:
+            n_batches: As if the harvest had so many, and the dataset no more.
+        """
+        n_rows = min(n_batches * self.batch_size, self.n_rows)
+        return self._opened.fingerprint(n_rows if self.spec is not None else len(self.rows))
+
+    def check_unchanged(self) -> None:
+        """Check that the data is what it was when it was opened.
+
+        Raises:
+            DataError: If its file was removed, replaced or changed.
+        """
+        self._opened.check_unchanged()
 
     def worker(self) -> tuple[int, int]:
         """Rank and number of all workers, be they independent or the trainer's processes.
@@ -249,7 +263,7 @@ class TokenDataModule(LightningDataModule):
             DataError: If they do not belong to the model.
         """
         check_length(self.seq_len, block_size)
-        places = self._sample(self.n_rows)
+        places = self._opened.sample(self.n_rows)
         check_ids(self._tensor(places), vocab_size, lambda row: divmod(int(places[row]), self.batch_size))
 
     def assign(self, batch_ids: Ids, n_steps: int) -> None:

@@ -50,7 +50,7 @@ def harvest_record(
         "targets": harvester.target_rule.record(data),
         "not_targets": {layer: (~mask).nonzero()[:, 0].tolist() for layer, mask in alive.items()},
         "diagnostics": harvester.diagnose(data).entries(),
-        "data_fingerprint": data.fingerprint(),
+        "data_digest": data.digest(data.n_batches),
         "data_shape": [data.n_rows, data.seq_len],
         "configuration": {
             "model": {

@@ -44,11 +44,22 @@ class HarvestSettings:
     targets: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def entries(self, data: TokenDataModule, n_batches: int) -> dict[str, Any]:
-        """The entries of a plan of so many batches."""
+    def entries(self, data: TokenDataModule, n_batches: int, *, by_sample: bool = False) -> dict[str, Any]:
+        """The entries of a plan.
+
+        Args:
+            data: The data, open.
+            n_batches: Number of batches of the plan.
+            by_sample: Whether the data is known by a sample of its rows, as in plans of version 0.1, and not by all
+                rows that decide the numbers.
+        """
+        known = {"weights_digest": self.weights_digest}
+        if by_sample:
+            known["data_fingerprint"] = data.fingerprint(n_batches)
+        else:
+            known["data_digest"] = data.digest(max(n_batches, self.targets.get("alive_batches") or 0))
         return {
-            "weights_digest": self.weights_digest,
-            "data_fingerprint": data.fingerprint(n_batches),
+            **known,
             "seq_len": data.seq_len,
             "batch_size": data.batch_size,
             "precision": self.precision,
@@ -170,7 +181,7 @@ def _folder(
 
 def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: TokenDataModule) -> list[str]:
     """What keeps a harvest from being continued; empty if nothing does."""
-    entries = settings.entries(data, plan.n_batches)
+    entries = settings.entries(data, plan.n_batches, by_sample="data_fingerprint" in plan.entries)
     if (entries.get("alive_batches"), plan.entries.get("alive_batches")) == (None, None):
         entries["ci_threshold"] = plan.entries.get("ci_threshold")  # decides nothing, and may be set no more
     differences = [*plan.differences(entries), *_other_versions(plan, settings)]

@@ -207,8 +207,12 @@ class StorageWriter(Callback):
 
     def _commit(self, pl_module: LightningModule) -> None:
         begin = monotonic()
-        on_each_process(self._group, partial(self.commits.commit, _harvester(pl_module).sums))
+        on_each_process(self._group, partial(self._commit_own, _data(pl_module.trainer), _harvester(pl_module)))
         self.commits.rest(monotonic() - begin)
+
+    def _commit_own(self, data: TokenDataModule, harvester: AttributionHarvester) -> None:
+        data.check_unchanged()
+        self.commits.commit(harvester.sums)
 
     def _stop(self) -> None:
         name = self._signals.received.name if self._signals.received else "a signal to another process"

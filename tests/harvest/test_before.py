@@ -3,9 +3,12 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from lit_attr.errors import ConfigurationError
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.status import status
 from lit_attr.query.attribution_repo import AttributionRepo
@@ -45,6 +48,8 @@ def assert_expected(path, expected):
     assert found.embed_token_count.equal(expected.embed_token_count)
     assert found.provenance["not_targets"] == expected.provenance["not_targets"]
     assert found.provenance["data_shape"] == [16, 8]
+    assert found.provenance["data_digest"] == TokenDataModule(BEFORE / "tokens.npy").digest(8)
+    assert "data_fingerprint" not in found.provenance
     assert verify(path)[-1] == "coverage: all 8 batches"
     return found.recorded
 
@@ -92,6 +97,9 @@ def test_an_unfinished_harvest_is_continued(folder, given, expected, tmp_path, w
     assert (status(harvest).n_done, status(harvest).n_frozen, status(harvest).n_batches) == (5, 4, 8)
     partial = merge_harvest(harvest, allow_partial=True)
     assert DatasetAttributionStorage.load(partial).recorded.partial == "5 of 8 batches"
+    np.save(tmp_path / "others.npy", np.load(given[1])[::-1])
+    with pytest.raises(ConfigurationError, match="data_fingerprint: the harvest has '52c6f1"):
+        work(given[0], tmp_path / "others.npy", tmp_path / "out", model=MODEL, subrun_id=harvest.name)
     for rank in range(world_size):
         data = {"rank": rank, "world_size": world_size}
         written = work(*given, tmp_path / "out", model=MODEL, subrun_id=harvest.name, data=data)

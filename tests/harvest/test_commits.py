@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from benchmarks.workers import Work, start
-from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.errors import ConfigurationError, DataError, StorageError
 from lit_attr.harvest import commits as module
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.commits import Commits
@@ -291,6 +292,31 @@ def test_a_full_disk(given, tmp_path, monkeypatch, call, n_before):
     assert continued.folder in (folders or runs.iterdir())
     found = DatasetAttributionStorage.load(continued.path)
     assert (found.n_tokens_processed, found.provenance["coverage"]["batches"]) == (80, [[0, 4, 1]])
+
+
+@pytest.mark.parametrize(("change", "what"), [("in place", "changed"), ("another file", "replaced")])
+def test_data_that_changes_meanwhile(given, tmp_path, change, what):
+    """Nothing that may be of both versions is written: no part, and no result of parts that are."""
+    run, tokens = given
+    rows = np.load(tokens)
+    rows[3, 3] = (rows[3, 3] + 1) % 11
+
+    class Change(Callback):
+        def on_predict_batch_end(self, *batch):
+            if batch[4] == 2:
+                np.save(tokens if change == "in place" else tmp_path / "new.npy", rows)
+
+        def on_predict_epoch_end(self, *_):
+            if change != "in place":
+                (tmp_path / "new.npy").rename(tokens)
+
+    with pytest.raises(DataError, match=rf"the data .*tokens\.npy was {what} after it was opened"):
+        work(run, tokens, tmp_path / "found", Change(), commit_batches=1, subrun_id="da-x")
+    folder = tmp_path / "found" / "dataset_attributions" / "run" / "da-x"
+    assert status(folder).n_done == (2 if change == "in place" else 5)
+    assert not (folder / "dataset_attributions.pt").exists()
+    with pytest.raises(ConfigurationError, match="data_digest: the harvest has"):
+        work(run, tokens, tmp_path / "found", subrun_id="da-x")
 
 
 @pytest.mark.slow

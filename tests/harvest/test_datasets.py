@@ -184,31 +184,30 @@ def test_setup_needs_no_more_than_the_cache(described, run, monkeypatch):
     assert batches(data) == expected
 
 
-def test_fingerprint_is_of_the_rows_in_their_order(described, run):
-    assert prepared(run).fingerprint() == prepared(run).fingerprint()
-    assert prepared(run).fingerprint() != prepared(run, seed=4).fingerprint()
-    assert prepared(run).fingerprint() != prepared(run, shuffle_each_epoch=False).fingerprint()
+def test_digest_is_of_the_rows_in_their_order(described, run):
+    def digest(n_batches, **changes):
+        return prepared(run, **changes).digest(n_batches)
+
+    assert digest(3) == digest(3)
+    assert len({digest(2), digest(3), digest(3, seed=4), digest(3, shuffle_each_epoch=False)}) == 4
 
 
-def test_fingerprint_is_of_the_harvest_not_of_what_else_the_cache_holds(tmp_path, described):
-    described = {**described, "streaming": True, "dataset_name": str(tmp_path / "long.jsonl")}
-    write_rows(tmp_path / "long.jsonl", text=texts(2500))
-    run = write_dataset_run(tmp_path / "spd-s-toytoy00", described)
-    first = prepared(run, n_batches=3).fingerprint()
-    prepared(run)  # a later harvest of all rows extends the cache
-    assert prepared(run, n_batches=3).fingerprint() == first
-
-
-def test_fingerprint_is_of_more_than_the_first_rows(tmp_path, described):
-    """A file is replaced by one of the same size; a stream through a buffer of one row ends with its last rows."""
+def test_digest_is_of_every_row_of_the_harvest_and_of_nothing_else_in_the_cache(tmp_path, described):
+    """A stream through a buffer of one row ends with its last rows; a later harvest of all rows extends the cache."""
     described = {**described, "is_tokenized": True, "streaming": True, "buffer_size": 1}
-    found = set()
+    found = []
     for last in (1, 2):
-        write_rows(tmp_path / "data.jsonl", text=[[3] * 8] * 39 + [[last] * 8])
-        data = prepared(write_dataset_run(tmp_path / "spd-s-toytoy00", described))
+        write_rows(tmp_path / "data.jsonl", text=[[3] * 8] * 1999 + [[last] * 8])
+        run = write_dataset_run(tmp_path / "spd-s-toytoy00", described)
+        few = prepared(run, n_batches=3)
+        digest = few.digest(3)
+        data = prepared(run)
         assert batches(data)[-1][-1] == [last] * 8
-        found.add(data.fingerprint())
-    assert len(found) == 2
+        assert prepared(run, n_batches=3).digest(3) == few.digest(3) == data.digest(3) == digest
+        found.append([digest, data.digest(999), data.digest(1000), data.digest(10**6)])
+    first, second = found
+    assert first[:2] == second[:2]
+    assert first[2] == first[3] != second[2]
 
 
 # Settings that make no sense

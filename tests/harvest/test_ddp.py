@@ -2,6 +2,7 @@
 
 import signal
 
+import numpy as np
 import pytest
 
 from benchmarks.workers import Work, free_port, start
@@ -180,11 +181,14 @@ def test_a_mistake_in_the_settings_of_one_process(two, tmp_path):
 
 def test_processes_that_would_harvest_different_things(two, given, folder, tmp_path):
     """Each exited with 0, and the sums were those of no harvest."""
-    other_rows = write_tokens(tmp_path / "other.npy", n_rows=13, seed=1)
+    many = [write_tokens(tmp_path / name, n_rows=2100) for name in ("one.npy", "other.npy")]
+    rows = np.load(many[1])
+    rows[1, 3] += 1  # none of the rows that the version before looked at
+    np.save(many[1], rows)
     for settings, difference in (
         ({"data": ({}, {"batch_size": 3})}, "batch_size: process 0 has 2, process 1 has 3"),
         ({"data": ({"n_batches": 5}, {"n_batches": 6})}, "n_batches: process 0 has 5, process 1 has 6"),
-        ({"tokens": (given[1], other_rows)}, "data_fingerprint: process 0 has"),
+        ({"tokens": tuple(many)}, "data_digest: process 0 has"),
         ({"model": ({}, {"alive_batches": 1})}, "alive_batches: process 0 has None, process 1 has 1"),
     ):
         codes, said = two(**settings)

@@ -13,7 +13,7 @@ from lit_attr.harvest.resume import HarvestSettings, open_harvest
 from lit_attr.parts.plan import Plan
 from lit_attr.topology.words import MERGED_FILE
 from tests.harvest.runs import small_run, stop, work
-from tests.toys import write_run, write_tokens
+from tests.toys import random_tokens, write_tokens
 
 SETTINGS = HarvestSettings("s-toytoy00", "weights", "32-true", {"ci_threshold": 0.0})
 
@@ -54,7 +54,7 @@ def database(path, density):
     ("entry", "change"),
     [
         ("batch_size: the harvest has 2, this command 4", {"data": {"batch_size": 4}}),
-        ("data_fingerprint: ", {"tokens": "other.npy"}),
+        ("data_digest: ", {"tokens": "other.npy"}),
         ("seq_len: the harvest has 8, this command 5", {"tokens": "short.npy"}),
         ("weights_digest: ", {"run": "other"}),
         ("ci_threshold: the harvest has 0.0, this command", {"model": {"alive_batches": 1, "ci_threshold": 0.2}}),
@@ -114,23 +114,28 @@ def test_another_precision(find):
     assert find(settings=other) != folder
 
 
-def test_fewer_batches_of_a_dataset_are_named_too(monkeypatch, tmp_path):
-    """Its fingerprint is of the harvested rows alone, and differs as well."""
-    run = write_run(tmp_path / "spd-s-toytoy00")
-    rows = np.load(write_tokens(tmp_path / "t.npy", 8))
-    monkeypatch.setattr(TokenDataModule, "setup", lambda data, *_: vars(data).update(_rows=rows))
-    monkeypatch.setattr(TokenDataModule, "spec", object())
-
-    def find(n_batches):
-        data = TokenDataModule(run=run, batch_size=2, n_batches=n_batches)
-        generation, presence = open_harvest(SETTINGS, data, 1, tmp_path, "da-one")
-        presence.leave()
-        return generation
-
-    assert find(2).n_batches == 2
-    assert find(4).n_batches == 4
-    with pytest.raises(ConfigurationError, match="n_batches: the harvest has 4, this command 1"):
-        find(1)
+def test_a_row_that_the_version_before_did_not_look_at(find, tmp_path):
+    """For restarts and other workers. A row behind the harvest counts where it decides the targets."""
+    alive = replace(SETTINGS, targets={"alive_batches": 3})
+    tokens = write_tokens(tmp_path / "many.npy", 2100)
+    data = {"world_size": 2, "tokens": tokens, "batch_size": 700}
+    find("da-all", **data)
+    find("da-two", **data, n_batches=2)
+    find("da-targets", **data, n_batches=2, settings=alive)
+    for row, continued in ((1, []), (2098, ["da-two"])):
+        rows = random_tokens(2100).numpy().astype(np.uint16)
+        rows[row] += 1
+        np.save(tokens, rows)
+        for name, changes in {
+            "da-all": {},
+            "da-two": {"n_batches": 2},
+            "da-targets": {"n_batches": 2, "settings": alive},
+        }.items():
+            if name in continued:
+                find(name, **data, **changes)
+            else:
+                with pytest.raises(ConfigurationError, match=r"data_digest: the harvest has '\w{64}', this"):
+                    find(name, **data, **changes)
 
 
 def test_the_newest_unfinished_one(find):

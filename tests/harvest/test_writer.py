@@ -35,7 +35,8 @@ def test_place_and_provenance(run, tokens, tmp_path):
     assert provenance["lit_attr_version"] == __version__
     assert provenance["run_reference"] == str(run)
     assert provenance["weights_digest"] == harvester.load_run().weights_digest
-    assert provenance["data_fingerprint"] == TokenDataModule(tokens).fingerprint()
+    assert provenance["data_digest"] == TokenDataModule(tokens).digest(2)
+    assert "data_fingerprint" not in provenance
     assert (provenance["engine"], provenance["precision"], provenance["n_tokens"]) == ("auto", "32-true", 24)
     assert provenance["engine_blocks"] == harvester.choice.blocks
     assert provenance["configuration"]["model"]["ci_threshold"] == 0.25

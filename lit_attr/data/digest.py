@@ -1,0 +1,154 @@
+"""Digests of rows of token ids: every row counts, and what is known of a file is remembered beside it."""
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+from lit_attr.errors import StorageError
+from lit_attr.files.identity import FileIdentity
+from lit_attr.files.json_file import publish_json, read_json
+from lit_attr.files.lock import locked
+
+_log = logging.getLogger(__name__)
+_FORMAT = 1
+_BLOCK_BYTES = 1 << 26
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_MOST_THREADS = 16  # as many reach the speed of memory
+_LONG = 1e9  # bytes that are worth a word to a waiting user
+# Nanoseconds for which a file must have been left alone: one that is changed again at once may keep its time.
+_SETTLED = 5 * 10**9
+
+
+class RowDigests:
+    """Digests of the first rows of an array, as many of them as are asked for.
+
+    The digest is SHA-256 over number, length and dtype of the rows and over the digests of their blocks: 64 MB of
+    consecutive rows each, which several threads compute. It is that of the rows, whichever way they lie in the file.
+
+    The digests of whole blocks are remembered in a hidden file beside the data, `.NAME.digest.json`, for as long as
+    size, times and inode of the data stay what they were. A copy has others. Nothing is remembered where the folder
+    cannot be written into, or of a file that was changed a moment ago.
+
+    Args:
+        rows: The rows, which may be memory-mapped.
+        path: Their file.
+        opened: What that file was before it was opened.
+    """
+
+    def __init__(self, rows: Integer[np.ndarray, "row seq"], path: Path, opened: FileIdentity) -> None:
+        self._rows, self._path, self._opened = rows, path, opened
+        row_bytes = rows.shape[1] * rows.itemsize
+        self._block_rows = max(1, _BLOCK_BYTES // row_bytes)
+        self._blocks = b""
+        self._of_first: dict[int, str] = {}
+
+    def of_first(self, n_rows: int) -> str:
+        """The digest of so many rows, in hexadecimal."""
+        if n_rows not in self._of_first:
+            n_blocks = n_rows // self._block_rows
+            self._know(n_blocks)
+            digest = hashlib.sha256(f"{n_rows} {self._rows.shape[1]} {self._rows.dtype.str}\n".encode())
+            digest.update(self._blocks[: n_blocks * _DIGEST_BYTES])
+            digest.update(self._digest(n_blocks * self._block_rows, n_rows))
+            self._of_first[n_rows] = digest.hexdigest()
+        return self._of_first[n_rows]
+
+    def remember(self, n_rows: int) -> None:
+        """Have what the digest of so many rows needs remembered for other processes, where that is possible."""
+        if self._may_remember():
+            self._know(n_rows // self._block_rows)
+
+    def _digest(self, first: int, end: int) -> bytes:
+        return hashlib.sha256(np.ascontiguousarray(self._rows[first:end]).data).digest()
+
+    @property
+    def _n_known(self) -> int:
+        return len(self._blocks) // _DIGEST_BYTES
+
+    def _know(self, n_blocks: int) -> None:
+        """Know the digests of so many blocks: from the file beside the data, or from the data."""
+        self._recall(n_blocks)
+        if self._n_known >= n_blocks:
+            return
+        with ExitStack() as stack:
+            if may_remember := self._may_remember():
+                with suppress(StorageError):  # without a lock, several processes may do the same
+                    waiting = f"waiting for another process to compute the digest of {self._path}"
+                    stack.enter_context(locked(self._path.with_name(f".{self._path.name}.digest.lock"), waiting))
+                self._recall(n_blocks)
+            if self._n_known < n_blocks:
+                self._compute(n_blocks)
+                if may_remember:
+                    self._write_memory()
+
+    def _compute(self, n_blocks: int) -> None:
+        """Compute the digests of blocks that are not known."""
+        starts = [number * self._block_rows for number in range(self._n_known, n_blocks)]
+        n_bytes = len(starts) * self._block_rows * self._rows.shape[1] * self._rows.itemsize
+        begin = time.monotonic()
+        if n_bytes > _LONG:
+            _log.info(f"reading {n_bytes / 1e9:.1f} GB of {self._path} for the digest of all its rows")
+        pool = ThreadPoolExecutor(min(_n_cpus(), _MOST_THREADS))
+        try:
+            self._blocks += b"".join(pool.map(lambda start: self._digest(start, start + self._block_rows), starts))
+        finally:
+            pool.shutdown(cancel_futures=True)  # a signal must not wait for all of it
+        if n_bytes > _LONG:
+            _log.info(f"the digest took {time.monotonic() - begin:.1f} s")
+
+    def _may_remember(self) -> bool:
+        now = _time_of(self._path.parent)
+        return now is not None and now - max(self._opened.modified, self._opened.changed) > _SETTLED
+
+    @property
+    def _memory(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.digest.json")
+
+    @property
+    def _key(self) -> dict[str, Any]:
+        """What must be as it was for the remembered digests to count."""
+        opened = self._opened
+        times = {"modified": opened.modified, "changed": opened.changed}
+        of_rows = {"row_length": self._rows.shape[1], "dtype": self._rows.dtype.str, "block_rows": self._block_rows}
+        return {"format": _FORMAT, "size": opened.size, "inode": opened.inode, **times, **of_rows}
+
+    def _recall(self, n_blocks: int) -> None:
+        """Take over what is remembered, if it is more than what is known and not all of that was needed."""
+        if self._n_known >= n_blocks or not self._memory.exists():
+            return
+        try:
+            content = read_json(self._memory)
+            blocks = bytes.fromhex(content.pop("blocks"))
+        except (StorageError, KeyError, TypeError, ValueError):
+            return  # it is computed again
+        if content == self._key and len(blocks) > len(self._blocks) and len(blocks) % _DIGEST_BYTES == 0:
+            self._blocks = blocks
+
+    def _write_memory(self) -> None:
+        now = FileIdentity.of(self._path)
+        if now is not None and (now, now.changed) == (self._opened, self._opened.changed):
+            with suppress(StorageError):
+                publish_json(self._memory, {**self._key, "blocks": self._blocks.hex()}, replace=True)
+
+
+def _time_of(folder: Path) -> int | None:
+    """The time of the file system's own clock, in nanoseconds since the epoch; None if it cannot be written into."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _n_cpus() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

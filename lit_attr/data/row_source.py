@@ -1,0 +1,111 @@
+"""The rows of token ids that a harvest reads, in its order, and what identifies them."""
+
+import hashlib
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from jaxtyping import Int, Integer
+
+from lit_attr.data.cache import TokenCache
+from lit_attr.data.digest import RowDigests
+from lit_attr.data.token_file import open_tokens, token_path
+from lit_attr.errors import DataError
+from lit_attr.files.identity import FileIdentity
+
+# Rows that stand for all of them, in fingerprints of the version before and in the check before the start.
+_SAMPLED_ROWS = 1024
+
+
+class RowSource:
+    """Rows of token ids in the order of the harvest, memory-mapped and read as they are needed.
+
+    Args:
+        path: Their file.
+        opened: What that file was before it was opened; None if there was none.
+        rows: All rows, in the order of the file.
+        order: Places in the file, in the order of the harvest; None for the order of the file.
+        may_grow: Whether rows may be appended to the file while it is read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        opened: FileIdentity | None,
+        rows: Integer[np.ndarray, "row seq"],
+        order: Int[np.ndarray, " row"] | None = None,
+        *,
+        may_grow: bool = False,
+    ) -> None:
+        if opened is None:
+            raise DataError(f"{path} has appeared this moment: start again")
+        self._path, self._opened, self._may_grow = path, opened, may_grow
+        self.rows, self._order = rows, order
+        self._digests = RowDigests(rows, path, opened)
+
+    @classmethod
+    def of_file(cls, tokens: Path) -> Self:
+        """The rows of a token file; errors as for `open_tokens`."""
+        path = token_path(tokens)
+        opened = FileIdentity.of(path)
+        return cls(path, opened, open_tokens(path))
+
+    @classmethod
+    def of_cache(cls, cache: TokenCache) -> Self:
+        """The rows of a dataset; errors as for `TokenCache.open`."""
+        opened = FileIdentity.of(cache.path)
+        return cls(cache.path, opened, *cache.open(), may_grow=True)
+
+    def read(self, places: Int[np.ndarray, " row"]) -> Integer[np.ndarray, "row seq"]:
+        """Rows by their places in the order of the harvest."""
+        return self.rows[places if self._order is None else self._order[places]]
+
+    def digest(self, n_rows: int) -> str:
+        """SHA-256 of what the first rows of the harvest are, each of them, in hexadecimal.
+
+        Where their order is not that of the file, it is a digest of all rows of the file and of that order.
+
+        Raises:
+            DataError: If the file was changed since it was opened.
+        """
+        if self._order is None:
+            digest = self._digests.of_first(n_rows)
+        else:
+            order = np.ascontiguousarray(self._order[:n_rows], np.dtype("<i8"))
+            digest = hashlib.sha256(self._digests.of_first(len(self.rows)).encode() + order.tobytes()).hexdigest()
+        self.check_unchanged()
+        return digest
+
+    def remember_digest(self, n_rows: int) -> None:
+        """Have what takes time of `digest` remembered for other processes, where that is possible."""
+        self._digests.remember(n_rows if self._order is None else len(self.rows))
+
+    def sample(self, n_rows: int) -> Int[np.ndarray, " row"]:
+        """Places of evenly spaced rows of the first ones, 1,024 at most."""
+        return np.unique(np.linspace(0, n_rows - 1, _SAMPLED_ROWS).astype(np.int64))
+
+    def fingerprint(self, n_rows: int) -> str:
+        """SHA-256 of a sample of the first rows, in hexadecimal: what plans of the version before have."""
+        digest = hashlib.sha256(f"{n_rows} {self.rows.shape[1]} {self.rows.dtype.str}\n".encode())
+        digest.update(np.ascontiguousarray(self.read(self.sample(n_rows))).data)
+        return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Check that the file is still the one that was opened, and was not changed.
+
+        Raises:
+            DataError: If it is not.
+        """
+        now = FileIdentity.of(self._path)
+        if now is None:
+            what = "removed"
+        elif not now.is_same_file(self._opened):
+            what = "replaced"
+        elif now.size < self._opened.size or not (self._may_grow or now == self._opened):
+            what = "changed"
+        else:
+            return
+        raise DataError(
+            f"the data {self._path} was {what} after it was opened: its rows may be those of two versions, and nothing "
+            "of them is written; start again with a file that stays as it is"
+        )
