@@ -1,13 +1,11 @@
 """`lit-attr plot`: pictures of a result."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
 from lit_attr.cli.find_result import find_harvest
-from lit_attr.errors import StorageError
 from lit_attr.files.roots import user_path
 from lit_attr.topology.words import METRICS
 
@@ -31,11 +29,9 @@ def run(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     check_keys(getattr(options, "keys", ()))
     # torch and matplotlib are imported only now: help and mistakes answer at once.
-    from lit_attr.plots.style import check_format, save
+    from lit_attr.plots.style import check_place, save
 
-    check_format(options.out)
-    if os.path.lexists(options.out) and not options.overwrite:
-        raise StorageError(f"{options.out} exists already; --overwrite replaces it")
+    check_place(options.out, overwrite=options.overwrite)
     print(save(_figure(options), options.out, overwrite=options.overwrite))
 
 
@@ -44,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     add_result(parser)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--out", type=user_path, required=True, metavar="FILE", help="of the picture: .png or .svg")
-    common.add_argument("--overwrite", action="store_true", help="replace a picture that is there")
+    common.add_argument("--overwrite", action="store_true", help="replace an earlier picture of this command")
     add_place(common)
     asked = argparse.ArgumentParser(add_help=False)
     asked.add_argument("--metric", choices=METRICS, default="attr", help="default: attr")

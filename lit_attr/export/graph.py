@@ -3,10 +3,13 @@
 from pathlib import Path
 
 from lit_attr.export.description import describe
-from lit_attr.files.output import write_file
+from lit_attr.files.output import Product, write_file
 from lit_attr.optional import require
 from lit_attr.query.answers import Subgraph
 from lit_attr.query.explorer import Explorer
+
+_LAYOUT = "lit_attr.subgraph"
+_PRODUCT = Product("a graph of lit-attr export", b"<?xml", f">{_LAYOUT}<".encode())
 
 
 def export_graphml(
@@ -26,7 +29,7 @@ def export_graphml(
         explorer: The result that the edges are from.
         path: Path of the file; it must not exist, unless it is replaced.
         subgraph: An answer of the explorer; its keys are written even if no edge has them.
-        overwrite: Whether an existing file may be replaced.
+        overwrite: Whether an earlier export of this format may be replaced.
 
     Returns:
         `path`.
@@ -36,7 +39,7 @@ def export_graphml(
         StorageError: If the file exists already, or cannot be written.
     """
     networkx = require("networkx", "export")
-    about = describe(explorer.storage, "lit_attr.subgraph")
+    about = describe(explorer.storage, _LAYOUT)
     graph = networkx.DiGraph(**{name: _legal(text) for name, text in about.items()})
     for node in subgraph.nodes:
         token = {} if node.token is None else {"token": _legal(node.token)}
@@ -46,7 +49,7 @@ def export_graphml(
         ends = edge.source.component_key, edge.target.component_key
         known = explorer.edge(*ends, metric=subgraph.metric)
         graph.add_edge(*ends, value_raw=known.raw, value_normalized=known.normalized, metric=subgraph.metric)
-    write_file(path, lambda file: networkx.write_graphml(graph, file), overwrite=overwrite)
+    write_file(path, lambda file: networkx.write_graphml(graph, file), _PRODUCT, overwrite=overwrite)
     return path
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
-from lit_attr.files.output import write_file
+from lit_attr.files.output import Product, write_file
 from lit_attr.optional import require
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
@@ -21,6 +21,8 @@ _TokenText = Callable[[str, int], str | None]
 _FINDERS = {"pair": strongest_of_pairs, "target": strongest_of_targets}
 # Rows that are written together, at least; and as many as one layer's tile of targets has.
 _ROW_GROUP = 1 << 17
+_LAYOUT = "lit_attr.edges"
+_PRODUCT = Product("a table of lit-attr export", b"PAR1", _LAYOUT.encode())
 
 
 def export_parquet(
@@ -44,7 +46,7 @@ def export_parquet(
         k: How many edges are written: those of the largest normalised magnitudes, whatever their sign.
         per: Whether `k` edges of each pair of layers are written, or of each target.
         metric: `attr` or `attr_abs`.
-        overwrite: Whether an existing file may be replaced.
+        overwrite: Whether an earlier export of this format may be replaced.
 
     Returns:
         `path`.
@@ -58,7 +60,7 @@ def export_parquet(
     if per not in _FINDERS:
         raise ConfigurationError(f"per must be one of {list(_FINDERS)}, found {per!r}")
     arrow, parquet = require("pyarrow", "export"), require("pyarrow.parquet", "export")
-    metadata = {**describe(explorer.storage, "lit_attr.edges"), "edges": f"the {k} strongest of each {per}"}
+    metadata = {**describe(explorer.storage, _LAYOUT), "edges": f"the {k} strongest of each {per}"}
     schema = _schema(arrow).with_metadata(metadata)
 
     def write(file: BinaryIO) -> None:
@@ -68,7 +70,7 @@ def export_parquet(
                 batches = [arrow.record_batch(_columns(part, metric, explorer.token), schema) for part in group]
                 writer.write_table(arrow.Table.from_batches(batches, schema))
 
-    write_file(path, write, overwrite=overwrite)
+    write_file(path, write, _PRODUCT, overwrite=overwrite)
     return path
 
 

@@ -16,11 +16,13 @@ from torch import Tensor
 from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
 from lit_attr.files.archive import bytes_of
-from lit_attr.files.output import new_folder
+from lit_attr.files.output import Product, new_folder
 from lit_attr.files.publish import publish
 from lit_attr.storage.file_content import Content
 
 INDEX_FILE = "dataset_attributions.safetensors.index.json"
+_LAYOUT = "lit_attr.dataset_attributions"
+_PRODUCT = Product("tensors of lit-attr export", b"", f'"format": "{_LAYOUT}"'.encode())
 _SHARD = "dataset_attributions-{number:05}-of-{count:05}.safetensors"
 _DTYPES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
@@ -57,7 +59,7 @@ def export_safetensors(
     """
     if not shard_mb > 0:
         raise ConfigurationError(f"shard_mb must be positive, found {shard_mb}")
-    metadata = describe(content, "lit_attr.dataset_attributions")
+    metadata = describe(content, _LAYOUT)
     shards = _shards(list(named_tensors(content)), shard_mb * _MB)
     names = [_SHARD.format(number=number, count=len(shards)) for number in range(1, len(shards) + 1)]
     total = sum(tensor.nbytes for shard in shards for _, tensor in shard)
@@ -65,7 +67,7 @@ def export_safetensors(
         "metadata": {"total_size": total, **metadata},
         "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name, _ in shard},
     }
-    with new_folder(folder, INDEX_FILE, overwrite=overwrite) as temporary:
+    with new_folder(folder, INDEX_FILE, _PRODUCT, overwrite=overwrite) as temporary:
         for name, shard in zip(names, shards, strict=True):
             header = _header(shard, metadata)
             nbytes = len(header) + sum(tensor.nbytes for _, tensor in shard)

@@ -15,7 +15,14 @@ from lit_attr.files.temporary import create_file, remove_leftovers
 _CHUNK = 1 << 22
 
 
-def publish(path: Path, write: Callable[[BinaryIO], object], *, reserve: int = 0, replace: bool = True) -> None:
+def publish(
+    path: Path,
+    write: Callable[[BinaryIO], object],
+    *,
+    reserve: int = 0,
+    replace: bool = True,
+    check: Callable[[], object] | None = None,
+) -> None:
     """Write a file under a temporary name, flush it to the disk, and put it into place.
 
     Args:
@@ -23,6 +30,7 @@ def publish(path: Path, write: Callable[[BinaryIO], object], *, reserve: int = 0
         write: Writes the content into an open binary file.
         reserve: Bytes to reserve on the disk before anything is written, so that a full disk shows at once.
         replace: Whether another file may be there already.
+        check: Looks at that file once more right before it is replaced, and raises a StorageError if it must stay.
 
     Raises:
         FileExistsError: If one is and may not.
@@ -44,6 +52,8 @@ def publish(path: Path, write: Callable[[BinaryIO], object], *, reserve: int = 0
             if reserve:
                 file.truncate(file.seek(0, os.SEEK_CUR))
             os.fsync(file.fileno())
+        if check is not None:
+            check()
         if replace:
             os.replace(temporary, path)
         else:

@@ -135,6 +135,8 @@ def _join(
             folder = _folder(settings, data, out_dir, subrun_id)
             make_folder(folder)
             if not (folder / PLAN_FILE).exists():
+                if (folder / MERGED_FILE).exists():  # of another tool, or copied; it would be replaced in the end
+                    raise StorageError(f"{folder} holds a result without a harvest: give --writer.subrun_id a new name")
                 with suppress(FileExistsError):  # another worker of this harvest was faster
                     new.publish(folder)
         except (StorageError, FileNotFoundError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.files.output import write_file
+from lit_attr.files.output import Product, check_replaceable, write_file
 from lit_attr.optional import require
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ POSITIVE, NEGATIVE = "#0072B2", "#E69F00"
 INK, FAINT = "#222222", "#DDDDDD"
 FORMATS = (".png", ".svg")
 _DPI = 300
+_MARK = "lit_attr.picture"
+_PRODUCTS = {
+    ".png": Product("a PNG picture of lit-attr plot", b"\x89PNG", f"Source\0{_MARK}".encode()),
+    ".svg": Product("an SVG picture of lit-attr plot", b"<?xml", f"<dc:source>{_MARK}<".encode()),
+}
 FONT = "DejaVu Sans"  # comes with matplotlib, and has most alphabets
 _SETTINGS = {
     "font.family": FONT,
@@ -57,7 +62,7 @@ def save(figure: "Figure", path: Path, *, overwrite: bool = False) -> Path:
     Args:
         figure: The picture.
         path: Path of the file; its suffix decides.
-        overwrite: Whether an existing file may be replaced.
+        overwrite: Whether an earlier picture of this kind may be replaced.
 
     Returns:
         `path`.
@@ -66,22 +71,32 @@ def save(figure: "Figure", path: Path, *, overwrite: bool = False) -> Path:
         ConfigurationError: If the suffix is neither .png nor .svg.
         StorageError: If the file exists already, or cannot be written.
     """
-    check_format(path)
+    check_place(path, overwrite=overwrite)
     kind = path.suffix[1:]
-    # Without a date, the same picture is the same file.
-    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+    metadata: dict[str, Any] = {"Source": _MARK}
+    if kind == "svg":
+        metadata["Date"] = None  # without it, the same picture is the same file
     with require("matplotlib", "plot").rc_context(_SETTINGS):
         write_file(
-            path, lambda file: figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata), overwrite=overwrite
+            path,
+            lambda file: figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata),
+            _PRODUCTS[path.suffix],
+            overwrite=overwrite,
         )
     return path
 
 
-def check_format(path: Path) -> None:
+def check_place(path: Path, *, overwrite: bool) -> None:
     """Check that a picture can be saved under a name.
+
+    Args:
+        path: Path of the file.
+        overwrite: Whether an earlier picture of this kind may be replaced.
 
     Raises:
         ConfigurationError: If the suffix is neither .png nor .svg.
+        StorageError: If something is there that may not be replaced.
     """
     if path.suffix not in FORMATS:
         raise ConfigurationError(f"a picture's name ends in {' or '.join(FORMATS)}, found {str(path)!r}")
+    check_replaceable(path, _PRODUCTS[path.suffix], overwrite=overwrite)

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.errors import StorageError
-from lit_attr.files.publish import publish
-from lit_attr.query.index_file import Section, identity, index_path, write_contents
+from lit_attr.files.output import write_file
+from lit_attr.query.index_file import INDEX, Section, identity, index_path, write_contents, write_mark
 from lit_attr.query.index_lists import PAIRS, RANKINGS, all_key_lists
 from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.running_lists import PairSummary, RunningLists
@@ -39,7 +39,7 @@ def build_index(storage: Path) -> Path:
 
     Raises:
         StorageError: If the result is damaged, has values that are not finite, or was changed meanwhile, or the
-            index cannot be written.
+            index cannot be written, or something that is no index has its name.
     """
     known = identity(storage)
     blocks = Blocks(DatasetAttributionStorage.load(storage))
@@ -48,7 +48,7 @@ def build_index(storage: Path) -> Path:
         raise StorageError(f"{storage}: only sums in float32 can be indexed, which {odd[0]} is not")
     path = index_path(storage)
     try:
-        publish(path, partial(_write, blocks, known))
+        write_file(path, partial(_write, blocks, known), INDEX, overwrite=True)
     except StorageError as error:
         raise StorageError(f"no index of {storage}: {error}") from error
     if identity(storage) != known:
@@ -58,7 +58,7 @@ def build_index(storage: Path) -> Path:
 
 
 def _write(blocks: Blocks, known: dict, file: BinaryIO) -> None:
-    sections, end = [], 0
+    sections, end = [], write_mark(file)
     summaries = {
         (*pair, metric): PairSummary(blocks.size(pair[0]), N_KEPT)
         for metric in METRICS

@@ -18,11 +18,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lit_attr.errors import StorageError
+from lit_attr.files.output import Product
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import sealed_digest
 
 VERSION = 1
 _MARK = b"\nlit_attr index\n"
+# Files of versions before have the mark at their end alone.
+INDEX = Product("an index of lit-attr index", b"", _MARK)
 # Behind the table of contents: its length, its check sum, the mark.
 _NUMBERS = np.dtype([("length", "<u8"), ("crc", "<u4")])
 _END = _NUMBERS.itemsize + len(_MARK)
@@ -88,6 +91,15 @@ class Section:
 def _check_sum(record: np.void) -> int:
     data = record.tobytes()
     return zlib.crc32(data[:-4])  # its own four bytes come last
+
+
+def write_mark(file: BinaryIO) -> int:
+    """Begin an index, so that it is known for one even when its end is lost.
+
+    Returns:
+        Where the first record begins.
+    """
+    return file.write(_MARK)
 
 
 def write_contents(file: BinaryIO, contents: Mapping[str, Any], sections: list[Section]) -> None:

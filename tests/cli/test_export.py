@@ -1,4 +1,6 @@
 import json
+import os
+from itertools import cycle, product
 
 import networkx
 import pyarrow.parquet as parquet
@@ -94,3 +96,37 @@ def test_mistakes(file, capsys, arguments, message):
 def test_no_stored_harvest(capsys):
     assert main(["export", "s-zzzzzzzz", "--to", "parquet"]) == 2
     assert "no result of 's-zzzzzzzz': no such file, and none in" in capsys.readouterr().err
+
+
+def test_no_command_writes_over_anything_but_its_own_earlier_product(file, tmp_path, capsys):
+    """Not over a result, an index, or a product of another command; under their own names and through links."""
+    assert main(["index", str(file)]) == 0
+    made = {
+        "edges.parquet": ["export", str(file), "--to", "parquet"],
+        "graph.graphml": ["export", str(file), "--to", "graphml", "--keys", "embed:2"],
+        "mass.png": ["plot", str(file), "mass"],
+        "mass.svg": ["plot", str(file), "mass"],
+    }
+    for name, command in made.items():
+        assert main([*command, "--out", str(tmp_path / name)]) == 0
+        assert main([*command, "--out", str(tmp_path / name), "--overwrite"]) == 0
+    tensors = ["export", str(file), "--to", "safetensors", "--out", str(tmp_path / "t")]
+    assert main(tensors) == main([*tensors, "--overwrite"]) == main(["index", str(file)]) == 0
+    foreign = [file, file.with_suffix(".index"), *(tmp_path / "t").iterdir(), *(tmp_path / name for name in made)]
+    ways = cycle([os.symlink, os.link])
+    for path, (name, command) in product(foreign, made.items()):
+        if path.name == name:
+            continue
+        content, out = path.read_bytes(), path
+        if command[0] == "plot":  # a picture's name ends in its kind
+            out = tmp_path / f"other{name[-4:]}"
+            next(ways)(path, out)
+        assert main([*command, "--out", str(out), "--overwrite"]) == 2
+        assert "is not replaced: it is " in capsys.readouterr().err
+        assert path.read_bytes() == content
+        if out != path:
+            out.unlink()
+    (tmp_path / "notes.pt").write_bytes(file.read_bytes())
+    (tmp_path / "notes.index").write_text("my notes")
+    assert main(["index", str(tmp_path / "notes.pt")]) == 2
+    assert "notes.index is not replaced: it is a file of another kind" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 from lit_attr.errors import StorageError
 from lit_attr.files.file_system import file_system
-from lit_attr.files.output import new_folder
+from lit_attr.files.output import Product, new_folder
 from lit_attr.files.publish import make_folder, publish
 from tests.parts.faults import as_ordinary_user, in_child
 
@@ -44,7 +44,7 @@ def test_permissions_follow_the_umask_and_a_setgid_folder(tmp_path, umask, file_
         os.umask(umask)
         publish(tmp_path / "new" / "a", lambda file: file.write(b"x"))
         publish(tmp_path / "b", lambda file: file.write(b"x"), replace=False)
-        with new_folder(tmp_path / "c", overwrite=False, mark="m") as temporary:
+        with new_folder(tmp_path / "c", "m", Product("a", b"", b""), overwrite=False) as temporary:
             (temporary / "m").touch()
 
     assert in_child(write) == 0
@@ -60,7 +60,7 @@ def test_the_umask_is_never_changed(tmp_path, monkeypatch):
     """It is that of all threads."""
     monkeypatch.setattr(os, "umask", None)
     publish(tmp_path / "a", lambda file: file.write(b"x"))
-    with new_folder(tmp_path / "c", overwrite=False, mark="m"):
+    with new_folder(tmp_path / "c", "m", Product("a", b"", b""), overwrite=False):
         pass
 
 

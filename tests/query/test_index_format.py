@@ -87,6 +87,7 @@ def test_what_is_written_is_laid_out_so(tmp_path):
     storage = random_storage()
     storage.save(path)
     data = build_index(path).read_bytes()
+    assert data.startswith(MARK)
     assert data.endswith(MARK)
     length = int.from_bytes(data[-len(MARK) - 12 : -len(MARK) - 4], "little")
     end = data[-len(MARK) - 12 - length : -len(MARK) - 12]
@@ -94,10 +95,10 @@ def test_what_is_written_is_laid_out_so(tmp_path):
     table = json.loads(end)
     assert table["version"] == 1
     first = table["sections"][0]
-    assert (first["name"], first["offset"], first["n_lists"]) == ("targets/embed/components", 0, 8)
+    assert (first["name"], first["offset"], first["n_lists"]) == ("targets/embed/components", len(MARK), 8)
     shape = (first["n_lists"], first["k"])
     dtype = np.dtype([("position", "<i4", shape), ("raw", "<f4", shape), ("crc", "<u4")])
-    records = np.frombuffer(data[: first["n_records"] * dtype.itemsize], dtype)
+    records = np.frombuffer(data, dtype, first["n_records"], first["offset"])
     for token, one in enumerate(records):
         assert zlib.crc32(one.tobytes()[:-4]) == one["crc"]
         row = np.concatenate([block[:, token].float().numpy() for block in storage.embed_attr.values()])
