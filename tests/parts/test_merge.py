@@ -137,9 +137,9 @@ def test_what_float32_cannot_hold_is_refused(tmp_path):
 
 
 def test_tools_for_zip_files_find_no_fault(tmp_path):
-    """With the seal behind the archive, too; of results, parts and what parts share. A damaged result does show."""
-    generation = complete_harvest(tmp_path, 2)
-    paths = [merge_harvest(tmp_path), generation.part_path(0), tmp_path / HEADER_FILE]
+    """With the seal behind the archive, too; of results, and of what parts share. A damaged result does show."""
+    complete_harvest(tmp_path, 2)
+    paths = [merge_harvest(tmp_path), tmp_path / HEADER_FILE]
     for path in paths:
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
