@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_attr.errors import StorageError
-from lit_attr.files.archive import layout
 from lit_attr.files.publish import reading
 from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.ledger import Ledger, read_ledger
@@ -110,6 +109,8 @@ def status(folder: Path) -> HarvestStatus:
 def _n_merged(path: Path) -> int | None:
     if not path.exists():
         return None
+    from lit_attr.files.archive import layout  # imports torch, for longer than all else here takes
+
     with reading(path) as file:
         try:
             coverage = Provenance.from_mapping(layout(file)["provenance"]).coverage

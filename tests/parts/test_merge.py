@@ -304,8 +304,6 @@ import resource, sys
 from pathlib import Path
 from benchmarks.merge import make_harvest
 from lit_attr.parts.merge import merge_harvest
-from lit_attr.parts.ledger import read_ledger
-from lit_attr.parts.part import write_part
 folder = Path({str(tmp_path)!r}) / "x"
 make_harvest(folder, 2, 1000)
 used = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))
