@@ -43,7 +43,7 @@ class Work:
         seconds: Least time of a batch.
         signals: Number of a batch of the process to the signal that the process sends itself in that batch.
         action: Fault, for tests: `delete` the parts before the end, a `full disk`, `permissions` that bind
-            root too, or a file system with `no links`.
+            root too, a file system with `no links`, or `other versions` of libraries.
     """
 
     run: Path
@@ -115,6 +115,10 @@ def _harvest(work: Work) -> None:
     from lit_attr.harvest.datamodule import TokenDataModule
     from lit_attr.harvest.harvester import AttributionHarvester
     from lit_attr.harvest.writer import StorageWriter
+    from lit_attr.parts import software
+
+    if work.action == "other versions":
+        software.version = lambda _: "2.0.0"
 
     class Slow(AttributionHarvester):
         def predict_step(self, batch: Any, batch_idx: int) -> Any:  # noqa: ANN401

@@ -110,6 +110,13 @@ class Provenance:
             raise _damaged("path_table", f"a table of paths ({error})", table) from error
 
     @property
+    def software(self) -> list[dict[str, str]]:
+        """The versions of the software that computed the sums, by name; empty if not recorded."""
+        entry = self._entry("software")
+        known = [each for each in entry if isinstance(each, Mapping)] if isinstance(entry, list) else []
+        return [{str(name): str(version) for name, version in each.items()} for each in known]
+
+    @property
     def coverage(self) -> Coverage | None:
         """Which batches are in the result."""
         entry = self._entry("coverage")

@@ -42,6 +42,7 @@ def verify(path: Path) -> list[str]:
         raise StorageError(f"{path}: {storage.n_tokens_processed} tokens in all, but {counted} counted one by one")
     lines.append(f"tokens: {counted}, as counted one by one")
     lines.append(_coverage(path, storage))
+    lines.append(f"written by: {_software(storage)}")
     return lines
 
 
@@ -53,6 +54,11 @@ def _digest(path: Path) -> str:
         if os.pread(file.fileno(), len(_ARCHIVE_END), end) != _ARCHIVE_END:
             raise StorageError(f"{path} is damaged: it ends neither as an archive does, nor in a seal")
     return "digest: none, the file was written by another tool or version"
+
+
+def _software(storage: DatasetAttributionStorage) -> str:
+    by = storage.recorded.software
+    return "; ".join(", ".join(f"{name} {version}" for name, version in each.items()) for each in by) or "not recorded"
 
 
 def _coverage(path: Path, storage: DatasetAttributionStorage) -> str:

@@ -4,11 +4,16 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.workers import Work, free_port, start
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.parts.generations import begun_generation
+from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.plan import Plan
+from lit_attr.parts.software import software
 from lit_attr.parts.status import status
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.harvest.runs import assert_same, small_run, stop, work
@@ -16,6 +21,7 @@ from tests.toys import write_tokens
 
 pytestmark = pytest.mark.slow
 SUBRUN = "da-one"
+TORCH = torch.__version__.partition("+")[0]
 INTERRUPTED = "the same command continues"
 
 
@@ -39,9 +45,18 @@ def folder(tmp_path):
 def two(given, tmp_path):
     """Run a trainer of two processes; their exit codes and what they said."""
 
-    def two(signals=None, model=({}, {}), tokens=given[1], data=None, subrun_id=SUBRUN, commit_batches=1, actions=None):
+    def two(
+        signals=None,
+        model=({}, {}),
+        tokens=given[1],
+        data=None,
+        subrun_id=SUBRUN,
+        commit_batches=1,
+        actions=None,
+        **writer,
+    ):
         port, logs = free_port(), [tmp_path / f"log_{rank}" for rank in range(2)]
-        writer = {"out_dir": tmp_path / "found", "subrun_id": subrun_id, "commit_batches": commit_batches}
+        writer |= {"out_dir": tmp_path / "found", "subrun_id": subrun_id, "commit_batches": commit_batches}
         workers = []
         for rank, log in enumerate(logs):
             log.write_text("")
@@ -190,12 +205,24 @@ def test_processes_that_would_harvest_different_things(two, given, folder, tmp_p
         ({"data": ({"n_batches": 5}, {"n_batches": 6})}, "n_batches: process 0 has 5, process 1 has 6"),
         ({"tokens": tuple(many)}, "data_digest: process 0 has"),
         ({"model": ({}, {"alive_batches": 1})}, "alive_batches: process 0 has None, process 1 has 1"),
+        ({"actions": {1: "other versions"}}, f"version of torch: process 0 has '{TORCH}', process 1 has '2.0.0'"),
     ):
         codes, said = two(**settings)
         assert codes == [2, 2]
         assert all("the processes of this harvest have different settings or data" in text for text in said)
         assert all(difference in text for text in said), said
     assert not folder.exists()
+
+
+def test_other_versions_that_are_allowed_are_recorded(two, expected, folder):
+    assert two(actions={1: "other versions"}, allow_other_versions=True)[0] == [0, 0]
+    assert_found(folder, expected)
+    mine = software()
+    assert Plan.load(folder).software == mine
+    by = {rank: read_ledger(begun_generation(folder).part_path(rank)).software for rank in range(2)}
+    assert by == {0: [mine], 1: [{**mine, "torch": "2.0.0"}]}
+    result = DatasetAttributionStorage.load(folder / "dataset_attributions.pt")
+    assert result.provenance["software"] == [*by[0], *by[1]]
 
 
 def test_a_damaged_part_of_one_process(two, folder):

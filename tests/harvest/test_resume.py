@@ -1,6 +1,8 @@
 """Which harvest a command continues, and which it refuses to."""
 
+import json
 import logging
+import re
 import sqlite3
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.resume import HarvestSettings, open_harvest
 from lit_attr.parts.plan import Plan
+from lit_attr.parts.software import named_versions, software
 from lit_attr.topology.words import MERGED_FILE
 from tests.harvest.runs import small_run, stop, work
 from tests.toys import random_tokens, write_tokens
@@ -112,6 +115,23 @@ def test_another_precision(find):
     with pytest.raises(ConfigurationError, match="precision: the harvest has '32-true', this command 'bf16-mixed'"):
         find("da-one", settings=other)
     assert find(settings=other) != folder
+
+
+def test_other_versions(find, monkeypatch):
+    """Of another build they are no others; harvests that recorded none are continued by any."""
+    mine = named_versions(software())
+    folder = find("da-one", settings=replace(SETTINGS, versions=mine))
+    monkeypatch.setattr("lit_attr.parts.software.version", lambda _: "2.0.0")
+    older = replace(SETTINGS, versions=named_versions(software()))
+    known = f"version of torch: the harvest has {mine['version of torch']}, this command 2.0.0 (--writer.allow_other"
+    with pytest.raises(ConfigurationError, match=re.escape(known)):
+        find("da-one", settings=older)
+    assert find(settings=older) != folder
+    assert find("da-one", settings=SETTINGS) == folder, "nothing is compared where others are allowed"
+    assert named_versions({"torch": "2.13.0+cpu"}) == named_versions({"torch": "2.13.0+cu130"})
+    plan = json.loads((folder / "plan.json").read_bytes())
+    (folder / "plan.json").write_text(json.dumps({**plan, "format": 1, "software": None}))
+    assert find("da-one", settings=older) == folder
 
 
 def test_a_row_that_the_version_before_did_not_look_at(find, tmp_path):
