@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from lit_attr import early_signal
 from lit_attr._version import __version__
 from lit_attr.errors import LitAttrError
 
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # A reader such as `head` may have seen enough of an answer; a harvest is not done by then.
     is_harvest = arguments[:1] == ["predict"] and not _wants_help(arguments)
+    if is_process and is_harvest:
+        early_signal.listen()
     return explained(lambda: _run(arguments, is_process=is_process), is_process=is_process, may_be_cut=not is_harvest)
 
 

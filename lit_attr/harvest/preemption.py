@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -13,6 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
+from lit_attr import early_signal
 from lit_attr.errors import InterruptedHarvestError
 
 _log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ _SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 CTRL_C_EXIT_CODE = 128 + signal.SIGINT
 # Seconds that child processes have to end by themselves, and again once they were told to.
 _PATIENCE = 2.0
+# Seconds; no warning of a job's end is sent earlier, but where a site or user asks for it.
+_EARLIEST_WARNING = 600
 
 
 class StopSignals:
@@ -53,6 +57,15 @@ class StopSignals:
             if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background process does not hear Ctrl-C
                 self._before[number] = signal.signal(number, self._hear)
 
+    def take_up_earlier(self) -> None:
+        """Obey a signal that came before anybody listened, as if it came now.
+
+        Raises:
+            InterruptedHarvestError: If there was one.
+        """
+        if early_signal.take():
+            self._hear(signal.SIGUSR1, None)
+
     def defer(self) -> None:
         """Only note signals from now on: there will be something to commit, and a place where all processes agree.
 
@@ -72,8 +85,13 @@ class StopSignals:
 
     @property
     def asks_to_requeue(self) -> bool:
-        """Whether the end of the job was announced while there was nothing to commit yet."""
-        return self.received is signal.SIGUSR1 and not self._deferred
+        """Whether the end of the job was announced while there was nothing to commit yet, and another may do better."""
+        if self.received is not signal.SIGUSR1 or self._deferred:
+            return False
+        if ends_before_it_begins(os.environ, time.time()):
+            _log.warning("not asking SLURM for another job: the time limit leaves none before the warning of its end")
+            return False
+        return True
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:  # the second Ctrl-C is for who listened before
@@ -108,6 +126,7 @@ def stopping_at_once(trainer: Trainer) -> Iterator[None]:
     signals = StopSignals()
     signals.install(trainer)
     try:
+        signals.take_up_earlier()
         yield
     except Exception as error:
         if signals.asks_to_requeue:
@@ -117,6 +136,20 @@ def stopping_at_once(trainer: Trainer) -> Iterator[None]:
         raise
     finally:
         signals.restore()
+
+
+def ends_before_it_begins(variables: Mapping[str, str], now: float) -> bool:
+    """Whether a job was warned of its end so early that it would be again, before it has done anything, for ever.
+
+    Args:
+        variables: SLURM's.
+        now: When the warning came, in seconds since the epoch.
+    """
+    try:
+        start, end = (int(variables[f"SLURM_JOB_{name}_TIME"]) for name in ("START", "END"))
+    except (KeyError, ValueError):  # older than SLURM 22.05
+        return False
+    return now - start < end - now < _EARLIEST_WARNING
 
 
 def _interruption_behind(error: BaseException | None) -> InterruptedHarvestError | None:
