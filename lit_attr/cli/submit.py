@@ -1,6 +1,7 @@
 """`lit-attr submit`: a harvest on a SLURM cluster."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lit_attr.launch.report import code_report, dry_run_report, submission_repor
 from lit_attr.launch.request import MODES, Request
 from lit_attr.launch.slurm import require_sbatch
 from lit_attr.launch.submit import check_limits, submit
+from lit_attr.launch.time_limit import check_time_limit
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -26,6 +28,7 @@ def run(arguments: Sequence[str]) -> None:
     given = vars(options)
     dry_run, snapshot = given.pop("dry_run"), given.pop("snapshot")
     request = Request(**given)
+    check_time_limit(request, os.environ)
     if not dry_run:
         require_sbatch()
         check_limits(request)

@@ -51,7 +51,7 @@ class Request:
                 raise LaunchError(f"--{name} must be at least 1, found {number}")
         if self.mode == "ddp" and self.max_concurrent is not None:
             raise LaunchError("--max_concurrent is for --mode array: the processes of a DDP job run all at once")
-        self._check(("time", "merge_time"), _TIME, "minutes, H:MM:SS or D-HH:MM:SS")
+        self._check(("time", "merge_time"), _TIME, "minutes, M:SS, H:MM:SS or D-HH:MM:SS")
         self._check(("merge_mem",), _MEMORY, "a number with K, M, G or T behind it")
         self._check(("partition", "job_suffix"), _NAME, "letters, digits and any of _.,+-")
         if self.mode == "ddp" and self.n_gpus > self.gpus_per_node and self.n_gpus % self.gpus_per_node:

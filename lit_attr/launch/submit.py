@@ -1,5 +1,6 @@
 """Handing the jobs of a harvest to SLURM, all of them or none."""
 
+import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from lit_attr.errors import LaunchError
 from lit_attr.launch.jobs import CONFIGURATION, Jobs
 from lit_attr.launch.request import Request
 from lit_attr.launch.slurm import require_sbatch, sbatch, scancel, site_limit
+from lit_attr.launch.time_limit import check_time_limit
 
 
 def submission_commands(jobs: Jobs, ids: Sequence[str] = ()) -> list[list[str]]:
@@ -62,6 +64,7 @@ def submit(jobs: Jobs) -> list[str]:
         LaunchError: If anything of this fails. Then no job, file or branch is left behind, or the message says which.
     """
     require_sbatch()
+    check_time_limit(jobs.request, os.environ)
     check_limits(jobs.request)
     try:
         jobs.folder.mkdir(parents=True)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -35,22 +34,6 @@ SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 @pytest.fixture
 def given(tmp_path):
     return small_run(tmp_path / "run"), write_tokens(tmp_path / "tokens.npy", n_rows=5)
-
-
-@pytest.fixture
-def scontrol(tmp_path, monkeypatch):
-    """Writes down what it is asked for; the file that it writes to."""
-    (tmp_path / "bin").mkdir()
-    said = tmp_path / "scontrol.txt"
-    said.touch()
-    program = tmp_path / "bin" / "scontrol"
-    program.write_text(
-        f'#!/bin/sh\necho "$@" >> {said}\ntest ! -e {said}.fail || {{ echo "no such job" >&2; exit 1; }}\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    return said
 
 
 class InJob(Callback):
@@ -386,38 +369,3 @@ def test_two_processes_end_at_once(tmp_path, how):
         r"^lit-attr: error: stopped by \w+ before anything new was committed; the same", said, re.MULTILINE
     )
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.slow
-def test_a_warning_that_comes_while_python_imports(tmp_path, scontrol):
-    """It is noted from the first moment on: the job is asked for again, and nothing is begun."""
-    _, _, options = command_options(tmp_path, 1)
-    job = {"JOB_NAME": "x", "NTASKS": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_NODELIST": "localhost"}
-    job |= {"JOB_NUM_NODES": 1, "STEP_ID": 0, "STEP_NUM_TASKS": 1, "NTASKS_PER_NODE": 1}
-    job |= {"JOB_START_TIME": int(time.time()), "JOB_END_TIME": int(time.time()) + 10_000}
-    environment = {**os.environ, **{f"SLURM_{name}": str(value) for name, value in job.items()}}
-    command = [sys.executable, "-m", "lit_attr.cli.main", "predict", "--trainer.accelerator", "cpu", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        known = f"/proc/{process.pid}"
-        mask, end = 0, time.monotonic() + 60
-        while not mask >> (signal.SIGUSR1 - 1) & 1 and time.monotonic() < end:
-            caught = re.search(r"SigCgt:\s*(\w+)", Path(known, "status").read_text())
-            mask = int(caught[1], 16) if caught else 0
-        assert "libtorch" not in Path(known, "maps").read_text()
-        process.send_signal(signal.SIGUSR1)
-        said = process.stderr.read()
-    assert process.returncode == 2, said
-    assert "lit-attr: error: stopped by SIGUSR1 before anything new was committed; the same command continues" in said
-    assert scontrol.read_text() == "requeue 12\n"
-    assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "is_futile"),
-    [("0", "60", True), ("0", "180", True), ("0", "43200", False), ("-3600", "120", False), ("x", "60", False)],
-)
-def test_a_job_that_ends_before_it_begins_is_not_started_again(start, end, is_futile):
-    """Its time limit is shorter than the warning before it: the next would end in the same way."""
-    variables = {"SLURM_JOB_START_TIME": start, "SLURM_JOB_END_TIME": end}
-    assert preemption.ends_before_it_begins(variables, 5.0) is is_futile
-    assert not preemption.ends_before_it_begins({}, 5.0)

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
+from lit_attr.cli.main import main
 from lit_attr.errors import LaunchError
 from lit_attr.launch.report import code_report, submission_report
 from lit_attr.launch.request import Request
 from lit_attr.launch.submit import submit
+from lit_attr.launch.time_limit import check_time_limit, seconds
 from lit_attr.topology.words import MERGED_FILE
 from tests.launch.standin import fake_slurm, git, make_repository, plan
 
@@ -170,7 +172,7 @@ def test_a_folder_that_cannot_be_made(sbatch, tmp_path):
         ({"mode": "ddp", "max_concurrent": 2}, "--max_concurrent is for --mode array"),
         ({"gpus_per_node": 0}, "--gpus_per_node must be at least 1, found 0"),
         ({"mode": "ddp", "n_gpus": 12}, "--n_gpus 12 is no multiple of --gpus_per_node 8: every machine"),
-        ({"time": "1h"}, "--time must be minutes, H:MM:SS or D-HH:MM:SS, found '1h'"),
+        ({"time": "1h"}, "--time must be minutes, M:SS, H:MM:SS or D-HH:MM:SS, found '1h'"),
         ({"merge_time": "1:2:3:4"}, "--merge_time must be minutes"),
         ({"merge_mem": "lots"}, "--merge_mem must be a number with K, M, G or T behind it, found 'lots'"),
         ({"partition": "a b"}, "--partition must be letters, digits"),
@@ -182,6 +184,28 @@ def test_values_that_make_no_sense(change, message):
         Request(**{"n_gpus": 4, **change})
 
 
-@pytest.mark.parametrize("time", ["90", "1:30", "12:00:00", "1-12", "2-0:30", "2-00:30:00", "unlimited"])
-def test_all_forms_of_a_time(time):
+@pytest.mark.parametrize(
+    ("time", "length"),
+    [
+        *[("90", 5400), ("1:30", 90), ("12:00:00", 43200), ("1-12", 129600), ("2-0:30", 174600), ("0:0:90", 90)],
+        *[("2-00:30:01", 174601), ("unlimited", None), ("0", None), ("00:00:00", None)],
+    ],
+)
+def test_all_forms_of_a_time(time, length):
     assert Request(1, time=time).time == time
+    assert seconds(time) == length
+
+
+@pytest.mark.parametrize("mode", ["array", "ddp"])
+def test_a_time_limit_that_leaves_nothing_before_its_warning(mode, monkeypatch):
+    """The warning is what the shipped scripts ask for, 120 s, which SLURM may send a minute earlier."""
+    for time in ("1", "2:00", "3", "0-0:3", "0:3:00"):
+        with pytest.raises(LaunchError, match=rf"limit of \d+ s \(--time {time}\) is over .* warns it 120 s before"):
+            check_time_limit(Request(1, mode, time=time), {})
+    for time in (None, "4", "3:01", "UNLIMITED", "0"):
+        check_time_limit(Request(1, mode, time=time), {})
+    check_time_limit(Request(1, mode, time="3"), {"SBATCH_SIGNAL": "B:USR1@30"})
+    with pytest.raises(LaunchError, match=r"a time limit of 7200 s \(SBATCH_TIMELIMIT=120\) .* warns it 7200 s"):
+        check_time_limit(Request(1, mode, time="4"), {"SBATCH_TIMELIMIT": "120", "SBATCH_SIGNAL": "USR1@7200"})
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["submit", "--n_gpus", "1", "--mode", mode, "--time", "1", "--dry_run"]) == 2
