@@ -1,7 +1,9 @@
+import json
 import os
 import stat
 
 import pytest
+import safetensors.torch
 import torch
 
 from lit_attr.errors import StorageError
@@ -156,10 +158,39 @@ def test_sealed_files_that_are_no_parts(tmp_path, content, message):
         read_ledger(tmp_path / "a.pt")
 
 
-def test_files_that_are_no_archives(tmp_path):
-    (tmp_path / "a.pt").write_text("no")
-    with pytest.raises(StorageError, match=r"a\.pt is truncated, damaged, or no part of a harvest"):
+LEDGER = {"plan": "p", "generation": 1, "rank": 0, "world_size": 1, "batches": [[0, 0, 1]]}
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"", "begins with b''"),
+        ({}, "no part of a harvest, or damaged: ValueError"),
+        ({"__metadata__": 3}, "no part of a harvest, or damaged: TypeError"),
+        (b'{"__metadata__":' + b"[" * 100_000, "no part of a harvest, or damaged: (Recursion|Value)Error"),
+        ({"__metadata__": {"ledger": "{}"}}, "damaged: plan: Field required"),
+        ({**LEDGER, "n_tokens": None}, "n_tokens: Input should be a valid integer, found None"),
+        ({**LEDGER, "started": float("inf")}, "started: "),
+        ({**LEDGER, "batches": [[0, 8, 0]]}, r"batches: .*found \[0, 8, 0\]"),
+        ({**LEDGER, "world_size": 10**7}, "world_size: "),
+    ],
+)
+def test_damaged_ledgers(tmp_path, head, message):
+    if not isinstance(head, bytes):
+        content = {"__metadata__": {"ledger": json.dumps(head)}} if "plan" in head else head
+        head = json.dumps(content, separators=(",", ":")).encode()
+    (tmp_path / "a.pt").write_bytes(len(head).to_bytes(8, "little") + head if head else b"")
+    with pytest.raises(StorageError, match=rf"a\.pt is .*{message}"):
         read_ledger(tmp_path / "a.pt")
+
+
+def test_a_part_is_a_file_of_safetensors_with_a_seal_behind(tmp_path):
+    write_part(tmp_path / "a.pt", sums_of([1, 2]), Ledger("plan", 1, 0, 1, [(1, 2, 1)], 6))
+    content = (tmp_path / "a.pt").read_bytes()
+    loaded = safetensors.torch.load(content[: -len(trailer("0" * 64))])
+    assert {name: tensor.tolist() for name, tensor in loaded.items()} == {
+        name: tensor.tolist() for name, tensor in sums_of([1, 2]).named()
+    }
 
 
 def test_identity_changes_with_every_publish(tmp_path):
@@ -183,8 +214,35 @@ def test_header_comes_back_and_the_first_one_counts(tmp_path):
     assert stat.S_ISREG((tmp_path / HEADER_FILE).stat().st_mode)
 
 
-@pytest.mark.parametrize("content", [{}, {"topology": {"sources": {}}}])
-def test_header_of_another_version(tmp_path, content):
+class Foreign:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "was written by another version"),
+        ({"topology": {"sources": {}}}, "was written by another version"),
+        (Foreign(), "is damaged, or no header of a harvest"),
+        ({"alive": {}}, "its targets are not those of its graph"),
+        ({"alive": {layer: torch.ones(1).bool().expand(10**9) for layer in TOPOLOGY.n_components}}, "its targets are"),
+        ({"w_unembed": torch.zeros(1).expand(unembedding().shape)}, "its unembedding is torch.float32 of shape"),
+        ({"w_unembed": torch.zeros(2, 2)}, r"its unembedding is torch.float32 of shape \(2, 2\)"),
+        ({"provenance": 3}, "its provenance is no mapping"),
+        ({"topology": {"n_components": {"0.mlp.up": 3}}}, "its graph has layers without components: "),
+    ],
+)
+def test_damaged_headers(tmp_path, content, message):
+    header().publish(tmp_path)
+    if isinstance(content, dict) and message.startswith("its"):
+        whole = torch.load(tmp_path / HEADER_FILE, weights_only=True)
+        content = {**whole, **content, "topology": {**whole["topology"], **content.get("topology", {})}}
     publish_sealed(tmp_path / HEADER_FILE, lambda file: torch.save(content, file), 0)
-    with pytest.raises(StorageError, match=r"harvest\.pt was written by another version"):
+    with pytest.raises(StorageError, match=rf"harvest\.pt .*{message}"):
+        Header.load(tmp_path)
+
+
+def test_a_sealed_header_that_is_no_archive(tmp_path):
+    publish_sealed(tmp_path / HEADER_FILE, lambda file: file.write(b"no"), 0)
+    with pytest.raises(StorageError, match=r"harvest\.pt is damaged, or no header"):
         Header.load(tmp_path)

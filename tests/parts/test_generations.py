@@ -1,4 +1,5 @@
 import errno
+import json
 import multiprocessing
 import random
 import shutil
@@ -199,11 +200,40 @@ def test_neither_link_nor_copy(tmp_path, monkeypatch, error, message):
     assert parts_in(tmp_path) == {path.name}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"world_size": 1, "n_batches": 2, "frozen": 3}', "\xff"])
-def test_damaged_generation(tmp_path, content):
+NAME = "frozen_generation_1_rank_0_abc.pt"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "Invalid JSON"),
+        (b"\xff", "Invalid JSON"),
+        (b"[" * 100_000, "recursion limit exceeded"),
+        (None, "should be an object"),
+        ({"world_size": None}, "world_size: Input should be a valid integer, found None"),
+        ({"world_size": 0}, "world_size: .*greater than or equal to 1, found 0"),
+        ({"world_size": 10**7}, "world_size: .*less than or equal to 100000, found 10000000"),
+        ({"n_batches": 10**9}, "n_batches: .*less than or equal to 100000000"),
+        ({"n_batches": 2.0}, "n_batches: .*found 2.0"),
+        ({"frozen": None}, "frozen: .*found None"),
+        ({"frozen": 3}, "frozen: .*found 3"),
+        ({"frozen": [["../../x.pt", []]]}, r"frozen.0.0: String should match .*found '../../x.pt'"),
+        ({"frozen": [[NAME, [[0, 4, 0]]]]}, r"frozen.0.1: .*expected \[first, last, step\] .*, found \[0, 4, 0\]"),
+        ({"frozen": [[NAME, [[-1, 4, 1]]]]}, r"found \[-1, 4, 1\]"),
+        ({"frozen": [[NAME, [[4, 0, -1]]]]}, r"found \[4, 0, -1\]"),
+        ({"frozen": [[NAME, [[0, 10**12, 1]]]]}, r"found \[0, 1000000000000, 1\]"),
+        ({"frozen": [[NAME, [[0, 4, 2], [4, 6, 1]]]]}, r"of batches 5 to .*, found \[4, 6, 1\]"),
+        ({"frozen": [[NAME, [[0, 10, 1]]]]}, r"of batches 0 to 9, found \[0, 10, 1\]"),
+        ({"frozen": [[NAME, [[0, 9, 1]]]] * 2}, "its frozen parts hold more than 10 batches"),
+    ],
+)
+def test_damaged_generation(tmp_path, content, message):
     begin(tmp_path, 2)
-    (tmp_path / "generation_2.json").write_text(content, encoding="latin-1")
-    with pytest.raises(StorageError, match=r"generation_2\.json"):
+    if not isinstance(content, bytes):
+        whole = {"world_size": 2, "n_batches": 10, "frozen": []}
+        content = json.dumps(content and {**whole, **content}).encode()
+    (tmp_path / "generation_2.json").write_bytes(content)
+    with pytest.raises(StorageError, match=rf"generation_2\.json is damaged: .*{message}"):
         newest_generation(tmp_path, PLAN)
 
 
@@ -223,8 +253,19 @@ def _begin_at_once(folder, world_size, barrier, found):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("same", [True, False])
-def test_several_workers_begin_a_generation_at_once(tmp_path, same, frozen_as):
-    """Of those with one world size there is one; of several, each freezes all that is in those before it."""
+def test_several_workers_begin_a_generation_at_once(tmp_path, same, frozen_as, monkeypatch):
+    """Of those with one world size there is one; of several, each freezes all that is in those before it.
+
+    One of them reads what is frozen, once.
+    """
+    digests = tmp_path / "digests"
+
+    def counted(path):
+        with digests.open("a") as file:
+            file.write(f"{path}\n")
+        return check_seal(path)
+
+    monkeypatch.setattr(freeze, "check_seal", counted)
     first = begin(tmp_path, 2)
     commit(first, 0, [0, 2])
     commit(first, 1, [1])
@@ -241,6 +282,7 @@ def test_several_workers_begin_a_generation_at_once(tmp_path, same, frozen_as):
     newest = newest_generation(tmp_path, PLAN)
     assert newest.frozen_ids.tolist() == [0, 1, 2]
     assert parts_in(tmp_path) == {name for name, _ in newest.frozen}, "losers take their links away"
+    assert len(digests.read_text().splitlines()) == 2
     if same:
         assert results == [(3, 2, sorted(name for name, _ in newest.frozen))] * 4
     for rank in range(newest.world_size):
