@@ -19,6 +19,7 @@ MODULES = read_modules(ROOT)
 CODE = ("lit_attr", "tools", "benchmarks", "tests")
 # Files below 30 lines, each with the reason why it stands by itself.
 SMALL = {
+    "lit_attr/early_signal.py": "the entry and the harvest share it, and it must import nothing",
     "lit_attr/optional.py": "is ground for all rooms",
     "lit_attr/files/roots.py": "all rooms read users' paths by it, and nothing else belongs to it",
     "lit_attr/query/frames.py": "two files of answers share it, and they alone need polars",
