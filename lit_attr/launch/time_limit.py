@@ -25,7 +25,7 @@ def seconds(limit: str) -> int | None:
     """The length of a time limit; None for one without an end, and for what is no time limit.
 
     Args:
-        limit: As `sbatch --time` takes it: minutes, M:SS, H:MM:SS, D-H, D-H:MM or D-H:MM:SS. 0 is no limit.
+        limit: Text as `sbatch --time` takes it: minutes, M:SS, H:MM:SS, D-H, D-H:MM or D-H:MM:SS. 0 is no limit.
 
     Example:
         >>> seconds("90"), seconds("1:30"), seconds("1-12"), seconds("UNLIMITED")
@@ -44,7 +44,7 @@ def check_time_limit(request: Request, variables: Mapping[str, str]) -> None:
 
     Args:
         request: The machines that are asked for.
-        variables: Those of the process.
+        variables: The environment of the process.
 
     Raises:
         LaunchError: If it is; the message names both times.
