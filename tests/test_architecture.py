@@ -21,7 +21,6 @@ CODE = ("lit_attr", "tools", "benchmarks", "tests")
 SMALL = {
     "lit_attr/early_signal.py": "the entry and the harvest share it, and it must import nothing",
     "lit_attr/optional.py": "is ground for all rooms",
-    "lit_attr/files/roots.py": "all rooms read users' paths by it, and nothing else belongs to it",
     "lit_attr/query/frames.py": "two files of answers share it, and they alone need polars",
     "lit_attr/decomposition/untrained/neurons.py": "its class path is part of what identifies a harvest",
     "lit_attr/decomposition/untrained/svd.py": "its class path is part of what identifies a harvest",

@@ -15,7 +15,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.launch.jobs import Harvest
-from lit_attr.storage.result_folders import run_folder, subrun_folder
+from lit_attr.storage.result_folders import check_subrun_id, run_folder
 
 # What each worker is told by its job, and what these keys are otherwise.
 _OF_THE_JOB = {"rank": 0, "world_size": 1}
@@ -39,7 +39,7 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
         if data[name] != default:
             raise ConfigurationError(f"--data.{name} is given to each worker by its job: drop it, found {data[name]}")
     if writer["subrun_id"] is not None:
-        subrun_folder("", writer["subrun_id"])  # refuses what is no id
+        check_subrun_id(writer["subrun_id"])
     source = _harvester(model).source
     run_id = source.find_run_id()
     run = run_with_dataset(model["run"], model["decomposition"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.errors import ConfigurationError, LitAttrError, RunNotFoundError
+from lit_attr.files.roots import is_file_name
 from lit_attr.storage.result_folders import results, run_folder, subrun_folder, subruns, why_no_result
 from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
 
@@ -99,8 +100,15 @@ def _refuse_another(run: str, harvest: Path, subrun_id: str | None) -> None:
 
 
 def _run_id(run: str) -> str:
-    """The id under which the results of a run are stored."""
+    """The id under which the results of a run are stored.
+
+    Raises:
+        RunNotFoundError: If it can be none, but is the path of something that is not there.
+    """
     if os.path.isdir(run):
         return run_id_of_folder(Path(run).absolute())
     reference = RunReference.match(run)
-    return reference.run_id if reference else run
+    run_id = reference.run_id if reference else run
+    if not is_file_name(run_id):
+        raise RunNotFoundError(f"no such run, harvest or result: {run!r} is neither a folder nor a file, nor an id")
+    return run_id

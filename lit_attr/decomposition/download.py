@@ -90,6 +90,8 @@ def _fetch(reference: RunReference, folder: Path, choose: Callable[[Sequence[str
     run = _attempt(reference, lambda: _api().run(str(reference).replace("/runs/", "/")))
     files = _attempt(reference, lambda: {file.name: file for file in run.files()})
     for name in choose(list(files)):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise RunFormatError(f"run {reference} on wandb has a file whose name leads elsewhere: {name!r}")
         destination = folder / Path(name).name
         if destination.exists():
             continue

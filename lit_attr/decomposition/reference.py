@@ -1,5 +1,6 @@
 """Run references: the strings that name a decomposition or pretraining run on wandb, and the folders that cache it."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,7 @@ def run_id_of_folder(folder: Path) -> str:
     The whole name where it is a run id; else the part behind the earliest hyphen that leaves one (`<project>-<id>`,
     wandb's `run-<time>-<id>`); else the whole name. Of wandb's `<name>/files` it is `<name>` that counts.
     """
+    folder = Path(os.path.abspath(folder))  # `..` is no name
     name = folder.parent.name if folder.name == "files" else folder.name
     parts = name.split("-")
     for start in range(len(parts)):

@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+from lit_attr.errors import ConfigurationError
+
 _VARIABLES = ("LIT_ATTR_OUT_DIR", "SPD_OUT_DIR")
 _FALLBACK = "out"
+_LONGEST_NAME = 255
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -12,7 +15,20 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def is_file_name(text: str) -> bool:
+    """Whether a text names a file or folder within another, and cannot lead out of it."""
+    fits = len(text.encode(errors="surrogatepass")) <= _LONGEST_NAME
+    return fits and text not in ("", ".", "..") and not {"/", "\0"} & set(text)
+
+
 def output_root(out_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The output root: `out_dir` if given, else `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`; absolute."""
+    """The output root: `out_dir` if given, else `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`; absolute.
+
+    Raises:
+        ConfigurationError: If it has a zero byte, which no path has.
+    """
     candidates = [out_dir, *(os.environ.get(name) for name in _VARIABLES), _FALLBACK]
-    return user_path(next(c for c in candidates if c)).absolute()
+    root = next(c for c in candidates if c)
+    if "\0" in str(root):
+        raise ConfigurationError(f"out_dir is no path: it has a zero byte, found {str(root)!r}")
+    return user_path(root).absolute()

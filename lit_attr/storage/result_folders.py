@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lit_attr.errors import StorageError
-from lit_attr.files.roots import output_root
+from lit_attr.files.roots import is_file_name, output_root
 from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PARTIAL_FILE, PARTS_FOLDER, PLAN_FILE
 
 _FOLDER = "dataset_attributions"
@@ -19,7 +19,13 @@ _WRITTEN = (PLAN_FILE, HEADER_FILE, "generation_*.json", f"{PARTS_FOLDER}/*.pt",
 
 
 def run_folder(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a run's harvests; `out_dir` as in `output_root`."""
+    """The folder of a run's harvests; `out_dir` as in `output_root`.
+
+    Raises:
+        StorageError: If the id could lead to another folder.
+    """
+    if not is_file_name(run_id):
+        raise StorageError(f"{run_id!r} is no run's id: expected the name of a folder")
     return output_root(out_dir) / _FOLDER / run_id
 
 
@@ -29,14 +35,23 @@ def subrun_folder(run_id: str, subrun_id: str, out_dir: str | os.PathLike[str] |
     Raises:
         StorageError: If the id is not one that harvests have.
     """
+    check_subrun_id(subrun_id)
+    return run_folder(run_id, out_dir) / subrun_id
+
+
+def check_subrun_id(subrun_id: str) -> None:
+    """Check an id before it becomes a path.
+
+    Raises:
+        StorageError: If it is not one that harvests have.
+    """
     if not is_subrun_id(subrun_id):
         raise StorageError(f"{subrun_id!r} is no harvest's id: expected '{_SUBRUN_PREFIX}' and a time or name")
-    return run_folder(run_id, out_dir) / subrun_id
 
 
 def is_subrun_id(name: str) -> bool:
     """Whether a folder's name is one that harvests have."""
-    return _SUBRUN_ID.fullmatch(name) is not None
+    return _SUBRUN_ID.fullmatch(name) is not None and is_file_name(name)
 
 
 def subruns(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> list[Path]:

@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 def provenance(run_id):
     """Of the one result whose id begins so."""
-    (folder,) = run_folder("").glob(f"{run_id}*")
+    (folder,) = run_folder(run_id).parent.glob(f"{run_id}*")
     return AttributionRepo.open(folder.name).get_attributions().provenance
 
 

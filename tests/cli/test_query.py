@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -93,9 +94,11 @@ def test_folders_as_run(file, capsys, tmp_path):
     assert ask(capsys, run, "sources", "output:1")["file"] == str(file)
 
 
-def test_a_run_of_an_impossible_name(capsys):
-    assert main(["query", "x" * 5000, "sources", "output:0"]) == 2
-    assert "no result of" in capsys.readouterr().err
+@pytest.mark.parametrize("run", ["x" * 5000, "", "../../x", "/nowhere", "a/b", "."])
+def test_a_run_of_an_impossible_name(capsys, run):
+    for command in (["query", run, "sources", "output:0"], ["merge", run], ["status", run]):
+        assert main(command) == 2
+        assert re.match(r"lit-attr: error: no (such run|result|harvest)\b", capsys.readouterr().err)
 
 
 @pytest.fixture

@@ -144,6 +144,13 @@ def test_a_run_without_its_files(server, path, missing, message):
         load_run("s-1234abcd")
 
 
+def test_files_whose_names_lead_elsewhere(server, root):
+    server.runs[TARGET]["../../../model_config.yaml"] = server.runs[TARGET].pop("model_config.yaml")
+    with pytest.raises(RunFormatError, match=r"whose name leads elsewhere: '\.\./\.\./\.\./model_config\.yaml'"):
+        load_run("s-1234abcd")
+    assert not list(root.parent.glob("*.yaml"))
+
+
 @pytest.mark.slow
 def test_of_several_processes_one_downloads_and_the_others_wait(server):
     script = "from lit_attr.decomposition.load import load_run; print(load_run('s-1234abcd').weights_digest)"

@@ -119,3 +119,10 @@ def test_folder_is_project_and_run_id_without_the_entity():
 )
 def test_run_id_of_a_folder_is_its_earliest_tail_that_is_one(folder: str, run_id: str):
     assert run_id_of_folder(Path(folder)) == run_id
+
+
+def test_a_folder_is_named_after_itself_however_it_is_written(tmp_path, monkeypatch):
+    (tmp_path / "run-a" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run-a" / "below")
+    for text in ("..", "../", "../below/..", "../below/../files"):
+        assert run_id_of_folder(Path(text)) == "run-a"

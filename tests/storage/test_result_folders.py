@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.files.roots import output_root
 from lit_attr.query.attribution_repo import AttributionRepo
-from lit_attr.storage.result_folders import create_subrun, results, run_folder, subruns
+from lit_attr.storage.result_folders import create_subrun, results, run_folder, subrun_folder, subruns
 from tests.storage.examples import random_storage
 
 RUN = "s-1234abcd"
@@ -94,3 +94,19 @@ def test_subrun_below_a_file(tmp_path):
     (tmp_path / "dataset_attributions").write_text("in the way")
     with pytest.raises(StorageError, match="cannot create the folder"):
         create_subrun(RUN, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../x", "/etc", "a/b", "a\0b", "x" * 256, "\udcff" * 200])
+def test_ids_that_lead_elsewhere_become_no_paths(tmp_path, name):
+    for use in (run_folder, subruns, results, create_subrun, AttributionRepo.open):
+        with pytest.raises(StorageError, match="is no run's id: expected the name of a folder"):
+            use(name, tmp_path)
+    for subrun in (name, f"da-{name}", f"da-x/{name}", f"{name}/da-x"):
+        with pytest.raises(StorageError, match="is no harvest's id"):
+            subrun_folder(RUN, subrun if subrun not in ("da-.", "da-..") else "da-x/..", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_root_with_a_zero_byte():
+    with pytest.raises(ConfigurationError, match="out_dir is no path: it has a zero byte"):
+        run_folder(RUN, "a\0b")
