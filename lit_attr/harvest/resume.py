@@ -116,7 +116,7 @@ def open_harvest(
         plan = Plan.load(presence.folder)
         if differences := _differences(presence.folder, plan, settings, data):
             raise ConfigurationError(f"cannot continue {presence.folder}: {'; '.join(differences)}")
-        return current_generation(presence.folder, plan, world_size, data.n_batches), presence
+        return current_generation(presence.folder, plan, world_size, data.n_batches, data.digest), presence
     except BaseException:
         presence.leave()
         raise
@@ -188,11 +188,18 @@ def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: Toke
         entries["ci_threshold"] = plan.entries.get("ci_threshold")  # decides nothing, and may be set no more
     differences = [*plan.differences(entries), *_other_versions(plan, settings)]
     generation = newest_generation(folder, plan)
-    if generation is None or generation.n_batches == data.n_batches:
+    if generation is None:
         return differences
     if generation.n_batches > data.n_batches:
         return [*differences, f"n_batches: the harvest has {generation.n_batches}, this command {data.n_batches}"]
-    return [*differences, *_targets_of_fewer_batches(folder, plan)]
+    before, now = generation.data_digest, data.digest(generation.n_batches)
+    if before not in (None, now):
+        differences.append(
+            f"data_digest: the harvest has {before!r} for its {generation.n_batches} batches, this command {now!r}"
+        )
+    if generation.n_batches < data.n_batches:
+        differences += _targets_of_fewer_batches(folder, plan)
+    return differences
 
 
 def _other_versions(plan: Plan, settings: HarvestSettings) -> list[str]:

@@ -1,7 +1,7 @@
 """Beginning a generation: one worker freezes what is there, while the others wait for it."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -22,50 +22,64 @@ from lit_attr.topology.words import GENERATION_LOCK, PARTS_FOLDER
 _THREADS = 8
 
 
-def current_generation(folder: Path, plan: Plan, world_size: int, n_batches: int) -> Generation:
+def current_generation(
+    folder: Path, plan: Plan, world_size: int, n_batches: int, digest: Callable[[int], str] | None = None
+) -> Generation:
     """The generation in which so many workers go on; a new one where the newest does not fit.
 
     Safe if several workers call it at once. The lock only saves them from all doing the same work; that a generation's
     file is created exclusively decides between them, also where a file system has no locks.
 
+    Args:
+        folder: The harvest's folder.
+        plan: Its plan.
+        world_size: Number of workers.
+        n_batches: Batches of the harvest.
+        digest: Number of batches to the digest of the data of so many; None where there is no data to be compared.
+
     Raises:
-        StorageError: If a part that would be frozen is damaged, or the newest generation has more batches.
+        StorageError: If a part that would be frozen is damaged, or the newest generation has more batches, or others.
     """
     while True:
         newest = newest_generation(folder, plan)
-        if newest is not None and _fits(newest, world_size, n_batches):
+        if newest is not None and _fits(newest, world_size, n_batches, digest):
             return newest
         make_folder(folder / PARTS_FOLDER)
         if newest is None:
-            first = Generation(folder, plan, 1, world_size, n_batches, [])
+            first = Generation(folder, plan, 1, world_size, n_batches, [], digest and digest(n_batches))
             with suppress(FileExistsError):  # another worker was faster: its generation counts
                 _publish(first)
             continue
         waiting = f"waiting for another worker to freeze what is committed in {folder}"
         with locked(folder / GENERATION_LOCK, waiting):
             newest = newest_generation(folder, plan)
-            if newest is not None and not _fits(newest, world_size, n_batches):
-                _begin_after(newest, world_size, n_batches)
+            if newest is not None and not _fits(newest, world_size, n_batches, digest):
+                _begin_after(newest, world_size, n_batches, digest and digest(n_batches))
 
 
-def _fits(newest: Generation, world_size: int, n_batches: int) -> bool:
+def _fits(newest: Generation, world_size: int, n_batches: int, digest: Callable[[int], str] | None) -> bool:
     if newest.n_batches > n_batches:
         raise StorageError(
             f"{newest.folder}: the harvest has {newest.n_batches} batches, this command {n_batches}: a harvest can "
             "grow, but not shrink"
         )
+    if digest and newest.data_digest not in (None, digest(newest.n_batches)):
+        raise StorageError(
+            f"{newest.folder}: the data of this command is not that of the {newest.n_batches} batches of the harvest: "
+            f"expected the digest {newest.data_digest}, found {digest(newest.n_batches)}"
+        )
     return (newest.world_size, newest.n_batches) == (world_size, n_batches)
 
 
 def _publish(generation: Generation) -> None:
-    frozen = [list(part) for part in generation.frozen]
-    content = {"world_size": generation.world_size, "n_batches": generation.n_batches, "frozen": frozen}
-    publish_json(generation.path, content, replace=False)
+    names = ("world_size", "n_batches", "frozen", "data_digest")
+    publish_json(generation.path, {name: getattr(generation, name) for name in names}, replace=False)
 
 
-def _begin_after(newest: Generation, world_size: int, n_batches: int) -> None:
+def _begin_after(newest: Generation, world_size: int, n_batches: int, data_digest: str | None) -> None:
     frozen = _freeze(newest)
-    begun = Generation(newest.folder, newest.plan, newest.number + 1, world_size, n_batches, frozen)
+    number = newest.number + 1
+    begun = Generation(newest.folder, newest.plan, number, world_size, n_batches, frozen, data_digest)
     try:
         _publish(begun)
     except FileExistsError:  # another worker was faster, without a lock: its generation counts, and its links

@@ -41,6 +41,7 @@ class Generation:
         world_size: Number of workers.
         n_batches: Batches of the harvest.
         frozen: Files in `worker_states` that count, with the ranges of their batches.
+        data_digest: Digest of the data of all its batches; None where that was not recorded.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Generation:
     world_size: int
     n_batches: int
     frozen: Sequence[tuple[str, Ranges]]
+    data_digest: str | None = None
 
     @property
     def path(self) -> Path:
@@ -115,6 +117,7 @@ class _Stored:
     world_size: WorldSize
     n_batches: Annotated[int, Field(ge=1, le=MAX_BATCHES)]
     frozen: list[tuple[Annotated[str, StringConstraints(pattern=_FROZEN)], StoredRanges]] = field(default_factory=list)
+    data_digest: str | None = None
 
 
 def newest_generation(folder: Path, plan: Plan) -> Generation | None:
@@ -141,7 +144,7 @@ def newest_generation(folder: Path, plan: Plan) -> Generation | None:
         raise StorageError(f"{path} is damaged: {error}") from error
     if sum(count(ranges) for _, ranges in stored.frozen) > stored.n_batches:
         raise StorageError(f"{path} is damaged: its frozen parts hold more than {stored.n_batches} batches")
-    return Generation(folder, plan, max(numbers), stored.world_size, stored.n_batches, stored.frozen)
+    return Generation(folder, plan, max(numbers), **vars(stored))
 
 
 def begun_generation(folder: Path) -> Generation:

@@ -41,8 +41,8 @@ def verify(path: Path) -> list[str]:
     if counted != storage.n_tokens_processed:
         raise StorageError(f"{path}: {storage.n_tokens_processed} tokens in all, but {counted} counted one by one")
     lines.append(f"tokens: {counted}, as counted one by one")
-    lines.append(_coverage(path, storage))
     lines.append(f"written by: {_software(storage)}")
+    lines.append(_coverage(path, storage))
     return lines
 
 

@@ -60,7 +60,8 @@ def test_a_result_opens_and_answers(folder, tmp_path):
     assert repo.path == path
     lines = verify(path)
     assert lines[0].startswith("digest: sha256 ")
-    assert lines[-2:] == ["tokens: 96, as counted one by one", "coverage: all 6 batches"]
+    counted = "tokens: 96, as counted one by one"
+    assert lines[-3:] == [counted, "written by: not recorded", "coverage: all 6 batches"]
     known = repo.get_attributions().recorded
     assert (known.schema, known.run_id, known.targets, known.partial) == (1, RUN_ID, None, None)
     assert known.not_targets("0.mlp.up").tolist() == [0, 1]

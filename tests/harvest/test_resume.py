@@ -12,6 +12,7 @@ import pytest
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.resume import HarvestSettings, open_harvest
+from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.software import named_versions, software
 from lit_attr.topology.words import MERGED_FILE
@@ -156,6 +157,20 @@ def test_a_row_that_the_version_before_did_not_look_at(find, tmp_path):
             else:
                 with pytest.raises(ConfigurationError, match=r"data_digest: the harvest has '\w{64}', this"):
                     find(name, **data, **changes)
+
+
+def test_rows_of_an_extension_count_as_well(find, tokens):
+    """Of workers that extend a harvest with other rows, only those go on whose rows the first one had."""
+    folder = find("da-one", n_batches=2)
+    find("da-one", n_batches=3)
+    rows = np.load(tokens)
+    rows[5] += 1
+    np.save(tokens, rows)
+    for n_batches in (3, 4):
+        with pytest.raises(ConfigurationError, match=r"data_digest: the harvest has '\w{64}' for its 3 batches, this"):
+            find("da-one", n_batches=n_batches)
+    with pytest.raises(StorageError, match="not that of the 3 batches of the harvest: expected the digest"):
+        current_generation(folder, Plan.load(folder), 1, 3, TokenDataModule(tokens, batch_size=2).digest)
 
 
 def test_the_newest_unfinished_one(find):
