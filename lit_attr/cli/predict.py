@@ -22,7 +22,7 @@ from lit_attr.harvest.allocation import slurm_correction
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.preemption import stopping_at_once
-from lit_attr.harvest.processes import leave_groups
+from lit_attr.harvest.processes import leaving_groups
 from lit_attr.harvest.progress import HarvestProgress
 from lit_attr.harvest.writer import StorageWriter
 
@@ -82,8 +82,15 @@ class PredictCLI(LightningCLI):
             raise ConfigurationError(f"the trainer cannot be built with these settings: {error}") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with stopping_at_once(self.trainer):
-            super()._run_subcommand(subcommand)
+        writer: StorageWriter = self._get(self.config_init, "writer")
+        writer.join_in_time(self.trainer)
+        try:
+            with stopping_at_once(self.trainer):
+                super()._run_subcommand(subcommand)
+        except RuntimeError as error:  # of torch, which has lost another process in one of Lightning's conversations
+            if writer.interruption is None:
+                raise
+            raise writer.interruption from error
 
     def after_predict(self) -> None:
         """Say how to ask the result, or what is left to do."""
@@ -181,8 +188,7 @@ def run(arguments: Sequence[str]) -> None:
         log.addHandler(handler)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     try:
-        with own_errors():
+        with leaving_groups(), own_errors():
             build_cli(arguments)
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"a configuration is no text file: {error}") from error
-    leave_groups()

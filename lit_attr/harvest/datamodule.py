@@ -21,6 +21,7 @@ from lit_attr.data.spec import DatasetOptions, DatasetSpec
 from lit_attr.data.token_file import TokenBatch, check_ids, check_length
 from lit_attr.errors import ConfigurationError, DataError, StorageError
 from lit_attr.files.roots import output_root, user_path
+from lit_attr.harvest.postponed import Postponed
 from lit_attr.harvest.sources import dataset_of_run
 
 WHOLE_DATASET: Literal["whole_dataset"] = "whole_dataset"
@@ -88,6 +89,7 @@ class TokenDataModule(LightningDataModule):
         self._dataset = dataset
         self._source: RowSource | None = None
         self._assigned: tuple[Ids, int] | None = None
+        self._postponed = Postponed()
 
     @cached_property
     def spec(self) -> DatasetSpec | None:
@@ -107,7 +109,8 @@ class TokenDataModule(LightningDataModule):
         Raises:
             DataError: If the dataset or its tokenizer cannot be had, or is not as described.
         """
-        self.prepare_batches(self._max_batches)
+        with self._postponed.with_others(self.trainer):
+            self.prepare_batches(self._max_batches)
 
     def prepare_batches(self, n_batches: int | None) -> None:
         """Tokenize the rows of so many batches, and compute their digest; as `prepare_data` does.
@@ -138,12 +141,14 @@ class TokenDataModule(LightningDataModule):
         Raises:
             DataError: If a file is missing, damaged, empty, or holds something else.
         """
-        self._source = self._open()
-        if self._max_batches is not None and self._max_batches > self.n_batches_at_hand:
-            rank_zero_info(
-                f"lit_attr: warning: data.n_batches is {self._max_batches}, but the data has {self.n_batches_at_hand} "
-                f"batches of {self.batch_size} sequences: all of them are taken"
-            )
+        with self._postponed.with_others(self.trainer):
+            self._source = self._open()
+            at_hand = self.n_batches_at_hand
+            if self._max_batches is not None and self._max_batches > at_hand:
+                rank_zero_info(
+                    f"lit_attr: warning: data.n_batches is {self._max_batches}, but the data has {at_hand} batches of "
+                    f"{self.batch_size} sequences: all of them are taken"
+                )
 
     @property
     def _opened(self) -> RowSource:
@@ -261,7 +266,9 @@ class TokenDataModule(LightningDataModule):
 
         Raises:
             DataError: If they do not belong to the model.
+            LitAttrError: If `prepare_data` or `setup` has failed, in a trainer of several processes.
         """
+        self._postponed.raise_mistake()
         check_length(self.seq_len, block_size)
         places = self._opened.sample(self.n_rows)
         check_ids(self._tensor(places), vocab_size, lambda row: divmod(int(places[row]), self.batch_size))

@@ -25,7 +25,8 @@ from lit_attr.files.roots import user_path
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import check_sums_fit, keep_freed_memory, memory_limit, rows_that_fit
-from lit_attr.harvest.processes import on_first_process
+from lit_attr.harvest.postponed import Postponed
+from lit_attr.harvest.processes import Processes
 from lit_attr.harvest.sources import ModelSource
 from lit_attr.harvest.targets import Alive, TargetRule
 from lit_attr.harvest.trainer_settings import prepare_trainer
@@ -101,6 +102,7 @@ class AttributionHarvester(LightningModule):
         # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
         self.source = ModelSource(run, decomposition, path_table)
         self.sums = AttributionSums()
+        self._postponed = Postponed()
         # Known once the run is loaded.
         self._run: Run | None = None
         self._topology: Topology | None = None
@@ -167,9 +169,10 @@ class AttributionHarvester(LightningModule):
 
     def prepare_data(self) -> None:
         """Download the run where no cache holds it: one process of each machine does, the others wait."""
-        if self._run is None:  # models of the hub are left to its own library, which lets one process download
-            self.source.find_run_id()
-        self.target_rule.prepare_data(self._data())
+        with self._postponed.with_others(self.trainer):
+            if self._run is None:  # models of the hub are left to its own library, which lets one process download
+                self.source.find_run_id()
+            self.target_rule.prepare_data(self._data())
 
     def check(self) -> torch.dtype:
         """Load the run, and refuse what cannot be harvested while nothing is written yet; on every process.
@@ -184,6 +187,7 @@ class AttributionHarvester(LightningModule):
                 the sums do not fit.
             DataError: If the tokens do not belong to the model.
         """
+        self._postponed.raise_mistake()
         dtype = prepare_trainer(self.trainer)
         model = self.load_run().model
         if isinstance(data := self._data(), TokenDataModule):
@@ -255,9 +259,10 @@ class AttributionHarvester(LightningModule):
                 "`harvester.sums`. To store a result: Trainer(callbacks=[StorageWriter()])"
             )
             # Means near the threshold may round differently on different devices: one process decides for all.
-            self._alive = on_first_process(self.trainer, self.find_alive)
+            processes = Processes.of(self.trainer)
+            self._alive = processes.on_first(self.find_alive)
             if isinstance(data := self._data(), TokenDataModule):
-                on_first_process(self.trainer, partial(self.diagnose, data))
+                processes.on_first(partial(self.diagnose, data))
         alive = torch.cat(list(self._alive.values()))
         n_alive, n_all = int(alive.sum()), len(alive)
         if n_alive == 0:

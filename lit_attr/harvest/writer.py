@@ -11,7 +11,6 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import distributed
 
 from lit_attr.data.batch_ids import Ids, union
 from lit_attr.data.token_file import TokenBatch
@@ -19,15 +18,9 @@ from lit_attr.errors import ConfigurationError, InterruptedHarvestError
 from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester, started
+from lit_attr.harvest.joining import join_in_time
 from lit_attr.harvest.preemption import CTRL_C_EXIT_CODE, StopSignals, end_children, requeue
-from lit_attr.harvest.processes import (
-    gathered,
-    greatest,
-    message_group,
-    on_each_process,
-    on_first_process,
-    others_alive,
-)
+from lit_attr.harvest.processes import Processes
 from lit_attr.harvest.record import harvest_record
 from lit_attr.harvest.resume import HarvestSettings, check_same_settings, open_harvest
 from lit_attr.parts.counting import check_nothing_missing, counting_parts
@@ -39,6 +32,8 @@ from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.software import Software, named_versions, software
 from lit_attr.storage.result_folders import run_folder
 from lit_attr.topology.words import HEADER_FILE
+
+_LEAST_PATIENCE = 0.1  # minutes: processes give a sign of life once a second
 
 
 class _Decision(IntEnum):
@@ -72,12 +67,15 @@ class StorageWriter(Callback):
         subrun_id: Id of the harvest, `da-` and a name: continued if it is there, refused if it has other settings.
         commit_minutes: Minutes between commits; more where a commit takes longer than 2 % of that.
         commit_batches: Batches of a process between commits, instead.
+        patience_minutes: Minutes for which the processes of a trainer wait for one that is silent, and, on the command
+            line, for each other when they start. A process that is at work, however long, is not silent.
         allow_other_versions: Whether a process goes on whose versions of `lit_attr` and torch are not those that the
             harvest began with; the result records all of them.
 
     Attributes:
         path: The written file; None before, and for independent workers.
         folder: The harvest's folder; None before it is known.
+        interruption: Why the harvest was stopped, where Lightning's own exception does not say so; None before.
 
     Raises:
         ConfigurationError: If a number is not positive.
@@ -89,6 +87,7 @@ class StorageWriter(Callback):
         subrun_id: str | None = None,
         commit_minutes: float = 10.0,
         commit_batches: int | None = None,
+        patience_minutes: float = 5.0,
         *,
         allow_other_versions: bool = False,
     ) -> None:
@@ -97,16 +96,22 @@ class StorageWriter(Callback):
             raise ConfigurationError(
                 f"writer.commit_minutes and commit_batches must be positive, found {commit_minutes}, {commit_batches}"
             )
+        if not patience_minutes >= _LEAST_PATIENCE:
+            raise ConfigurationError(
+                f"writer.patience_minutes must be at least {_LEAST_PATIENCE}, found {patience_minutes}"
+            )
         self.out_dir = out_dir
         self.subrun_id = subrun_id
         self.commit_minutes = commit_minutes
         self.commit_batches = commit_batches
+        self.patience_minutes = patience_minutes
         self.allow_other_versions = allow_other_versions
         self.path: Path | None = None
         self.folder: Path | None = None
+        self.interruption: InterruptedHarvestError | None = None
         self._signals = StopSignals()
-        self._group: distributed.ProcessGroup | None = None
-        # Known after setup, and once the trainer has started.
+        # Known once the processes are connected, after setup, and once the trainer has started.
+        self._processes: Processes | None = None
         self._commits: Commits | None = None
         self._header: Header | None = None
         # On the first process of the trainer.
@@ -123,23 +128,40 @@ class StorageWriter(Callback):
         """What all parts of the harvest share; after `on_predict_start`."""
         return started(self._header)
 
+    @property
+    def processes(self) -> Processes:
+        """All processes of the trainer; after they are connected."""
+        return started(self._processes)
+
+    def join_in_time(self, trainer: Trainer) -> None:
+        """Bound how long processes wait for each other to start, and watch them from then on, not only from `setup` on.
+
+        Args:
+            trainer: The trainer, before its loop; `lit-attr predict` calls this.
+        """
+        join_in_time(trainer, self.patience_minutes * 60, partial(self._connect, trainer))
+
+    def _connect(self, trainer: Trainer) -> None:
+        self._processes = Processes.of(trainer, self.patience_minutes * 60)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the harvest, and deal out the batches that are not in it yet."""
         self._signals.install(trainer)
         harvester, data = _harvester(pl_module), _data(trainer)
         rank, world_size = data.worker()
-        self._group = message_group(trainer)
-        on_each_process(self._group, harvester.check)
-        settings = on_each_process(self._group, partial(self._settings, trainer, harvester))
-        entries = on_each_process(self._group, partial(settings.entries, data, data.n_batches))
-        check_same_settings(gathered({**entries, "n_batches": data.n_batches, **settings.versions}, self._group))
-        generation = on_first_process(trainer, partial(self._open, settings, data, world_size))
+        if self._processes is None:
+            self._connect(trainer)
+        self.processes.on_each(harvester.check)
+        settings = self.processes.on_each(partial(self._settings, trainer, harvester))
+        entries = self.processes.on_each(partial(settings.entries, data, data.n_batches))
+        check_same_settings(self.processes.gathered({**entries, "n_batches": data.n_batches, **settings.versions}))
+        generation = self.processes.on_first(partial(self._open, settings, data, world_size))
         self.folder = generation.folder
-        self._commits = on_each_process(
-            self._group, partial(Commits, generation, rank, self.commit_minutes, self.commit_batches)
+        self._commits = self.processes.on_each(
+            partial(Commits, generation, rank, self.commit_minutes, self.commit_batches)
         )
         remaining = self._commits.remaining
-        data.assign(remaining, max(1, greatest(len(remaining), self._group)))
+        data.assign(remaining, max(1, self.processes.greatest(len(remaining))))
         rank_zero_info(f"lit_attr: harvest {self.folder}")
 
     def _settings(self, trainer: Trainer, harvester: AttributionHarvester) -> HarvestSettings:
@@ -157,10 +179,10 @@ class StorageWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""
         harvester = _harvester(pl_module)
-        on_first_process(trainer, partial(self._begin, trainer, harvester))
-        self._header = on_each_process(self._group, partial(Header.load, self.commits.generation.folder))
+        self.processes.on_first(partial(self._begin, trainer, harvester))
+        self._header = self.processes.on_each(partial(Header.load, self.commits.generation.folder))
         harvester.set_targets(self.header.alive)
-        on_each_process(self._group, partial(self.commits.restore, harvester.sums, harvester.topology))
+        self.processes.on_each(partial(self.commits.restore, harvester.sums, harvester.topology))
         if n_done := self.commits.generation.n_frozen + len(self._done_by_all()):
             rank_zero_info(f"lit_attr: continuing, with {n_done} of {self.commits.generation.n_batches} batches done")
 
@@ -196,18 +218,18 @@ class StorageWriter(Callback):
         if batch.batch_id >= 0:
             self.commits.add(batch.batch_id)
         due = _Decision.COMMIT if self.commits.due() else _Decision.GO_ON
-        decision = greatest(_DECISIONS[self._signals.received] if self._signals.received else due, self._group)
+        decision = self.processes.greatest(_DECISIONS[self._signals.received] if self._signals.received else due)
         if decision != _Decision.GO_ON:
             self._commit(pl_module)
         if decision == _Decision.REQUEUE:
             requeue(trainer)
-            greatest(0, self._group)  # srun ends all once one has ended: none may before SLURM was asked
+            self.processes.greatest(0)  # srun ends all once one has ended: none may before SLURM was asked
         if decision in (_Decision.REQUEUE, _Decision.STOP):
             self._stop()
 
     def _commit(self, pl_module: LightningModule) -> None:
         begin = monotonic()
-        on_each_process(self._group, partial(self._commit_own, _data(pl_module.trainer), _harvester(pl_module)))
+        self.processes.on_each(partial(self._commit_own, _data(pl_module.trainer), _harvester(pl_module)))
         self.commits.rest(monotonic() - begin)
 
     def _commit_own(self, data: TokenDataModule, harvester: AttributionHarvester) -> None:
@@ -234,14 +256,14 @@ class StorageWriter(Callback):
         if _data(trainer).independent:
             return  # `lit-attr merge` does the rest, once all workers are done
         done = self._done_by_all()
-        by = [versions for many in gathered(self.commits.software, self._group) for versions in many]
-        with others_alive():
+        by = [versions for many in self.processes.gathered(self.commits.software) for versions in many]
+        with self.processes.alive():
             harvester.sums.sync()
-        self.path = on_first_process(trainer, partial(self._write, harvester, done, by))
+        self.path = self.processes.on_first(partial(self._write, harvester, done, by))
 
     def _done_by_all(self) -> Ids:
         """Batches in the sums of any process."""
-        return union(gathered(self.commits.done, self._group))
+        return union(self.processes.gathered(self.commits.done))
 
     def _write(self, harvester: AttributionHarvester, done: Ids, by: list[Software]) -> Path:
         generation, header = self.commits.generation, self.header
@@ -259,13 +281,19 @@ class StorageWriter(Callback):
         return path
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let those listen to signals who did before."""
+        """Leave the other processes, and let those listen to signals who did before."""
+        self.processes.leave()
+        self._processes = None
         self._signals.restore()
         if self._presence is not None:
             self._presence.leave()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind: no process, no folder without a commit; Lightning calls it in place of `teardown`."""
+        if self._processes is not None:
+            lost = self._processes.give_up(exception)
+            self.interruption = lost if isinstance(lost, InterruptedHarvestError) else None
+            self._processes = None
         end_children(trainer)
         if self._presence is not None and self._presence.abandon():
             self._remove_new_folders()

@@ -173,7 +173,7 @@ def test_found_without_a_name(two, expected, tmp_path):
 def test_a_process_that_is_killed(two, expected, folder):
     codes, said = two({1: {2: int(signal.SIGKILL)}})
     assert codes == [2, -9]
-    assert "lit-attr: error: another process has ended, see its message; the same command continues" in said[0]
+    assert "has ended without a word: its connection was closed; the same command continues" in said[0]
     assert status(folder).n_done == 4
     assert two()[0] == [0, 0]
     assert_found(folder, expected)

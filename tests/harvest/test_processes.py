@@ -1,14 +1,13 @@
-"""Mistakes of one process reach all; two real ones are in test_ddp.py."""
+"""Mistakes of one process reach all; two real ones are in test_ddp.py, on two hosts in test_two_hosts.py."""
 
-import lightning.pytorch as pl
 import pytest
 from torch import distributed
 
 from lit_attr.errors import DataError, InterruptedHarvestError, StorageError
 from lit_attr.harvest import processes
-from lit_attr.harvest.processes import greatest, on_each_process, on_first_process
+from lit_attr.harvest.processes import Processes
 
-GROUP = distributed.ProcessGroup(0, 2)
+ALONE, OF_TWO = Processes(None, None), Processes(distributed.ProcessGroup(0, 2), None)
 
 
 def fail():
@@ -31,48 +30,58 @@ def other(monkeypatch):
     return other
 
 
-class Trainer(pl.Trainer):
-    is_global_zero = strategy = None
+@pytest.fixture
+def first(monkeypatch):
+    """What the first of two processes says to all; None if this is the first."""
 
-    def __init__(self, is_global_zero, received=None):
-        self.is_global_zero, self.received, self.strategy = is_global_zero, received, self
+    def first(outcome=None):
+        def broadcast(message, src, group):
+            message[:] = outcome or message
 
-    def broadcast(self, outcome):
-        return outcome if self.is_global_zero else self.received
+        monkeypatch.setattr(processes.distributed, "get_rank", lambda group: int(outcome is not None))
+        monkeypatch.setattr(processes.distributed, "broadcast_object_list", broadcast)
+
+    return first
 
 
 def test_a_process_alone():
-    assert [greatest(number, None) for number in range(3)] == [0, 1, 2]
-    assert on_each_process(None, lambda: 3) == 3
-    with pytest.raises(StorageError, match="my disk"):
-        on_each_process(None, fail)
+    assert [ALONE.greatest(number) for number in range(3)] == [0, 1, 2]
+    for do in (ALONE.on_each, ALONE.on_first):
+        assert do(lambda: 3) == 3
+        with pytest.raises(StorageError, match="my disk"):
+            do(fail)
 
 
 def test_each_of_two(other):
     other()
-    assert on_each_process(GROUP, lambda: 3) == 3
+    assert OF_TWO.on_each(lambda: 3) == 3
     with pytest.raises(StorageError, match="my disk"):
-        on_each_process(GROUP, fail)
+        OF_TWO.on_each(fail)
 
 
 def test_the_mistake_of_another(other):
     other(DataError("its data"))
     with pytest.raises(DataError, match="its data"):
-        on_each_process(GROUP, lambda: 3)
+        OF_TWO.on_each(lambda: 3)
     with pytest.raises(StorageError, match="my disk"):
-        on_each_process(GROUP, fail)
+        OF_TWO.on_each(fail)
 
 
 def test_another_that_is_gone(other):
     other(gone=RuntimeError("Connection closed by peer\nand where"))
-    with pytest.raises(InterruptedHarvestError, match=r"another process has ended, .* Connection closed by peer$"):
-        on_each_process(GROUP, lambda: 3)
+    with pytest.raises(
+        InterruptedHarvestError, match=r"another process has ended, .* Connection closed by peer; the same"
+    ):
+        OF_TWO.on_each(lambda: 3)
 
 
-def test_the_first_alone_works():
-    assert on_first_process(Trainer(True), lambda: 3) == 3
-    assert on_first_process(Trainer(False, (4, None)), fail) == 4
+def test_the_first_alone_works(first):
+    first()
+    assert OF_TWO.on_first(lambda: 3) == 3
     with pytest.raises(StorageError, match="my disk"):
-        on_first_process(Trainer(True), fail)
+        OF_TWO.on_first(fail)
+    first([4, None])
+    assert OF_TWO.on_first(fail) == 4
+    first([None, DataError("its data")])
     with pytest.raises(DataError, match="its data"):
-        on_first_process(Trainer(False, (None, DataError("its data"))), lambda: 3)
+        OF_TWO.on_first(lambda: 3)
