@@ -49,7 +49,14 @@ def test_print_config(given, capsys):
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["data"]["batch_size"] == 2
     assert config["trainer"]["inference_mode"] is False
-    assert config["writer"] == {"out_dir": None, "subrun_id": None, "commit_minutes": 10.0, "commit_batches": None}
+    assert config["writer"] == {
+        "out_dir": None,
+        "subrun_id": None,
+        "commit_minutes": 10.0,
+        "commit_batches": None,
+        "patience_minutes": 5.0,
+        "allow_other_versions": False,
+    }
 
 
 @pytest.mark.parametrize(
