@@ -117,6 +117,20 @@ def reading(path: Path) -> Iterator[BinaryIO]:
         raise StorageError(f"cannot read {path}: {error}") from error
 
 
+def names_in(folder: Path) -> set[str]:
+    """The names in a folder; none if there is no such folder.
+
+    Raises:
+        StorageError: If it cannot be read.
+    """
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}: {error}") from error
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it where they are missing.
 

@@ -6,7 +6,6 @@ there by linking them under names of its own and deals out the batches that none
 those of the newest generation count, so that a worker of an older one that is still alive publishes into nothing.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pydantic import Field, StringConstraints
 from lit_attr.data.batch_ids import MAX_BATCHES, Ids, Ranges, check_ranges, count, from_ranges, show, union
 from lit_attr.errors import StorageError
 from lit_attr.files.json_file import read_object
+from lit_attr.files.publish import names_in
 from lit_attr.parts.ledger import Ledger, StoredRanges, WorldSize
 from lit_attr.parts.plan import Plan
 from lit_attr.topology.words import PARTS_FOLDER
@@ -87,6 +87,15 @@ class Generation:
         """How many batches a worker does; they are not written out."""
         return len(range(rank, self.n_batches - self.n_frozen, self.world_size))
 
+    def ranks_with_parts(self) -> list[int]:
+        """The workers that have committed something; found with one look at the folder, however many there are.
+
+        Raises:
+            StorageError: If it cannot be read.
+        """
+        there = names_in(self.folder / PARTS_FOLDER)
+        return [rank for rank in range(self.world_size) if self.part_path(rank).name in there]
+
     def check_ledger(self, path: Path, rank: int, ledger: Ledger) -> None:
         """Check that a part is this worker's, of this generation.
 
@@ -126,13 +135,7 @@ def newest_generation(folder: Path, plan: Plan) -> Generation | None:
     Raises:
         StorageError: If its file is damaged.
     """
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StorageError(f"cannot read {folder}: {error}") from error
-    numbers = [int(match[1]) for name in names if (match := _GENERATION.fullmatch(name))]
+    numbers = [int(match[1]) for name in names_in(folder) if (match := _GENERATION.fullmatch(name))]
     if not numbers:
         return None
     path = generation_path(folder, max(numbers))

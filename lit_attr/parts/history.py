@@ -1,6 +1,5 @@
 """What each generation of a harvest was run with, and what a result says of all of them."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +9,6 @@ from lit_attr.files.json_file import publish_json, read_json
 from lit_attr.parts.generations import Generation, generation_path
 from lit_attr.parts.software import Software, distinct
 from lit_attr.storage.provenance import SCHEMA
-from lit_attr.topology.words import PARTS_FOLDER
 
 # What a result keeps of every generation; of the newest it keeps all.
 _OF_EACH_GENERATION = ("created", "lit_attr_version", "engine")
@@ -32,8 +30,7 @@ def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> 
     """
     known = {name: value for name, value in provenance.items() if name == "created" or name not in _OF_THE_HARVEST}
     path = _record_path(generation.folder, generation.number)
-    there = set(os.listdir(generation.folder / PARTS_FOLDER))
-    if there.isdisjoint(generation.part_path(rank).name for rank in range(generation.world_size)):
+    if not generation.ranks_with_parts():
         path.unlink(missing_ok=True)
     with suppress(FileExistsError):
         publish_json(path, known, replace=False)

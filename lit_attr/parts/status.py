@@ -9,7 +9,7 @@ from lit_attr.files.publish import reading
 from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.ledger import Ledger, read_ledger
 from lit_attr.storage.provenance import Provenance
-from lit_attr.topology.words import MERGED_FILE, PARTS_FOLDER
+from lit_attr.topology.words import MERGED_FILE
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,11 @@ def status(folder: Path) -> HarvestStatus:
     """
     generation = begun_generation(folder)
     began = os.path.getmtime(generation.path)
-    there = set(os.listdir(folder / PARTS_FOLDER))
-    workers = []
-    for rank in range(generation.world_size):
-        path = generation.part_path(rank)
-        ledger = read_ledger(path) if path.name in there else None
-        workers.append(WorkerStatus(rank, generation.n_assigned(rank), ledger, began))
-    ledgers = [worker.ledger for worker in workers if worker.ledger is not None]
-    n_batches = sum(ledger.n_batches for ledger in ledgers)
-    tokens = sum(ledger.n_tokens for ledger in ledgers) / n_batches if n_batches else 0.0
+    ledgers = {rank: read_ledger(generation.part_path(rank)) for rank in generation.ranks_with_parts()}
+    ranks = range(generation.world_size)
+    workers = [WorkerStatus(rank, generation.n_assigned(rank), ledgers.get(rank), began) for rank in ranks]
+    n_batches = sum(ledger.n_batches for ledger in ledgers.values())
+    tokens = sum(ledger.n_tokens for ledger in ledgers.values()) / n_batches if n_batches else 0.0
     n_merged = _n_merged(folder / MERGED_FILE)
     return HarvestStatus(folder, generation.n_batches, generation.n_frozen, workers, tokens, n_merged)
 
