@@ -14,6 +14,7 @@ from jaxtyping import Int
 from lit_attr.data.rows import loader_order, read_rows
 from lit_attr.data.spec import DatasetSpec
 from lit_attr.errors import DataError, StorageError
+from lit_attr.files.file_system import explain
 from lit_attr.files.lock import locked
 from lit_attr.files.publish import make_folder, publish
 from lit_attr.files.roots import user_path
@@ -113,7 +114,7 @@ class TokenCache:
                     if wanted is not None and done.n_rows >= wanted:
                         return
         except OSError as error:
-            raise StorageError(f"cannot write the token cache {self.path}: {error}") from error
+            raise StorageError(f"cannot write the token cache {self.path}: {explain(error, self.path)}") from error
         self._publish(_Progress(done.n_rows, done.n_batches, complete=True))
 
     def _publish(self, progress: _Progress) -> None:

@@ -1,11 +1,13 @@
-"""What a message says about the file system that refuses something: its type, its place, and whose a file is."""
+"""What a message says about the file system that refuses something: its type, its place, the cause, and what helps."""
 
+import errno
 import os
 import pwd
 import re
 from pathlib import Path
 
 _MOUNTS = Path("/proc/self/mounts")
+_OTHER_FOLDER = "choose another folder (LIT_ATTR_OUT_DIR, --writer.out_dir, --out)"
 
 
 def file_system(path: Path) -> str:
@@ -44,11 +46,34 @@ def user_name(number: int) -> str:
 def describe_refusal(folder: Path) -> str:
     """Why an existing folder cannot be written into, and what helps."""
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        return f"its file system ({file_system(folder)}) is mounted read-only: choose another folder"
+        return f"its file system ({file_system(folder)}) is mounted read-only: {_OTHER_FOLDER}"
     return (
         f"permission denied. It belongs to {owner(folder)}: they can make it writable for your group (chmod g+w), or "
         "you choose another folder"
     )
+
+
+def explain(error: BaseException, path: Path) -> str:
+    """What the system said when it refused to write a path, where that is, why, and what helps.
+
+    Args:
+        error: The system's error; others are given as they are.
+        path: The file or folder, which need not exist, nor the folders above it.
+    """
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    folder = next((above for above in path.absolute().parents if os.path.isdir(above)), Path("/"))
+    where = f"its file system ({file_system(folder)})"
+    if error.errno in (errno.EROFS, errno.EACCES) and not os.access(folder, os.W_OK | os.X_OK):
+        return f"{error}; {describe_refusal(folder)}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        status = os.statvfs(folder)
+        free, files = status.f_bavail * status.f_frsize / 1e6, status.f_favail
+        left = f"has {free:.0f} MB and room for {files} files left"
+        return f"{error}; {where} {left}: free some, ask for a larger quota, or choose a folder on another one"
+    if error.errno == errno.EPERM:
+        return f"{error}; {where} does not know how, or a file or folder is protected (lsattr): {_OTHER_FOLDER}"
+    return f"{error}; {where}"
 
 
 def _unescape(mount: str) -> str:

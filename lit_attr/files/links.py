@@ -46,7 +46,7 @@ def put_new(temporary: Path, path: Path) -> None:
         raise StorageError(
             f"cannot write {path}: its file system ({file_system(path.parent)}) knows neither hard links nor renames "
             "that replace nothing, without which two processes could write it at once. Choose a folder on another one "
-            "(LIT_ATTR_OUT_DIR, or --writer.out_dir)"
+            "(LIT_ATTR_OUT_DIR, --writer.out_dir, --out)"
         ) from error
 
 

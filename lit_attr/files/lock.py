@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_attr.errors import StorageError
-from lit_attr.files.file_system import file_system, owner, user_name
+from lit_attr.files.file_system import explain, file_system, owner, user_name
 
 _log = logging.getLogger(__name__)
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -91,7 +91,9 @@ def _open(path: Path) -> int:
         except PermissionError:  # another user's; most file systems lock what is open for reading alone
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise StorageError(f"cannot open the lock {path} of {owner(path)}: {error}. {_remedy(path)}") from error
+        raise StorageError(
+            f"cannot open the lock {path} of {owner(path)}: {explain(error, path)}. {_remedy(path)}"
+        ) from error
 
 
 def _try_lock(descriptor: int, path: Path) -> bool | None:
@@ -128,7 +130,7 @@ def _create(claim: Path, token: str, *, has_locks: bool) -> bool:
     except OSError as error:
         with suppress(OSError):
             claim.unlink()
-        raise StorageError(f"cannot write {claim}: {error}") from error
+        raise StorageError(f"cannot write {claim}: {explain(error, claim)}") from error
     return True
 
 

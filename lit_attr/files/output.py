@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lit_attr.errors import StorageError
+from lit_attr.files.file_system import explain
 from lit_attr.files.publish import make_folder, publish, sync_folder
 from lit_attr.files.seal import is_sealed
 from lit_attr.files.temporary import create_folder, name_beside, remove, remove_leftovers
@@ -133,7 +134,7 @@ def new_folder(path: Path, index: str, product: Product, *, overwrite: bool) -> 
     try:
         descriptor, temporary = create_folder(path)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error}") from error
+        raise StorageError(f"cannot write {path}: {explain(error, path)}") from error
     try:
         yield temporary
         sync_folder(temporary)
@@ -141,7 +142,7 @@ def new_folder(path: Path, index: str, product: Product, *, overwrite: bool) -> 
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise StorageError(f"cannot write {path}: {error}") from error
+        raise StorageError(f"cannot write {path}: {explain(error, path)}") from error
     finally:
         os.close(descriptor)
         remove(temporary)

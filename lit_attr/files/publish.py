@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lit_attr.errors import StorageError
-from lit_attr.files.file_system import describe_refusal
+from lit_attr.files.file_system import describe_refusal, explain
 from lit_attr.files.links import NO_HARD_LINK, put_new
 from lit_attr.files.temporary import create_file, remove_leftovers
 
@@ -42,7 +42,7 @@ def publish(
     try:
         descriptor, temporary = create_file(path)
     except OSError as error:
-        raise StorageError(f"cannot write into {path.parent}: {error}") from error
+        raise StorageError(f"cannot write {path}: {explain(error, path)}") from error
     try:
         with os.fdopen(descriptor, "w+b") as file:
             if reserve and hasattr(os, "posix_fallocate"):
@@ -64,7 +64,7 @@ def publish(
         if isinstance(error, FileExistsError | StorageError):  # the latter is about what was to be written
             raise
         if isinstance(error, OSError | RuntimeError):
-            raise StorageError(f"cannot write {path}: {_cause(error)}") from error
+            raise StorageError(f"cannot write {path}: {explain(_cause(error), path)}") from error
         raise
 
 
@@ -80,14 +80,15 @@ def keep(path: Path, name: Path) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        StorageError: If the copy cannot be written.
-        OSError: If the link is refused for another reason than that the file system has none.
+        StorageError: If neither link nor copy can be written.
     """
     try:
         os.link(path, name)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         if error.errno not in NO_HARD_LINK:
-            raise
+            raise StorageError(f"cannot link {path}: {explain(error, name)}") from error
         with path.open("rb") as source:
             nbytes = os.fstat(source.fileno()).st_size
             publish(name, lambda file: shutil.copyfileobj(source, file, _CHUNK), reserve=nbytes)
@@ -139,8 +140,10 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:  # a zero byte
+        raise StorageError(f"cannot create the folder {str(folder)!r}: {error}") from error
     except OSError as error:
-        raise StorageError(f"cannot create the folder {folder}: {error}") from error
+        raise StorageError(f"cannot create the folder {folder}: {explain(error, folder)}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StorageError(f"cannot write into the folder {folder}: {describe_refusal(folder)}")
 

@@ -131,6 +131,7 @@ def _join(
     """
     new = Plan(settings.entries(data, data.n_batches), data.n_batches, _job(), software())
     for attempt in range(_MAX_ATTEMPTS):
+        folder = None
         try:
             folder = _folder(settings, data, out_dir, subrun_id)
             make_folder(folder)
@@ -142,6 +143,9 @@ def _join(
         except (StorageError, FileNotFoundError) as error:
             removed = isinstance(error.__cause__ or error, FileNotFoundError | FileExistsError)
             if not removed or attempt == _MAX_ATTEMPTS - 1:
+                with suppress(OSError):  # it is not empty, or another process has removed it
+                    if folder is not None:  # nothing could be put into it
+                        folder.rmdir()
                 raise
         else:
             presence = Presence(folder)

@@ -295,7 +295,7 @@ class StorageWriter(Callback):
             self.interruption = lost if isinstance(lost, InterruptedHarvestError) else None
             self._processes = None
         end_children(trainer)
-        if self._presence is not None and self._presence.abandon():
+        if self._presence is None or self._presence.abandon():
             self._remove_new_folders()
         if self._signals.asks_to_requeue:
             requeue(trainer)

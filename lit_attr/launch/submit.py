@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 
 from lit_attr.errors import LaunchError
+from lit_attr.files.file_system import explain
 from lit_attr.launch.jobs import CONFIGURATION, Jobs
 from lit_attr.launch.request import Request
 from lit_attr.launch.slurm import require_sbatch, sbatch, scancel, site_limit
@@ -69,7 +70,7 @@ def submit(jobs: Jobs) -> list[str]:
     try:
         jobs.folder.mkdir(parents=True)
     except OSError as error:
-        raise LaunchError(f"cannot create the folder {jobs.folder}: {error}") from error
+        raise LaunchError(f"cannot create the folder {jobs.folder}: {explain(error, jobs.folder)}") from error
     ids: list[str] = []
     has_code = False
     try:
@@ -83,7 +84,8 @@ def submit(jobs: Jobs) -> list[str]:
     except LaunchError as error:
         raise LaunchError(f"{error}; {_undo(jobs, ids, has_code=has_code)}") from error
     except OSError as error:
-        raise LaunchError(f"cannot write into {jobs.folder}: {error}; {_undo(jobs, ids, has_code=has_code)}") from error
+        why = explain(error, jobs.folder / CONFIGURATION)
+        raise LaunchError(f"cannot write into {jobs.folder}: {why}; {_undo(jobs, ids, has_code=has_code)}") from error
     except BaseException:
         _undo(jobs, ids, has_code=has_code)
         raise

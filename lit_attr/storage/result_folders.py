@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lit_attr.errors import StorageError
+from lit_attr.files.file_system import explain
 from lit_attr.files.roots import is_file_name, output_root
 from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PARTIAL_FILE, PARTS_FOLDER, PLAN_FILE
 
@@ -113,6 +114,6 @@ def create_subrun(run_id: str, out_dir: str | os.PathLike[str] | None = None) ->
         except FileExistsError:
             continue
         except OSError as error:
-            raise StorageError(f"cannot create the folder {folder}: {error}") from error
+            raise StorageError(f"cannot create the folder {folder}: {explain(error, folder)}") from error
         return folder
     raise StorageError(f"{_MAX_SUBRUNS_AT_ONCE} harvests of {run_id} began in the same second in {parent}")
