@@ -131,21 +131,12 @@ def _join(
     """
     new = Plan(settings.entries(data, data.n_batches), data.n_batches, _job(), software())
     for attempt in range(_MAX_ATTEMPTS):
-        folder = None
         try:
             folder = _folder(settings, data, out_dir, subrun_id)
-            make_folder(folder)
-            if not (folder / PLAN_FILE).exists():
-                if (folder / MERGED_FILE).exists():  # of another tool, or copied; it would be replaced in the end
-                    raise StorageError(f"{folder} holds a result without a harvest: give --writer.subrun_id a new name")
-                with suppress(FileExistsError):  # another worker of this harvest was faster
-                    new.publish(folder)
+            _begin(new, folder)
         except (StorageError, FileNotFoundError) as error:
             removed = isinstance(error.__cause__ or error, FileNotFoundError | FileExistsError)
             if not removed or attempt == _MAX_ATTEMPTS - 1:
-                with suppress(OSError):  # it is not empty, or another process has removed it
-                    if folder is not None:  # nothing could be put into it
-                        folder.rmdir()
                 raise
         else:
             presence = Presence(folder)
@@ -153,6 +144,23 @@ def _join(
                 return presence
             presence.leave()
     raise StorageError(f"{folder}: other processes remove this harvest again and again")
+
+
+def _begin(plan: Plan, folder: Path) -> None:
+    """Write the plan of a harvest, unless another worker has; where that is refused, leave no empty folder."""
+    make_folder(folder)
+    if (folder / PLAN_FILE).exists():
+        return
+    if (folder / MERGED_FILE).exists():  # of another tool, or copied; it would be replaced in the end
+        raise StorageError(f"{folder} holds a result without a harvest: give --writer.subrun_id a new name")
+    try:
+        plan.publish(folder)
+    except FileExistsError:  # another worker of this harvest was faster
+        pass
+    except StorageError:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def _folder(

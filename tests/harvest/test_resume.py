@@ -239,3 +239,13 @@ def test_a_threshold_without_batches_decided_nothing(find, tmp_path):
 def test_ids(find):
     with pytest.raises(StorageError, match=r"'\.\./x' is no harvest's id"):
         find("../x")
+
+
+def test_a_result_without_a_harvest_is_not_written_over(find, tmp_path):
+    """It is of another tool, or a copy: a harvest in its folder would replace it in the end."""
+    folder = tmp_path / "out" / "dataset_attributions" / SETTINGS.run_id / "da-theirs"
+    folder.mkdir(parents=True)
+    (folder / MERGED_FILE).write_bytes(b"theirs")
+    with pytest.raises(StorageError, match=r"da-theirs holds a result without a harvest: give .* a new name"):
+        find("da-theirs")
+    assert [path.name for path in folder.iterdir()] == [MERGED_FILE]

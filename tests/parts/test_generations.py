@@ -195,7 +195,7 @@ def test_a_copy_is_refused_when_it_is_not_what_was_sealed(tmp_path, monkeypatch)
 def test_neither_link_nor_copy(tmp_path, monkeypatch, error, message):
     path = commit(begin(tmp_path, 2), 0)
     refuse_links(monkeypatch, error)
-    with pytest.raises(StorageError, match=rf"cannot link the parts in .*worker_states: .*{message}"):
+    with pytest.raises(StorageError, match=rf"cannot link .*worker_states.*: .*{message}"):
         begin(tmp_path, 3)
     assert parts_in(tmp_path) == {path.name}
 
