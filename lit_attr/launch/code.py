@@ -15,6 +15,7 @@ from lit_attr.launch.snapshot import (
     find_commit,
     list_contents,
     repository_of,
+    submodules,
     take,
 )
 
@@ -59,6 +60,18 @@ class Code:
         if not call_git(repository, "ls-tree", "--full-tree", commit_id, f"{relative.as_posix()}/__init__.py"):
             raise LaunchError(f"--snapshot {commit}: there is no {relative}/__init__.py in that commit")
         return cls(repository, relative.parent, commit=commit_id)
+
+    def left_out(self) -> list[str]:
+        """What jobs do not find although it is in the working tree or belongs to the commit, with the reasons.
+
+        Raises:
+            LaunchError: If git fails.
+        """
+        if self.contents is not None:
+            return list(self.contents.left_out)
+        if self.repository is None or self.commit is None:
+            return []
+        return [f"{path}/ (a submodule)" for path in submodules(self.repository, self.commit)]
 
     def program(self) -> list[str]:
         """The command that jobs run; `-P`, since the folder they start in may hold a package of this name."""

@@ -12,10 +12,10 @@ def code_report(jobs: Jobs) -> str:
     code = jobs.code
     if code.repository is None:
         return "code      the installed package: its source is in no git repository"
-    if code.contents is None:
-        return f"code      commit {code.commit} of {code.repository}"
-    lines = [f"code      a snapshot of {code.repository} with all changes: branch {jobs.branch}"]
-    return "\n".join([*lines, *(f"          without {path}" for path in code.contents.left_out)])
+    what = f"commit {code.commit} of {code.repository}"
+    if code.contents is not None:
+        what = f"a snapshot of {code.repository} with all changes: branch {jobs.branch}"
+    return "\n".join([f"code      {what}", *(f"          without {path}" for path in code.left_out())])
 
 
 def dry_run_report(jobs: Jobs) -> str:

@@ -11,6 +11,7 @@ from lit_attr.errors import LaunchError
 from lit_attr.launch.git import call_git
 
 MAX_BYTES = 10_000_000
+_SUBMODULE = "160000 "  # how git lists one
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def list_contents(repository: Path, *out_dirs: Path) -> Contents:
     inside = sorted(str(root.relative_to(top)) for root in roots if root.is_relative_to(top))
     kept, left_out = [], [f"{root}/ (output root)" for root in inside]
     listed = call_git(repository, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    own = submodules(repository)
 
     @cache
     def behind_link(folder: str) -> bool:  # git takes no file that a linked folder only shows
@@ -73,13 +75,28 @@ def list_contents(repository: Path, *out_dirs: Path) -> Contents:
         except (FileNotFoundError, NotADirectoryError):  # deleted, and that not committed
             continue
         if stat.S_ISDIR(status.st_mode):
-            if (repository / path / ".git").exists():
+            if path in own or (repository / path / ".git").exists():
                 left_out.append(f"{path.rstrip('/')}/ (a repository of its own)")
         elif status.st_size > MAX_BYTES:
             left_out.append(f"{path} ({status.st_size / 1e6:.1f} MB)")
         elif not behind_link(os.path.dirname(path)):
             kept.append(path)
     return Contents(repository, tuple(kept), tuple(left_out))
+
+
+def submodules(repository: Path, commit: str | None = None) -> list[str]:
+    """The folders of a repository's submodules, whose files are in none of its commits.
+
+    Args:
+        repository: The working tree's folder.
+        commit: The commit that is asked; None for the working tree.
+
+    Raises:
+        LaunchError: If git fails.
+    """
+    command = ["ls-files", "-z", "--stage"] if commit is None else ["ls-tree", "-z", "-r", "--full-tree", commit]
+    entries = call_git(repository, *command).split("\0")
+    return [entry.partition("\t")[2] for entry in entries if entry.startswith(_SUBMODULE)]
 
 
 def take(contents: Contents, branch: str) -> str:

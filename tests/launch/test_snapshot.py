@@ -170,3 +170,24 @@ def test_an_earlier_commit_instead(tmp_path):
     git(repository, "commit", "-q", "--allow-empty", "-m", "no package")
     with pytest.raises(LaunchError, match=r"--snapshot bare: there is no lit_attr/__init__\.py in that commit"):
         Code.choose(repository / "lit_attr", (), "bare")
+
+
+@pytest.mark.parametrize("checked_out", [True, False])
+def test_submodules_are_left_out_and_named(tmp_path, checked_out):
+    """Of a snapshot and of a commit; ignored files are no part of either, and are not named."""
+    make_repository(tmp_path / "library")
+    repository = make_repository(tmp_path / "repository")
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "library"), "lib")
+    git(repository, "commit", "-q", "-m", "with a submodule")
+    if not checked_out:
+        git(repository, "submodule", "--quiet", "deinit", "--force", "lib")
+    (repository / "ignored.log").write_text("x")
+    assert list_contents(repository).left_out == ("lib/ (a repository of its own)",)
+    package = repository / "lit_attr"
+    for commit, reason in ((None, "a repository of its own"), ("trunk", "a submodule")):
+        code = Code.choose(package, (), commit)
+        assert code.left_out() == [f"lib/ ({reason})"]
+        code.write(tmp_path / f"code-{commit}", f"lit-attr-{commit}")
+        assert (tmp_path / f"code-{commit}" / "lit_attr" / "cli" / "main.py").is_file()
+        assert not list((tmp_path / f"code-{commit}").glob("lib/*"))
+        assert not (tmp_path / f"code-{commit}" / "ignored.log").exists()
