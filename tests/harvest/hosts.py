@@ -1,6 +1,7 @@
 """Two hosts on one machine: network namespaces joined by a cable, each with its own name, processes and clocks."""
 
 import ctypes
+import errno
 import multiprocessing
 import os
 import shutil
@@ -92,12 +93,20 @@ class Host:
         return f"10.77.0.{self.number + 1}"
 
     def start(
-        self, arguments: Sequence[str], log: Path, environment: dict[str, str], seconds_per_batch: float = 0.0
+        self, arguments: Sequence[str], log: Path, environment: dict[str, str], pause: float, prepare: str | None
     ) -> Command:
-        """Run `lit-attr` here."""
+        """Run `lit-attr` here.
+
+        Args:
+            arguments: Words behind it.
+            log: File of its output.
+            environment: Variables that are added.
+            pause: Seconds before each batch.
+            prepare: What preparing the data does instead: `wait` for a minute, or `break`.
+        """
         log.write_text("")
         process = _CONTEXT.Process(
-            target=_run, args=(self, list(arguments), log, environment, seconds_per_batch), daemon=True
+            target=_run, args=(self, list(arguments), log, environment, pause, prepare), daemon=True
         )
         process.start()
         return Command(process, log)
@@ -138,7 +147,9 @@ class Hosts:
             _ip("-n", host.namespace, "neighbour", "replace", other.address, *nobody)
 
 
-def _run(host: Host, arguments: list[str], log: Path, environment: dict[str, str], seconds_per_batch: float) -> None:
+def _run(
+    host: Host, arguments: list[str], log: Path, environment: dict[str, str], pause: float, prepare: str | None
+) -> None:
     namespace = os.open(f"/run/netns/{host.namespace}", os.O_RDONLY)
     _call("setns", namespace, _NEW_NETWORK)
     _call("unshare", _NEW_NAME | _NEW_MOUNTS | _NEW_PROCESSES | _NEW_CLOCKS)
@@ -161,15 +172,24 @@ def _run(host: Host, arguments: list[str], log: Path, environment: dict[str, str
     time.time = lambda: now() + host.seconds_ahead  # type: ignore[assignment]
 
     from lit_attr.cli.main import main
+    from lit_attr.harvest.datamodule import TokenDataModule
     from lit_attr.harvest.harvester import AttributionHarvester
 
     step = AttributionHarvester.predict_step
 
     def slow_step(harvester: AttributionHarvester, *batch: object) -> object:
-        time.sleep(seconds_per_batch)
+        time.sleep(pause)
         print(f"test: batch {batch[1]}")
         return step(harvester, *batch)
 
+    def prepare_data(data: TokenDataModule) -> None:
+        if prepare == "break":
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "token_cache")
+        print("test: preparing")
+        time.sleep(60)
+
     AttributionHarvester.predict_step = slow_step  # type: ignore[assignment,method-assign]
+    if prepare is not None:
+        TokenDataModule.prepare_data = prepare_data  # type: ignore[method-assign]
     sys.argv = ["lit-attr", *arguments]
     sys.exit(main())

@@ -1,11 +1,17 @@
 """Mistakes of one process reach all; two real ones are in test_ddp.py, on two hosts in test_two_hosts.py."""
 
+import multiprocessing
+import time
+from datetime import timedelta
+
 import pytest
+import torch
 from torch import distributed
 
-from lit_attr.errors import DataError, InterruptedHarvestError, StorageError
+import benchmarks.workers  # noqa: F401 - what the server has imported from which processes are forked
+from lit_attr.errors import ConfigurationError, DataError, InterruptedHarvestError, StorageError
 from lit_attr.harvest import processes
-from lit_attr.harvest.processes import Processes
+from lit_attr.harvest.processes import Processes, leaving_groups
 
 ALONE, OF_TWO = Processes(None, None), Processes(distributed.ProcessGroup(0, 2), None)
 
@@ -85,3 +91,26 @@ def test_the_first_alone_works(first):
     first([None, DataError("its data")])
     with pytest.raises(DataError, match="its data"):
         OF_TWO.on_first(lambda: 3)
+
+
+def _give_up(rank, meeting):
+    settings = {"init_method": f"file://{meeting}", "timeout": timedelta(seconds=60)}
+    distributed.init_process_group("gloo", rank=rank, world_size=2, **settings)
+    if rank == 1:
+        time.sleep(60)
+    distributed.all_reduce(torch.ones(1), async_op=True)
+    with leaving_groups():
+        raise ConfigurationError("mine")
+
+
+@pytest.mark.slow
+def test_a_process_with_a_conversation_that_nobody_answers_ends(tmp_path):
+    """By itself it would wait for the other."""
+    start = multiprocessing.get_context("forkserver").Process
+    both = [start(target=_give_up, args=(rank, tmp_path / "meeting"), daemon=True) for rank in range(2)]
+    for process in both:
+        process.start()
+    both[0].join(45)
+    assert both[0].exitcode == ConfigurationError.exit_code
+    assert both[1].is_alive()
+    both[1].kill()

@@ -28,8 +28,8 @@ class Pair:
         self.out = folder / "found"
         self.harvest = self.out / "dataset_attributions" / "run" / "da-one"
 
-    def start(self, *of_second, patience=LONG, pause=0.0, second_calls="node0"):
-        """Both commands, with a pause before each batch; the second with options of its own."""
+    def start(self, *of_second, patience=LONG, pause=0.0, second_calls="node0", prepare=None):
+        """Both commands, with a pause before each batch; the second with options and faults of its own."""
         port, commands = free_port(), []
         for host, options, first in zip(self.hosts.both, ((), of_second), ("node0", second_calls), strict=True):
             settings = {
@@ -40,7 +40,8 @@ class Pair:
             words = [f"--{name}={value}" for name, value in settings.items()]
             names = {"MASTER_ADDR": first, "MASTER_PORT": str(port), "NODE_RANK": str(host.number)}
             log = self.folder / f"log_{host.number}"
-            commands.append(host.start(["predict", *words, *options], log, names, pause))
+            fault = prepare if host.number else None
+            commands.append(host.start(["predict", *words, *options], log, names, pause, fault))
         return commands
 
 
@@ -110,6 +111,22 @@ def test_hosts_that_do_not_meet(pair):
     assert "1/2 clients joined" in errors[0]
     assert errors[1].startswith("node1 could not resolve 'nowhere', the host of the first process, for 6 s")
     assert time.monotonic() - begin < SHORT + 15
+
+
+def test_a_host_that_is_lost_in_a_conversation_of_lightning(pair):
+    """All wait there for those that prepare data."""
+    commands = pair.start(prepare="wait")
+    commands[1].until("test: preparing")
+    commands[1].signal(signal.SIGKILL)
+    codes, errors = end(commands)
+    assert codes == [2, 128 + signal.SIGKILL]
+    assert errors[0] == f"process 1 on node1 has ended without a word: its connection was closed{CONTINUES}"
+
+    commands = pair.start(prepare="break")
+    assert [command.end() for command in commands] == [2, 1]
+    *_, error = commands[0].said.splitlines()
+    seen = "[Errno 122] Disk quota exceeded: 'token_cache'"
+    assert error == f"lit-attr: error: process 1 on node1 has ended: {seen}{CONTINUES}"
 
 
 def test_hosts_with_something_of_their_own(pair, tmp_path):
