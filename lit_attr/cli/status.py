@@ -2,14 +2,18 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from lit_attr.cli.arguments import finite, harvest_parser
 from lit_attr.cli.find_result import find_harvest
+from lit_attr.parts.status import HarvestStatus, status
+from lit_attr.parts.worker_record import commands
 
 # A worker is called silent after so many minutes without a commit.
 _SILENT_MINUTES = 30.0
+_SHOWN = 10  # workers
+_INDENT = " " * 14
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -31,8 +35,6 @@ def run(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     folder = find_harvest(options.run, options.out_dir, options.subrun_id)
-    from lit_attr.parts.status import status
-
     state = status(folder)
     merged = "not merged yet"
     if state.n_merged is not None:
@@ -41,10 +43,45 @@ def run(arguments: Sequence[str]) -> None:
     print(f"  workers     {sum(w.n_done == w.n_batches for w in state.workers)} of {len(state.workers)} done")
     if state.n_done < state.n_batches:
         left = state.seconds_left
-        eta = str(timedelta(seconds=round(left))) if math.isfinite(left) else "unknown"
+        eta = _duration(left) if math.isfinite(left) else "unknown"
         print(f"  speed       {state.tokens_per_second:,.0f} tokens/s\n  time left   {eta}")
-    now = time.time()
-    for worker in state.workers:
-        if (silent := worker.silent_for(now)) > options.silent_minutes * 60:
-            since = f"for {timedelta(seconds=round(silent))}"
-            print(f"  silent      worker {worker.rank}, {since}: {worker.n_done} of {worker.n_batches} batches")
+    for line in _troubles(state, time.time(), options.silent_minutes * 60):
+        print(line)
+
+
+def _troubles(state: HarvestStatus, now: float, patience: float) -> Iterator[str]:
+    """Lines about workers that are silent or have ended early, and the commands that start them again.
+
+    Args:
+        state: The state of the harvest.
+        now: The time, in seconds since the epoch.
+        patience: Seconds after which a worker is called silent.
+    """
+    if state.n_merged == state.n_batches:
+        return
+    troubled = [w for w in state.workers if w.has_ended_early or w.silent_for(now) > patience]
+    kind: str
+    for worker in troubled[:_SHOWN]:
+        record = worker.record
+        if record is not None and worker.has_ended_early:
+            kind, since = record.state, f"{_duration(now - (record.ended or now))} ago"
+        else:
+            kind, since = "silent", f"for {_duration(worker.silent_for(now))}"
+        line = f"  {kind:<12}worker {worker.rank}, {since}: {worker.n_done} of {worker.n_batches} batches"
+        if record is None:
+            yield line
+            continue
+        job = "" if record.job is None else f"job {record.job}, "
+        yield f"{line} ({record.host}, {job}process {record.process})"
+        yield from (f"{_INDENT}{words}" for words in record.last_words())
+        if record.log is not None:
+            yield f"{_INDENT}log: {record.log}"
+    if len(troubled) > _SHOWN:
+        yield f"{_INDENT}and {len(troubled) - _SHOWN} more workers"
+    dead = {w.rank: w.record for w in troubled if w.record is not None and w.record.state != "requeued"}
+    for number, command in enumerate(commands(dead)):
+        yield f"  {'' if number else 'again':<12}{command}"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

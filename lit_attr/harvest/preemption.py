@@ -16,6 +16,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 
 from lit_attr import early_signal
 from lit_attr.errors import InterruptedHarvestError
+from lit_attr.parts.worker_record import slurm_job
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
@@ -179,22 +180,25 @@ def end_children(trainer: Trainer) -> None:
                 child.wait(_PATIENCE)
 
 
-def requeue(trainer: Trainer) -> None:
+def requeue(trainer: Trainer) -> bool:
     """Ask SLURM to start the job again, where Lightning's settings allow it.
 
     Args:
-        trainer: The trainer, which knows its environment.
+        trainer: The trainer, which knows its environment; the first of its processes asks.
+
+    Returns:
+        Whether the job will be started again, as far as this process knows.
     """
     environment = trainer._accelerator_connector.cluster_environment
     if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
-        return
-    job, array = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_JOB_ID")
-    name = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
-    if not trainer.is_global_zero or name is None:
-        return
+        return False
+    name = slurm_job()
+    if name is None or not trainer.is_global_zero:
+        return name is not None
     try:
         subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:  # in a container there may be no scontrol
         _log.warning(f"SLURM did not requeue job {name}: {getattr(error, 'stderr', None) or error}")
-    else:
-        _log.info(f"asked SLURM to start job {name} again")
+        return False
+    _log.info(f"asked SLURM to start job {name} again")
+    return True

@@ -17,6 +17,7 @@ from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.software import named_versions, software
+from lit_attr.parts.worker_record import slurm_job
 from lit_attr.storage.provenance import Provenance
 from lit_attr.storage.result_folders import create_subrun, subrun_folder, subruns
 from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE
@@ -129,7 +130,7 @@ def _join(
 
     Until then another process may, which has given up before the first commit: then it is sought, or begun, again.
     """
-    new = Plan(settings.entries(data, data.n_batches), data.n_batches, _job(), software())
+    new = Plan(settings.entries(data, data.n_batches), data.n_batches, slurm_job(), software())
     for attempt in range(_MAX_ATTEMPTS):
         try:
             folder = _folder(settings, data, out_dir, subrun_id)
@@ -184,7 +185,7 @@ def _folder(
             differences = _differences(folder, plan, settings, data)
         except StorageError as error:  # what cannot be read is nobody's to continue
             differences = [str(error)]
-        if not differences and started_again and plan.job == _job():
+        if not differences and started_again and plan.job == slurm_job():
             return folder  # also a finished one: a job may be started again after its last word
         if not differences and not finished:
             unfinished.append(folder)
@@ -235,9 +236,3 @@ def _targets_of_fewer_batches(folder: Path, plan: Plan) -> list[str]:
         f"alive_batches: the targets of the harvest were found over the {plan.n_batches} batches that it began with, "
         f"this command asks for {asked}; it can be finished, but not extended"
     ]
-
-
-def _job() -> str | None:
-    """This SLURM job, or task of an array of them."""
-    array, job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_JOB_ID")
-    return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else job

@@ -30,6 +30,7 @@ from lit_attr.parts.history import record_generation
 from lit_attr.parts.merge import write_merged
 from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.software import Software, named_versions, software
+from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.storage.result_folders import run_folder
 from lit_attr.topology.words import HEADER_FILE
 
@@ -114,6 +115,8 @@ class StorageWriter(Callback):
         self._processes: Processes | None = None
         self._commits: Commits | None = None
         self._header: Header | None = None
+        self._record: WorkerRecord | None = None
+        self._requeued = False
         # On the first process of the trainer.
         self._presence: Presence | None = None
         self._new_folders: list[Path] = []
@@ -147,6 +150,7 @@ class StorageWriter(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the harvest, and deal out the batches that are not in it yet."""
         self._signals.install(trainer)
+        self._record, self._requeued = None, False
         harvester, data = _harvester(pl_module), _data(trainer)
         rank, world_size = data.worker()
         if self._processes is None:
@@ -160,6 +164,7 @@ class StorageWriter(Callback):
         self._commits = self.processes.on_each(
             partial(Commits, generation, rank, self.commit_minutes, self.commit_batches)
         )
+        self._write_record(WorkerRecord.of_this_process())
         remaining = self._commits.remaining
         data.assign(remaining, max(1, self.processes.greatest(len(remaining))))
         rank_zero_info(f"lit_attr: harvest {self.folder}")
@@ -222,7 +227,7 @@ class StorageWriter(Callback):
         if decision != _Decision.GO_ON:
             self._commit(pl_module)
         if decision == _Decision.REQUEUE:
-            requeue(trainer)
+            self._requeued = requeue(trainer)
             self.processes.greatest(0)  # srun ends all once one has ended: none may before SLURM was asked
         if decision in (_Decision.REQUEUE, _Decision.STOP):
             self._stop()
@@ -285,6 +290,8 @@ class StorageWriter(Callback):
         self.processes.leave()
         self._processes = None
         self._signals.restore()
+        if self._record is not None:
+            self._write_record(self._record.done())
         if self._presence is not None:
             self._presence.leave()
 
@@ -298,8 +305,15 @@ class StorageWriter(Callback):
         if self._presence is None or self._presence.abandon():
             self._remove_new_folders()
         if self._signals.asks_to_requeue:
-            requeue(trainer)
+            self._requeued = requeue(trainer)
+        if self._record is not None:
+            stopped = isinstance(exception, InterruptedHarvestError)
+            self._write_record(self._record.ended_by(exception, stopped=stopped, requeued=self._requeued))
         self._signals.restore()
+
+    def _write_record(self, record: WorkerRecord) -> None:
+        self._record = record
+        record.write(self.commits.generation.record_path(self.commits.rank))
 
     def _remove_new_folders(self) -> None:
         with suppress(OSError):  # another harvest is there by now

@@ -132,6 +132,8 @@ class Jobs:
             "out_dir": str(output_root()),
             "arguments": arguments,
         }
+        if not is_merge:
+            variables["script"] = str(self.script_path(name))
         if name == "array":
             variables["world_size"] = str(request.n_gpus)
         return render(template(name), options, variables)

@@ -87,7 +87,8 @@ def _begin_after(newest: Generation, world_size: int, n_batches: int, data_diges
         counting = {name for name, _ in winner.frozen} if winner is not None else set()
         _unlink(newest.folder, [name for name, _ in frozen if name not in counting])
     else:
-        _unlink(newest.folder, [newest.part_path(rank).name for rank in range(newest.world_size)])
+        for path in (newest.part_path, newest.record_path):
+            _unlink(newest.folder, [path(rank).name for rank in range(newest.world_size)])
 
 
 def _freeze(generation: Generation) -> list[tuple[str, Ranges]]:

@@ -7,7 +7,7 @@ those of the newest generation count, so that a worker of an older one that is s
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from lit_attr.parts.plan import Plan
 from lit_attr.topology.words import PARTS_FOLDER
 
 _PART = "dataset_attributions_rank_{rank}{generation}.pt"
+_RECORD = "worker_{rank}{generation}.json"
 # Numbers of nine digits are as many as Python reads at no risk.
 _GENERATION = re.compile(r"generation_([1-9]\d{0,8})\.json")
 _FROZEN = r"^frozen_generation_\d+_rank_\d+_[0-9a-f]+\.pt$"
@@ -59,8 +60,15 @@ class Generation:
 
     def part_path(self, rank: int) -> Path:
         """The file of a worker's part."""
+        return self._path_of(_PART, rank)
+
+    def record_path(self, rank: int) -> Path:
+        """The file in which a worker says where it runs, and how it ended."""
+        return self._path_of(_RECORD, rank)
+
+    def _path_of(self, name: str, rank: int) -> Path:
         suffix = f"_generation_{self.number}" if self.number > 1 else ""
-        return self.folder / PARTS_FOLDER / _PART.format(rank=rank, generation=suffix)
+        return self.folder / PARTS_FOLDER / name.format(rank=rank, generation=suffix)
 
     @property
     def n_frozen(self) -> int:
@@ -93,8 +101,15 @@ class Generation:
         Raises:
             StorageError: If it cannot be read.
         """
+        return self._ranks_with(self.part_path)
+
+    def ranks_with_records(self) -> list[int]:
+        """The workers that have begun; as `ranks_with_parts`."""
+        return self._ranks_with(self.record_path)
+
+    def _ranks_with(self, path: Callable[[int], Path]) -> list[int]:
         there = names_in(self.folder / PARTS_FOLDER)
-        return [rank for rank in range(self.world_size) if self.part_path(rank).name in there]
+        return [rank for rank in range(self.world_size) if path(rank).name in there]
 
     def check_ledger(self, path: Path, rank: int, ledger: Ledger) -> None:
         """Check that a part is this worker's, of this generation.

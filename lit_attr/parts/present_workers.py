@@ -1,5 +1,6 @@
 """Who works on a harvest, so that one that is abandoned before its first commit can be removed."""
 
+import errno
 import fcntl
 import os
 import re
@@ -15,6 +16,10 @@ from lit_attr.topology.words import GENERATION_LOCK, HEADER_FILE, PARTS_FOLDER, 
 _BEFORE_COMMIT = re.compile(
     rf"{re.escape(HEADER_FILE)}|generation_\d+(_provenance)?\.json|{re.escape(GENERATION_LOCK)}(\.holder)?"
 )
+# What says of a worker that it works, or how it ended; it may be written at this moment.
+_RECORD = re.compile(r"worker_\d+(_generation_\d+)?\.json|\.worker_[^/]*\.json\.[0-9a-f]+\.tmp")
+# How often records are removed that are written meanwhile: each process of a trainer says once how it ended.
+_MAX_ATTEMPTS = 100
 
 
 class Presence:
@@ -102,10 +107,8 @@ def _remove(folder: Path) -> bool:
         names = set(os.listdir(folder)) - {PLAN_FILE, PARTS_FOLDER}
         if not all(_BEFORE_COMMIT.fullmatch(name) for name in names):
             return False
-        if parts.exists():
-            for file in parts.glob(f"{_own_files()}*"):
-                file.unlink()  # no other process of this machine has the lock
-            parts.rmdir()  # refuses if there is a part, or one is being written, or another machine is present
+        if parts.exists() and not _remove_parts_folder(parts):
+            return False
         for name in names:
             (folder / name).unlink()
         (folder / PLAN_FILE).unlink()
@@ -113,3 +116,22 @@ def _remove(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _remove_parts_folder(parts: Path) -> bool:
+    """Remove the folder of parts, unless there is a part, or one is being written, or another machine is present."""
+    for _ in range(_MAX_ATTEMPTS):
+        names = os.listdir(parts)
+        # No other process of this machine has the lock.
+        if not all(name.startswith(_own_files()) or _RECORD.fullmatch(name) for name in names):
+            return False
+        for name in names:
+            (parts / name).unlink(missing_ok=True)
+        try:
+            parts.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return True
+    return False

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_attr.errors import StorageError
+from lit_attr.files.json_file import read_object
 from lit_attr.files.publish import reading
 from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.ledger import Ledger, read_ledger
+from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.words import MERGED_FILE
 
@@ -21,12 +23,14 @@ class WorkerStatus:
         n_batches: Batches that it is to do.
         ledger: The ledger of its part; None if it has not committed anything.
         began: When the generation began, in seconds since the epoch.
+        record: What the worker says of itself; None if it has not begun, or is one of the version before.
     """
 
     rank: int
     n_batches: int
     ledger: Ledger | None
     began: float
+    record: WorkerRecord | None = None
 
     @property
     def n_done(self) -> int:
@@ -40,11 +44,25 @@ class WorkerStatus:
             return 0.0
         return (self.n_done - self.ledger.n_before) / max(self.ledger.committed - self.ledger.started, 1e-9)
 
+    @property
+    def has_ended_early(self) -> bool:
+        """Whether it has failed, or was stopped before it was done, and has committed nothing since."""
+        if self.record is None or self.record.ended is None or self.record.state == "done":
+            return False
+        if self.ledger is not None and self.ledger.committed > self.record.ended:
+            return False
+        return self.record.state == "failed" or self.n_done < self.n_batches
+
     def silent_for(self, now: float) -> float:
-        """Seconds since its last commit, or since its generation began if it has none; 0 where it is done."""
+        """Seconds since its last commit, or since it began; 0 where it is done.
+
+        Args:
+            now: The time, in seconds since the epoch.
+        """
         if self.n_done == self.n_batches:
             return 0.0
-        return now - (self.began if self.ledger is None else self.ledger.committed)
+        last = self.began if self.ledger is None else self.ledger.committed
+        return now - (last if self.record is None else max(last, self.record.started))
 
 
 @dataclass(frozen=True)
@@ -94,8 +112,13 @@ def status(folder: Path) -> HarvestStatus:
     generation = begun_generation(folder)
     began = os.path.getmtime(generation.path)
     ledgers = {rank: read_ledger(generation.part_path(rank)) for rank in generation.ranks_with_parts()}
-    ranks = range(generation.world_size)
-    workers = [WorkerStatus(rank, generation.n_assigned(rank), ledgers.get(rank), began) for rank in ranks]
+    records = {
+        rank: read_object(generation.record_path(rank), WorkerRecord) for rank in generation.ranks_with_records()
+    }
+    workers = [
+        WorkerStatus(rank, generation.n_assigned(rank), ledgers.get(rank), began, records.get(rank))
+        for rank in range(generation.world_size)
+    ]
     n_batches = sum(ledger.n_batches for ledger in ledgers.values())
     tokens = sum(ledger.n_tokens for ledger in ledgers.values()) / n_batches if n_batches else 0.0
     n_merged = _n_merged(folder / MERGED_FILE)
