@@ -54,15 +54,16 @@ class WorkerStatus:
         return self.record.state == "failed" or self.n_done < self.n_batches
 
     def silent_for(self, now: float) -> float:
-        """Seconds since its last commit, or since it began; 0 where it is done.
+        """Seconds since its last commit, or since it was started; 0 where it is done.
 
         Args:
             now: The time, in seconds since the epoch.
         """
         if self.n_done == self.n_batches:
             return 0.0
-        last = self.began if self.ledger is None else self.ledger.committed
-        return now - (last if self.record is None else max(last, self.record.started))
+        committed = [] if self.ledger is None else [self.ledger.committed]
+        started = [] if self.record is None else [self.record.started]
+        return now - max([*committed, *started], default=self.began)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
 from lit_attr.cli.main import main
+from lit_attr.parts.worker_record import WorkerRecord
 from tests.parts.harvests import begin, commit, complete_harvest
 
 RUN = "s-1234abcd"
@@ -80,6 +82,44 @@ def test_status_of_a_running_harvest(folder, capsys, monkeypatch):
     generation.part_path(2).unlink()
     assert answer(capsys, "status", RUN)[-1] == "  silent      worker 2, for 1:00:00: 0 of 3 batches"
     assert not any("silent" in line for line in answer(capsys, "status", RUN, "--silent_minutes", "70"))
+
+
+def test_status_of_workers_that_ended(folder, capsys, monkeypatch, tmp_path):
+    now = 1_700_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    generation = begin(folder, 12, 40)
+    log = tmp_path / "predict-7_4.log"
+    log.write_text("harvesting\nslurmstepd: killed\n")
+    task = replace(WorkerRecord.of_this_process(), host="node1", process=9, started=now - 7200, is_task=True)
+    task = replace(task, script="/jobs/array.sbatch", log=str(log), log_inode=log.stat().st_ino)
+    changes = {0: {"state": "done"}, 1: {"state": "failed", "reason": "DataError: why"}, 4: {}}
+    changes |= {2: {"state": "requeued", "reason": "stopped by SIGUSR1"}, 3: {"started": now - 60}}
+    for rank, changed in changes.items():
+        ended = now - 60 if "state" in changed else None
+        replace(task, job=f"7_{rank}", ended=ended, **changed).write(generation.record_path(rank))
+    for rank in (0, *range(5, 12)):
+        commit(generation, rank, committed=now - 120)
+    assert answer(capsys, "status", RUN)[5:] == [
+        "  failed      worker 1, 0:01:00 ago: 0 of 4 batches (node1, job 7_1, process 9)",
+        "              DataError: why",
+        f"              log: {log}",
+        "  requeued    worker 2, 0:01:00 ago: 0 of 4 batches (node1, job 7_2, process 9)",
+        "              stopped by SIGUSR1",
+        f"              log: {log}",
+        "  silent      worker 4, for 2:00:00: 0 of 3 batches (node1, job 7_4, process 9)",
+        "              harvesting",
+        "              slurmstepd: killed",
+        f"              log: {log}",
+        "  again       sbatch --array=1,4 /jobs/array.sbatch",
+    ]
+    for rank in range(12):
+        replace(task, state="failed", ended=now, reason="why").write(generation.record_path(rank))
+    lines = answer(capsys, "status", RUN)
+    assert lines[-2:] == ["              and 2 more workers", "  again       sbatch --array=0-11 /jobs/array.sbatch"]
+    for rank in range(12):
+        commit(generation, rank)
+    answer(capsys, "merge", RUN)
+    assert len(answer(capsys, "status", RUN)) == 3
 
 
 def test_partial_results_say_so_in_every_query(folder, capsys):

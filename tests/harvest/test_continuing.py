@@ -117,7 +117,7 @@ def test_more_workers_than_batches(given, tmp_path):
     expected = load(work(*given, tmp_path / "expected", data=few).path)
     for rank in range(4):
         folder = work(*given, tmp_path, **independent(rank, 4, **few)).folder
-    parts = sorted(path.name for path in (folder / "worker_states").iterdir())
+    parts = sorted(path.name for path in (folder / "worker_states").glob("*.pt"))
     assert parts == ["dataset_attributions_rank_0.pt", "dataset_attributions_rank_1.pt"]
     assert_same(load(merge_harvest(folder)), expected, 1e-6)
 

@@ -160,7 +160,7 @@ def test_a_process_without_a_batch(two, given, folder, tmp_path):
     expected = DatasetAttributionStorage.load(work(*given, tmp_path / "expected", data={"n_batches": 1}).path)
     assert two(data={"n_batches": 1})[0] == [0, 0]
     assert_found(folder, expected)
-    assert [path.name for path in (folder / "worker_states").iterdir()] == ["dataset_attributions_rank_0.pt"]
+    assert [path.name for path in (folder / "worker_states").glob("*.pt")] == ["dataset_attributions_rank_0.pt"]
 
 
 def test_found_without_a_name(two, expected, tmp_path):
@@ -175,6 +175,7 @@ def test_a_process_that_is_killed(two, expected, folder):
     assert codes == [2, -9]
     assert "has ended without a word: its connection was closed; the same command continues" in said[0]
     assert status(folder).n_done == 4
+    assert [worker.record.state for worker in status(folder).workers] == ["stopped", "working"]
     assert two()[0] == [0, 0]
     assert_found(folder, expected)
 

@@ -168,6 +168,11 @@ def test_when_a_job_is_started_again(given, tmp_path, scontrol, monkeypatch, cap
         work(*given, tmp_path / "found", InJob(environment), Signal(1, number))
     assert scontrol.read_text() == asked
     assert ("to start job" in caplog.text) == bool(asked)
+    (folder,) = (tmp_path / "found" / "dataset_attributions" / "run").iterdir()
+    (worker,) = status(folder).workers
+    assert worker.has_ended_early
+    assert (worker.record.job, worker.record.state) == ("10_3" if array else "12", "requeued" if asked else "stopped")
+    assert worker.record.reason.startswith(f"stopped by {number.name}: worker 0 has committed 1 of ")
 
 
 @pytest.mark.parametrize(("number", "asked"), [(signal.SIGUSR1, "requeue 12\n"), (signal.SIGTERM, "")])

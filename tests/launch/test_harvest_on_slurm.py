@@ -191,15 +191,19 @@ def test_a_worker_is_requeued_and_another_killed(slurm, repository, tmp_path, co
     assert len(submission.batches(1)) == N_BATCHES // 3  # none twice
     n_begun = len(submission.batches(2))
     n_committed = (n_begun - 1) // 2 * 2
-    assert main(["status", "s-toytoy00", "--subrun_id", submission.subrun_id]) == 0
+    assert main(["status", "s-toytoy00", "--subrun_id", submission.subrun_id, "--silent_minutes", "0"]) == 0
     shown = capsys.readouterr().out
+    assert f"job {array}_2, process {killed})" in shown
+    assert re.search(r"^ +srun: error: .*[Kk]illed$", shown, re.MULTILINE)
     assert f"{N_BATCHES * 2 // 3 + n_committed} of {N_BATCHES} batches (not merged yet)" in shown
     assert "2 of 3 done" in shown
     assert main(["merge", "s-toytoy00", "--subrun_id", submission.subrun_id]) == 2
     assert "are missing" in capsys.readouterr().err
 
     workers, merge = submission.go_on()
-    submission.run(workers.replace("TASKS", "2"))
+    (again,) = re.findall(r"^  again +(.*)$", shown, re.MULTILINE)
+    assert again == workers.replace("TASKS", "2")
+    submission.run(again)
     submission.run(merge)
     found = check(submission, expected, capsys)
     assert found.provenance["lit_attr_version"] == "0.uncommitted"

@@ -13,7 +13,7 @@ from lit_attr.launch.render import render, template
 from lit_attr.launch.request import Request
 
 SHIPPED = Path(__file__).parents[2] / "slurm"
-VARIABLES = ("subrun_id", "world_size", "program", "code_dir", "out_dir", "arguments")
+VARIABLES = ("subrun_id", "world_size", "program", "code_dir", "out_dir", "script", "arguments")
 # Everything that a shell, or sbatch, could take for something else.
 NASTY = ["a b", "it's", 'say "hi"', "$HOME", "`id`", "back\\slash", "*", "", "--x=%j", "ü;|&<>"]
 # Puts its arguments, and what the job sets, into a file.
@@ -102,16 +102,21 @@ def test_words_and_paths_arrive_as_they_are(name, tmp_path):
         "out_dir": "out 'dir'",
         "arguments": NASTY,
     }
+    if name != "merge":
+        variables["script"] = "my $script"
     (tmp_path / "job").write_text(render(template(name), {"chdir": NASTY[0]}, variables))
     environment = {"PATH": f"{srun.parent}:{os.environ['PATH']}", "PYTHONPATH": "before", "SLURM_JOB_ID": "1"}
     environment |= {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_NTASKS": "2"}
     environment |= {"SLURM_JOB_NODELIST": "n", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS_PER_NODE": "2"}
-    subprocess.run(["bash", "job", "more words"], cwd=tmp_path, env=environment, check=True)
+    with open(tmp_path / "the log", "a") as log:
+        subprocess.run(["bash", "job", "more words"], cwd=tmp_path, env=environment, stdout=log, check=True)
     arguments, found = json.loads((tmp_path / "called").read_text())
     assert arguments[: len(NASTY) + 2] == ["merge" if name == "merge" else "predict", *NASTY, "more words"]
     assert arguments[-2:] == [f"--{'' if name == 'merge' else 'writer.'}subrun_id", "da-1"]
     assert found["PYTHONPATH"] == "/my code/$x:before"
     assert found["LIT_ATTR_OUT_DIR"] == "out 'dir'"
+    if name != "merge":
+        assert (found["LIT_ATTR_SCRIPT"], found["LIT_ATTR_LOG"]) == ("my $script", str(tmp_path / "the log"))
 
 
 @pytest.mark.parametrize("name", ["array", "predict"])

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ def folder(tmp_path):
     Plan({"batch_size": 2}, 3).publish(folder)
     for name in ("generation_1.json", "generation_1_provenance.json", "harvest.pt"):
         (folder / name).write_text("{}")
+    for name in ("worker_0.json", "worker_12_generation_2.json", ".worker_0.json.0a1b.tmp"):
+        (folder / "worker_states" / name).write_text("{}")
     return folder
 
 
@@ -75,17 +78,33 @@ def test_a_worker_on_a_machine_that_does_not_see_its_lock_is_respected(folder, m
     """Some network file systems keep locks among the processes of one machine."""
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
     elsewhere = Presence(folder)
+    before = sorted(folder.rglob("*"))
     monkeypatch.setattr(present_workers, "machine", lambda: "another")
     assert not Presence(folder).abandon()
     assert elsewhere.counts
+    assert sorted(folder.rglob("*")) == before
     elsewhere.leave()
-    assert os.listdir(folder / "worker_states") == []
     assert Presence(folder).abandon()
 
 
 def test_who_was_killed_on_this_machine_keeps_nothing_there(folder):
     killed = Presence(folder)
     killed._plan.close()  # all that the system does
-    assert len(os.listdir(folder / "worker_states")) == 1
+    assert len(os.listdir(folder / "worker_states")) == 4
+    assert Presence(folder).abandon()
+    assert not folder.exists()
+
+
+def test_who_says_how_it_ended_while_the_harvest_is_removed(folder, monkeypatch):
+    """Another process of the trainer; what it wrote is removed too."""
+    rmdir = Path.rmdir
+    late = [folder / "worker_states" / "worker_1.json"]
+
+    def written_meanwhile(path):
+        if late:
+            late.pop().write_text("{}")
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", written_meanwhile)
     assert Presence(folder).abandon()
     assert not folder.exists()

@@ -1,10 +1,12 @@
 import os
+from dataclasses import replace
 
 import pytest
 
 from lit_attr.errors import StorageError
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.status import status
+from lit_attr.parts.worker_record import WorkerRecord
 from tests.parts.harvests import begin, commit, complete_harvest
 
 BEGAN = 1_000_000.0
@@ -39,6 +41,26 @@ def test_seconds_left_are_those_of_the_slowest_worker(running):
         commit(begin(running, 3), rank)
     found = status(running)
     assert (found.n_done, found.seconds_left, found.tokens_per_second) == (10, 0, 0)
+
+
+def test_workers_that_have_ended_early(running):
+    """Not those that have committed since, or are done; a later generation takes over from all."""
+    generation = begin(running, 3)
+    record = replace(WorkerRecord.of_this_process(), started=BEGAN + 100)
+
+    def ended(state, when):
+        for rank in range(3):
+            replace(record, state=state, ended=when, reason="why").write(generation.record_path(rank))
+        return [worker.has_ended_early for worker in status(running).workers]
+
+    assert ended("working", None) == ended("done", BEGAN + 150) == [False, False, False]
+    assert ended("stopped", BEGAN + 150) == ended("requeued", BEGAN + 150) == [True, False, True]
+    assert ended("failed", BEGAN + 150) == [True, True, True]
+    assert ended("failed", BEGAN + 135) == [False, True, True]
+    assert [w.silent_for(BEGAN + 200) for w in status(running).workers] == [60, 0, 100]
+    begin(running, 2)
+    assert [worker.record for worker in status(running).workers] == [None, None]
+    assert not list((running / "worker_states").glob("*.json"))
 
 
 def test_frozen_batches_count(running):
