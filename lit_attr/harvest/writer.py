@@ -298,8 +298,8 @@ class StorageWriter(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind: no process, no folder without a commit; Lightning calls it in place of `teardown`."""
         if self._processes is not None:
-            lost = self._processes.give_up(exception)
-            self.interruption = lost if isinstance(lost, InterruptedHarvestError) else None
+            exception = self._processes.give_up(exception)
+            self.interruption = exception if isinstance(exception, InterruptedHarvestError) else None
             self._processes = None
         end_children(trainer)
         if self._presence is None or self._presence.abandon():
