@@ -69,10 +69,12 @@ class Commits:
         """Begin with what the part holds.
 
         Raises:
-            StorageError: If it is damaged.
+            StorageError: If it is damaged, or another worker has written one meanwhile.
         """
         if self._part_there is not None:
-            part, _ = read_part(self.path, topology)
+            part, ledger = read_part(self.path, topology)
+            if not np.array_equal(ledger.ids, self._done):  # batches are dealt out by what it held then
+                raise self._changed_by_another()
             sums.totals.add_(part)
 
     def add(self, batch_id: int) -> None:
@@ -103,10 +105,7 @@ class Commits:
                 f"over from worker {self.rank} of {self.generation.world_size}. Nothing was written"
             )
         if FileIdentity.of(self.path) not in (self._part_there, None):  # a part that is gone is written anew, whole
-            raise StorageError(
-                f"{self.path} was changed by another process: is a second worker of rank {self.rank} running? "
-                "Nothing was written"
-            )
+            raise self._changed_by_another()
         done = self.done
         ledger = Ledger(
             plan=self.generation.plan.digest,
@@ -132,3 +131,9 @@ class Commits:
         """
         self._last = time.monotonic()
         self._cost = seconds
+
+    def _changed_by_another(self) -> StorageError:
+        return StorageError(
+            f"{self.path} was changed by another process: is a second worker of rank {self.rank} running? "
+            "Nothing was written"
+        )

@@ -28,7 +28,9 @@ def current_generation(
     """The generation in which so many workers go on; a new one where the newest does not fit.
 
     Safe if several workers call it at once. The lock only saves them from all doing the same work; that a generation's
-    file is created exclusively decides between them, also where a file system has no locks.
+    file is created exclusively decides between them, also where a file system has no locks. Whoever has begun one goes
+    on in it, though others may have begun another since: two commands that disagree would begin one after another for
+    ever.
 
     Args:
         folder: The harvest's folder.
@@ -49,12 +51,15 @@ def current_generation(
             first = Generation(folder, plan, 1, world_size, n_batches, [], digest and digest(n_batches))
             with suppress(FileExistsError):  # another worker was faster: its generation counts
                 _publish(first)
+                return first
             continue
         waiting = f"waiting for another worker to freeze what is committed in {folder}"
         with locked(folder / GENERATION_LOCK, waiting):
             newest = newest_generation(folder, plan)
             if newest is not None and not _fits(newest, world_size, n_batches, digest):
-                _begin_after(newest, world_size, n_batches, digest and digest(n_batches))
+                begun = _begin_after(newest, world_size, n_batches, digest and digest(n_batches))
+                if begun is not None:
+                    return begun
 
 
 def _fits(newest: Generation, world_size: int, n_batches: int, digest: Callable[[int], str] | None) -> bool:
@@ -76,19 +81,21 @@ def _publish(generation: Generation) -> None:
     publish_json(generation.path, {name: getattr(generation, name) for name in names}, replace=False)
 
 
-def _begin_after(newest: Generation, world_size: int, n_batches: int, data_digest: str | None) -> None:
+def _begin_after(newest: Generation, world_size: int, n_batches: int, data_digest: str | None) -> Generation | None:
+    """Begin the next generation; None if another worker was faster, without a lock."""
     frozen = _freeze(newest)
     number = newest.number + 1
     begun = Generation(newest.folder, newest.plan, number, world_size, n_batches, frozen, data_digest)
     try:
         _publish(begun)
-    except FileExistsError:  # another worker was faster, without a lock: its generation counts, and its links
+    except FileExistsError:  # the other's generation counts, and its links
         winner = newest_generation(newest.folder, newest.plan)
         counting = {name for name, _ in winner.frozen} if winner is not None else set()
         _unlink(newest.folder, [name for name, _ in frozen if name not in counting])
-    else:
-        for path in (newest.part_path, newest.record_path):
-            _unlink(newest.folder, [path(rank).name for rank in range(newest.world_size)])
+        return None
+    for path in (newest.part_path, newest.record_path):
+        _unlink(newest.folder, [path(rank).name for rank in range(newest.world_size)])
+    return begun
 
 
 def _freeze(generation: Generation) -> list[tuple[str, Ranges]]:

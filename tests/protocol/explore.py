@@ -1,0 +1,321 @@
+"""Every order of the steps of some processes, with kills between any two: all states are visited, each once."""
+
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lit_attr.errors import LitAttrError
+from tests.protocol.counted import Counted, Violation, ids_of, ledger_ids
+from tests.protocol.files import Behaviour, FileMap, Outcome, Step, answers, without_locks_of
+from tests.protocol.programs import merger, worker
+from tests.protocol.replay import Finished, Program, next_step, on_model_files
+
+# Files that nobody changes, or removes while others know of them: when they are read makes no difference.
+_FIXED = re.compile(r"generation_\d+\.json|worker_states/frozen_")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Processes that work on one harvest, beginning at any time.
+
+    A process that is killed is one that takes no further step: since all orders are explored, so are kills at every
+    step. Only where it holds a lock the kill is a step of its own.
+
+    Attributes:
+        processes: Name to program.
+        n_batches: Batches of the harvest in the end.
+        behaviour: What the file system can do.
+        deletes: Whether a user deletes parts meanwhile, whose batches are then done again.
+        doubles: Whether two workers of one rank are at work, of whom one may replace what the other has just committed.
+    """
+
+    processes: Mapping[str, Program]
+    n_batches: int
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    deletes: bool = False
+    doubles: bool = False
+
+
+@dataclass
+class Report:
+    """How much was explored.
+
+    Attributes:
+        n_states: States of files and processes.
+        n_steps: Steps between them.
+        n_files: Different contents of the folder, from each of which the harvest was merged and finished.
+        n_results: Different results that were written while others were at work.
+        ends: How processes ended, and in how many states.
+    """
+
+    n_states: int = 0
+    n_steps: int = 0
+    n_files: int = 0
+    n_results: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+
+
+def explore(scenario: Scenario, max_states: int | None = None) -> Report:
+    """Visit all states of a scenario, and check every one.
+
+    Raises:
+        Violation: If something happened that must not; its text has the steps that lead there.
+    """
+    with on_model_files(scenario.behaviour):
+        return explore_patched(scenario, max_states)
+
+
+def explore_patched(scenario: Scenario, max_states: int | None = None) -> Report:
+    """Visit all states inside `on_model_files`, which a test may have changed."""
+    search = Search(scenario)
+    return search.run(max_states)
+
+
+State = tuple[int, ...]
+
+
+class Search:
+    """The states of a scenario. Files and processes are numbers: equal ones have the same.
+
+    A process' number stands for all that it was answered so far.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.report = Report()
+        self._files: list[FileMap] = []
+        self._file_numbers: dict[frozenset, int] = {}
+        self._counted: dict[int, Counted] = {}
+        self._processes: list[tuple[str, Program, int | None, Outcome | None]] = []
+        self._next: list[Step | Finished] = []
+        self._children: dict[tuple[int, Outcome], int] = {}
+        self._roots: dict[str, int] = {}
+        self._after: dict[tuple, list[tuple[Outcome, int]]] = {}
+        self._origins: dict[State, tuple[State, str] | None] = {}
+
+    def run(self, max_states: int | None) -> Report:
+        names = list(self.scenario.processes)
+        roots = tuple(self._root(name, program) for name, program in self.scenario.processes.items())
+        start: State = (self._number_of({}), *roots)
+        self._origins = {start: None}
+        queue = deque([start])
+        while queue:
+            state = queue.popleft()
+            try:
+                moves = list(self._moves(state, names))
+            except Violation as error:
+                raise self._violation(state, str(error)) from error
+            if not moves and not all(self._is_over(node) for node in state[1:]):
+                raise self._violation(state, "processes wait for each other")
+            for place, step, after in moves:
+                self.report.n_steps += 1
+                if after not in self._origins:
+                    self._origins[after] = (state, f"{names[place]}: {_show(step)}")
+                    queue.append(after)
+                    self._check(state, after, place, step)
+            if max_states and len(self._origins) > max_states:
+                break
+        self.report.n_states = len(self._origins)
+        self.report.n_files = len(self._counted)
+        return self.report
+
+    # Steps
+
+    def _moves(self, state: State, names: list[str]) -> Iterator[tuple[int, Step, State]]:
+        files = state[0]
+        for place, name in enumerate(names):
+            node = state[place + 1]
+            step = self._next[node]
+            if isinstance(step, Finished):
+                continue
+            for outcome, files_after in self._answers(files, step, name):
+                after = self._go_on(node, outcome, files_after)
+                yield place, step, (files_after, *state[1 : place + 1], after, *state[place + 2 :])
+            if any(content == name for key, content in self._files[files].items() if key.startswith("lock of ")):
+                left = self._number_of(without_locks_of(self._files[files], name))
+                yield place, Step("killed"), (left, *state[1 : place + 1], self._dead(), *state[place + 2 :])
+
+    def _answers(self, files: int, step: Step, name: str) -> list[tuple[Outcome, int]]:
+        key = (files, step, name if "lock" in step.kind else "")
+        if key not in self._after:
+            possible = answers(self._files[files], step, name, self.scenario.behaviour)
+            self._after[key] = [(outcome, self._number_of(after)) for outcome, after in possible]
+        return self._after[key]
+
+    def _go_on(self, node: int, outcome: Outcome, files: int) -> int:
+        """The process after an answer, and after all that it does then without regard to other processes."""
+        node = self._child(node, outcome)
+        while isinstance(step := self._next[node], Step):
+            if step.kind == "note":
+                node = self._child(node, Outcome(self._noted(files, *step.argument)))
+            elif step.kind in ("read", "exists") and step.name in self._files[files] and _FIXED.match(step.name):
+                ((outcome, _),) = self._answers(files, step, "")
+                node = self._child(node, outcome)
+            else:
+                break
+        return node
+
+    def _noted(self, files: int, what: str, value: Any) -> Any:
+        if what == "newest generation":
+            return Counted.of(self._files[files]).number
+        if what == "part":
+            content = None if self.scenario.deletes else self._files[files].get(value)
+            return content and content.identity
+        name, numbers, coverage = value
+        self.report.n_results += 1
+        check_result(name, numbers, json.loads(coverage))
+        return None
+
+    def _root(self, name: str, program: Program) -> int:
+        if name not in self._roots:
+            self._roots[name] = self._add(name, program, None, None)
+        return self._roots[name]
+
+    def _dead(self) -> int:
+        return self._root("killed", lambda: None)
+
+    def _child(self, node: int, outcome: Outcome) -> int:
+        if (node, outcome) not in self._children:
+            name, program, *_ = self._processes[node]
+            self._children[node, outcome] = self._add(name, program, node, outcome)
+        return self._children[node, outcome]
+
+    def _add(self, name: str, program: Program, parent: int | None, outcome: Outcome | None) -> int:
+        self._processes.append((name, program, parent, outcome))
+        node = len(self._processes) - 1
+        step = next_step(name, program, [answer for _, answer in self._log(node)])
+        if isinstance(step, Finished) and parent is not None:
+            if step.error is not None and not isinstance(step.error, LitAttrError):
+                raise Violation(f"{name} ended with {step.error!r}") from step.error
+            how = "done" if step.error is None else str(step.error)
+            self._processes[node] = (name, program, parent, outcome)
+            end = f"end of {name}: {how}"
+            if end in self._roots:  # how it came there makes no difference any more
+                self._processes.pop()
+                return self._roots[end]
+            self._roots[end] = node
+        self._next.append(step)
+        return node
+
+    def _log(self, node: int) -> list[tuple[Step, Outcome]]:
+        log = []
+        while (parent := self._processes[node][2]) is not None:
+            log.append((self._next[parent], self._processes[node][3]))
+            node = parent
+        return log[::-1]
+
+    def _number_of(self, files: FileMap) -> int:
+        key = frozenset(files.items())
+        if key not in self._file_numbers:
+            self._file_numbers[key] = len(self._files)
+            self._files.append(files)
+        return self._file_numbers[key]
+
+    def _is_over(self, node: int) -> bool:
+        return isinstance(self._next[node], Finished)
+
+    # Checks
+
+    def _check(self, before: State, state: State, place: int, step: Step) -> None:
+        try:
+            end = self._next[state[place + 1]]
+            if isinstance(end, Finished):
+                name = self._processes[state[place + 1]][0]
+                how = str(end.error) if end.error else "done"
+                self.report.ends[f"{name.split()[0]}: {how}"] += 1
+            if before[0] != state[0]:
+                counted = self._counted_in(state[0])
+                self._check_loss(before, counted, place, step)
+        except Violation as error:
+            raise self._violation(state, str(error)) from error
+
+    def _counted_in(self, files: int) -> Counted:
+        if files not in self._counted:
+            counted = self._counted[files] = Counted.of(self._files[files])
+            counted.check()
+            if counted.number > len(self.scenario.processes) + self.scenario.behaviour.repeats:
+                raise Violation(f"{counted.number} generations: processes begin one after another for ever")
+            if counted.number:
+                self._check_merge(files, counted)
+            self._check_recovery(files)
+        return self._counted[files]
+
+    def _check_merge(self, files: int, counted: Counted) -> None:
+        complete = len(counted.ids) == counted.n_batches
+        _, end = self._alone(files, "merger", merger(allow_partial=False))
+        if complete == (end.error is not None):
+            raise Violation(f"with {sorted(counted.ids)} of {counted.n_batches} batches merging ends with {end.error}")
+        _, end = self._alone(files, "merger of some", merger(allow_partial=True))
+        if end.error is not None and counted.ids:
+            raise Violation(f"with {sorted(counted.ids)} merging some ends with {end.error}")
+
+    def _check_recovery(self, files: int) -> None:
+        """All that is alive is killed; a restart finishes the harvest, and merging it is complete."""
+        files = self._number_of({k: v for k, v in self._files[files].items() if not k.startswith("lock of ")})
+        for world_size in (1, 2):
+            left = files
+            for rank in range(world_size):
+                program = worker(rank, world_size, self.scenario.n_batches)
+                left, end = self._alone(left, f"last {rank} of {world_size}", program)
+                if end.error is not None:
+                    raise Violation(f"a restart by {world_size} ends with {end.error}")
+            counted = Counted.of(self._files[left])
+            counted.check()
+            if counted.ids != {*range(self.scenario.n_batches)}:
+                raise Violation(f"a restart by {world_size} ends with {sorted(counted.ids)}")
+            _, end = self._alone(left, "merger", merger(allow_partial=False))
+            if end.error is not None:
+                raise Violation(f"merging after a restart by {world_size} ends with {end.error}")
+
+    def _alone(self, files: int, name: str, program: Program) -> tuple[int, Finished]:
+        """Run one process to its end."""
+        node = self._root(name, program)
+        while not isinstance(step := self._next[node], Finished):
+            outcome, files = self._answers(files, step, name)[0]
+            node = self._go_on(node, outcome, files)
+        return files, step
+
+    def _check_loss(self, before: State, counted: Counted, place: int, step: Step) -> None:
+        """What is committed stays so, but for what a worker commits while others freeze its part."""
+        old = self._counted.get(before[0]) or Counted.of(self._files[before[0]])
+        lost = old.ids - counted.ids
+        if not lost or self.scenario.deletes or self.scenario.doubles:
+            return
+        if step.kind != "create" or counted.number != old.number + 1:
+            raise Violation(f"{sorted(lost)} no longer counts")
+        log, files = self._log(before[place + 1]), self._files[before[0]]
+        for name, content in old.parts.items():
+            if not lost & {*ledger_ids(content)}:
+                continue
+            seen = [(taken, outcome) for taken, outcome in log if taken.name == name and taken.kind in ("link", "read")]
+            if not seen:
+                raise Violation(f"{name} is not frozen: {sorted(lost)} no longer counts")
+            taken, outcome = seen[-1]
+            was = files[taken.argument] if taken.kind == "link" and outcome.error is None else outcome.value
+            if was is not None and was.numbers == content.numbers:
+                raise Violation(f"{name} was frozen, but {sorted(lost)} no longer counts")
+
+    def _violation(self, state: State, what: str) -> Violation:
+        lines = []
+        while (origin := self._origins.get(state)) is not None:
+            state, line = origin
+            lines.append(line)
+        return Violation("\n".join([what, *lines[::-1]]))
+
+
+def check_result(name: str, numbers: tuple[int, ...], coverage: Mapping[str, Any]) -> None:
+    """A result holds what it says, and is called complete if and only if it is."""
+    ids = ids_of(coverage["batches"])
+    complete = ids == tuple(range(coverage["n_batches"]))
+    if numbers != ids:
+        raise Violation(f"{name} says {ids}, and holds the numbers of {numbers}")
+    if coverage["complete"] != complete or (name == "dataset_attributions.pt") != complete:
+        raise Violation(f"{name} with {ids} of {coverage['n_batches']} batches says complete: {coverage['complete']}")
+
+
+def _show(step: Step) -> str:
+    argument = "" if step.argument is None else f" {step.argument}"
+    return f"{step.kind} {step.name}{argument}"[:160]

@@ -1,0 +1,138 @@
+"""Files of a harvest in memory: the steps that change or show them, each of which the file layer makes atomic."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lit_attr.files.json_file import parse_object
+from lit_attr.parts.ledger import Ledger
+
+# A folder that is on no disk: calls with paths in it go to the model.
+ROOT = Path("/no disk has this harvest")
+
+
+class Step(NamedTuple):
+    """One access to the files.
+
+    Attributes:
+        kind: What is done.
+        name: The file, relative to the harvest's folder.
+        argument: What else the kind needs.
+    """
+
+    kind: str
+    name: str = ""
+    argument: Any = None
+
+
+class Outcome(NamedTuple):
+    """What a step answers: a value, or an error of the system."""
+
+    value: Any = None
+    error: type[OSError] | None = None
+
+
+class PartContent(NamedTuple):
+    """What a part holds.
+
+    Attributes:
+        identity: Tells the file from all others: who wrote it, at which step.
+        ledger: Its ledger as JSON.
+        numbers: The batches whose numbers are in its sums, sorted; one that is there twice counts twice.
+    """
+
+    identity: str
+    ledger: str
+    numbers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, identity: str, ledger: Ledger, numbers: list[int]) -> "PartContent":
+        return cls(identity, json.dumps(asdict(ledger)), tuple(sorted(numbers)))
+
+    def read_ledger(self) -> Ledger:
+        return parse_object(self.ledger, Ledger, ROOT)
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a file system can do.
+
+    Attributes:
+        links: Whether it knows hard links; without them parts are copied, in two steps.
+        locks: Whether it knows locks.
+        repeats: How often it says of a file that was just created that it was there before, as network file systems do
+            that lost an answer and ask again.
+    """
+
+    links: bool = True
+    locks: bool = True
+    repeats: int = 0
+
+
+# What is kept beside the files.
+_LOCK = "lock of "
+_REPEATS = "/repeats"
+FileMap = Mapping[str, Any]
+
+
+def answers(files: FileMap, step: Step, process: str, behaviour: Behaviour) -> Iterator[tuple[Outcome, FileMap]]:
+    """What the system may answer to a step, each with the files after it; nothing while the step has to wait."""
+    kind, name, argument = step
+    here = name in files
+    if kind == "list":
+        prefix = f"{name}/" if name else ""
+        names = (other.removeprefix(prefix) for other in files if other.startswith(prefix) and _LOCK not in other)
+        yield Outcome(tuple(sorted(n for n in names if "/" not in n and fnmatch(n, argument or "*")))), files
+    elif kind == "exists":
+        yield Outcome(here), files
+    elif kind == "identity":
+        yield Outcome(_identity(files[name]) if here else None), files
+    elif kind == "read":
+        yield (Outcome(files[name]) if here else Outcome(error=FileNotFoundError)), files
+    elif kind == "link":
+        if not here:
+            yield Outcome(error=FileNotFoundError), files
+        elif argument in files:
+            yield Outcome(error=FileExistsError), files
+        else:
+            yield Outcome(), {**files, argument: files[name]}
+    elif kind == "replace":
+        yield Outcome(), {**files, name: argument}
+    elif kind == "create":
+        if here:
+            yield Outcome(error=FileExistsError), files
+        else:
+            yield Outcome(), {**files, name: argument}
+            if files.get(_REPEATS, 0) < behaviour.repeats:
+                repeated = {**files, name: argument, _REPEATS: files.get(_REPEATS, 0) + 1}
+                yield Outcome(error=FileExistsError), repeated
+    elif kind == "unlink":
+        left = {other: content for other, content in files.items() if other != name}
+        yield (Outcome() if here else Outcome(error=FileNotFoundError)), left
+    elif kind == "lock":
+        if not behaviour.locks:
+            yield Outcome(), files
+        elif f"{_LOCK}{name}" not in files:
+            yield Outcome(), {**files, f"{_LOCK}{name}": process}
+    elif kind == "unlock":
+        yield Outcome(), {other: content for other, content in files.items() if other != f"{_LOCK}{name}"}
+    elif kind == "compute":
+        yield Outcome(), files
+    else:
+        raise AssertionError(f"no such step: {step}")
+
+
+def _identity(content: Any) -> str:
+    return content.identity if isinstance(content, PartContent) else content
+
+
+def without_locks_of(files: FileMap, process: str) -> FileMap:
+    """The files after a process was killed: the system's locks end with it."""
+    return {name: content for name, content in files.items() if not (name.startswith(_LOCK) and content == process)}
+
+
+def changes(step: Step) -> bool:
+    return step.kind in ("link", "replace", "create", "unlink", "lock", "unlock")
