@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from lit_attr.data.token_file import TokenBatch
+from lit_attr.harvest.writer import StorageWriter
 
 # Seconds between two lines, and between two entries in the logger.
 _HEARTBEAT = 30.0
@@ -91,7 +92,9 @@ class HarvestProgress(TQDMProgressBar):
         if self._n_steps:
             seconds = (time.monotonic() - self._started) / self._n_steps * (n_all - self._n_steps)
             left = str(timedelta(seconds=round(seconds)))
-        print(f"lit_attr: {self._n_steps}/{n_all} batches{ours}, {self._rate():,.0f} tokens/s, {left} left", flush=True)
+        silence = "".join(f", {each.silence}" for each in _writers(trainer) if each.silence is not None)
+        rate = f"{self._rate():,.0f} tokens/s"
+        print(f"lit_attr: {self._n_steps}/{n_all} batches{ours}, {rate}, {left} left{silence}", flush=True)
 
     def _log(self, trainer: Trainer) -> None:
         self._reported = time.monotonic()
@@ -104,3 +107,7 @@ class HarvestProgress(TQDMProgressBar):
                 },
                 step=self._n_steps,
             )
+
+
+def _writers(trainer: Trainer) -> list[StorageWriter]:
+    return [callback for callback in getattr(trainer, "callbacks", ()) if isinstance(callback, StorageWriter)]

@@ -53,6 +53,10 @@ class _Peer:
     closed: int | None = None  # beats since it closed a connection on which it had just been heard
     left: bool = False  # it needs nobody any more
 
+    @property
+    def silence(self) -> str:
+        return f"no answer from {self} for {self.silent * _BEAT:.0f} s"
+
     def __str__(self) -> str:
         return f"process {self.rank} on {self.host}" if self.host else f"process {self.rank}"
 
@@ -77,6 +81,7 @@ class ProcessWatch:
         self, rank: int, n_processes: int, patience: float, meeting: Meeting, listener: socket.socket | None
     ) -> None:
         self._patience = max(1, round(patience / _BEAT))
+        self._warned_after = max(2, self._patience // 4)
         self._meeting = meeting
         self._listener = listener
         self._hello = {"token": meeting.token, "rank": rank, "host": socket.gethostname()}
@@ -100,6 +105,12 @@ class ProcessWatch:
         self._in_doubt = seconds > 0
         self._reason_known.wait(seconds)
         return self._reason
+
+    @property
+    def silence(self) -> str | None:
+        """Which process has not been heard for a quarter of the time after which it is given up; None if all are."""
+        silent = [peer for peer in self._peers.values() if peer.silent >= self._warned_after and not peer.left]
+        return silent[0].silence if silent else None
 
     def fail(self, message: str) -> None:
         """Tell the others that this process ends, and stop watching.
@@ -216,7 +227,7 @@ class ProcessWatch:
                     peer.closed = 0
                 return
             message = json.loads(line)
-            if peer.silent > self._patience // 4:
+            if peer.silent >= self._warned_after:
                 _log.warning(f"{peer} is heard again")
             peer.silent, peer.closed = 0, None
             peer.host = message.get("host", peer.host)
@@ -243,14 +254,13 @@ class ProcessWatch:
             if peer.closed > (1 if self._in_doubt else _CLOSED):
                 await self._must_end(f"{peer} has ended without a word: its connection was closed")
                 return
-        seconds = peer.silent * _BEAT
         if peer.host is not None and peer.silent >= self._patience:
-            await self._must_end(f"no answer from {peer} for {seconds:.0f} s")
-        elif peer.silent % max(2, self._patience // 4) == 0:
+            await self._must_end(peer.silence)
+        elif peer.silent % self._warned_after == 0:
             until = f"after {self._patience * _BEAT:.0f} s this process ends"
             if peer.host is None:  # it may be a firewall: who was never heard is not missed
                 until = f"is {self._meeting.host}, port {self._meeting.port}, in reach of all processes?"
-            _log.warning(f"no answer from {peer} for {seconds:.0f} s; {until}")
+            _log.warning(f"{peer.silence}; {until}")
 
 
 def _line(message: dict[str, Any]) -> bytes:

@@ -136,6 +136,12 @@ class StorageWriter(Callback):
         """All processes of the trainer; after they are connected."""
         return started(self._processes)
 
+    @property
+    def silence(self) -> str | None:
+        """Which other process of the trainer has not been heard for some time, and for how long; None if all are."""
+        watch = None if self._processes is None else self._processes.watch
+        return None if watch is None else watch.silence
+
     def join_in_time(self, trainer: Trainer) -> None:
         """Bound how long processes wait for each other to start, and watch them from then on, not only from `setup` on.
 

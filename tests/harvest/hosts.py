@@ -15,6 +15,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import benchmarks.workers  # noqa: F401 - what the server has imported from which processes are forked
+import lit_attr
+import lit_attr.parts.software
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _NEW_MOUNTS, _NEW_NAME, _NEW_PROCESSES, _NEW_NETWORK, _NEW_CLOCKS = 0x20000, 0x4000000, 0x20000000, 0x40000000, 0x80
@@ -79,6 +81,7 @@ class Host:
     number: int
     hosts_file: Path
     seconds_ahead: int = 0
+    version: str = lit_attr.__version__
     namespace: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -188,6 +191,7 @@ def _run(
         print("test: preparing")
         time.sleep(60)
 
+    lit_attr.parts.software.__version__ = host.version
     AttributionHarvester.predict_step = slow_step  # type: ignore[assignment,method-assign]
     if prepare is not None:
         TokenDataModule.prepare_data = prepare_data  # type: ignore[method-assign]

@@ -54,11 +54,13 @@ def test_without_a_terminal_a_line_from_time_to_time_and_at_the_end(harvest, cap
     assert done[-1] == "3/3"
 
 
-def test_a_short_harvest_has_one_line(harvest, capfd):
+def test_a_short_harvest_has_one_line(harvest, capfd, monkeypatch):
+    monkeypatch.setattr(StorageWriter, "silence", "no answer from process 1 for 75 s")
     harvest()
     out = capfd.readouterr().out
     assert out.count("\n") == 1
     assert out.startswith("lit_attr: 3/3 batches")
+    assert out.endswith(" left, no answer from process 1 for 75 s\n")
     assert "Predicting" not in out
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+import lit_attr
 from benchmarks.workers import free_port
 from lit_attr.parts.status import status
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -130,18 +131,20 @@ def test_a_host_that_is_lost_in_a_conversation_of_lightning(pair):
 
 
 def test_hosts_with_something_of_their_own(pair, tmp_path):
-    """Other settings and data of each kind, and a run of which one host has not all files."""
+    """Another version, other settings and data of each kind, and a run of which one host has not all files."""
     other = write_tokens(tmp_path / "other.npy", n_rows=13, seed=1)
     incomplete = tmp_path / "incomplete" / "run"
     small_run(incomplete)
     next(incomplete.glob("model*.pt*")).unlink()
     for options, words in (
+        ([], "version of lit_attr: process 0 has '"),
         (["--data.batch_size=3"], "batch_size: process 0 has 2, process 1 has 3"),
         ([f"--data.tokens={other}"], "data_digest: process 0 has"),
         (["--trainer.precision=64-true"], "precision: process 0 has '32-true', process 1 has '64-true'"),
         ([f"--model.run={incomplete}"], str(incomplete)),
         ([f"--data.tokens={tmp_path / 'nothing.npy'}"], "nothing.npy"),
     ):
+        pair.hosts.both[1].version = lit_attr.__version__ if options else "0.0.9"
         codes, errors = end(pair.start(*options))
         assert codes == [2, 2]
         assert errors[0] == errors[1]

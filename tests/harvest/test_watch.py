@@ -19,11 +19,11 @@ def codes():
 @pytest.fixture
 def watches(monkeypatch, codes):
     """Watches that hear each other; they end with the test."""
-    monkeypatch.setattr(watch, "_BEAT", 0.05)
+    monkeypatch.setattr(watch, "_BEAT", 0.04)
     monkeypatch.setattr(os, "_exit", codes.append)
     listener = socket.create_server(("127.0.0.1", 0))
     meeting = Meeting("127.0.0.1", listener.getsockname()[1], "token")
-    watches = [ProcessWatch(rank, 3, 0.5, meeting, None if rank else listener) for rank in range(3)]
+    watches = [ProcessWatch(rank, 3, 0.4, meeting, None if rank else listener) for rank in range(3)]
     wait_for(lambda: all(peer.host for each in watches for peer in each._peers.values()))
     yield watches
     for each in watches:
@@ -45,16 +45,19 @@ def test_all_learn_why_one_ends(watches):
 
 def test_a_process_that_leaves_is_not_missed(watches):
     watches[1].close()
-    time.sleep(0.5)
+    time.sleep(0.45)
     assert [each.reason() for each in watches] == [None] * 3
     watches[0].close()
-    time.sleep(0.5)
+    time.sleep(0.45)
     assert watches[2].reason() is None
 
 
 def test_silence(watches):
     """A thread that is held up, as by a process that is stopped, is missed by all."""
-    watches[2]._loop.call_soon_threadsafe(time.sleep, 1.0)
+    assert watches[0].silence is None
+    watches[2]._loop.call_soon_threadsafe(time.sleep, 0.8)
+    wait_for(lambda: watches[0].silence)
+    assert watches[0].silence.startswith("no answer from process 2")
     assert watches[0].reason(5.0) == watches[1].reason(5.0)
     assert watches[0].reason().startswith(f"no answer from process 2 on {socket.gethostname()} for ")
 
