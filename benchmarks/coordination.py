@@ -30,6 +30,7 @@ from lit_attr.parts.header import Header
 from lit_attr.parts.ledger import Ledger
 from lit_attr.parts.part import write_part
 from lit_attr.parts.plan import Plan
+from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
 
@@ -62,6 +63,7 @@ def commit_all(generation: Generation, share: float) -> None:
             generation.plan.digest, generation.number, rank, generation.world_size, to_ranges(ids), len(ids)
         )
         write_part(generation.part_path(rank), sums, ledger)
+        WorkerRecord.of_this_process().write(generation.record_path(rank))
 
 
 def restart(folder: Path, n_workers: int, n_batches: int, n_processes: int) -> dict[str, float]:

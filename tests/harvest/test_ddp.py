@@ -180,7 +180,10 @@ def test_a_process_that_is_killed(two, expected, folder):
     assert_found(folder, expected)
 
 
-def test_a_full_disk_of_one_process(two, expected, folder):
+def test_a_full_disk(two, expected, folder):
+    """Of both processes: nothing is left of the harvest. Of one: what the other has committed counts."""
+    assert two(actions={0: "full disk", 1: "full disk"})[0] == [2, 2]
+    assert not folder.exists()
     codes, said = two(actions={1: "full disk"})
     assert codes == [2, 2]
     assert all("No space left on device" in text and "rank_1.pt" in text for text in said)
