@@ -26,6 +26,7 @@ _MOST_THREADS = 16  # as many reach the speed of memory
 _LONG = 1e9  # bytes that are worth a word to a waiting user
 # Nanoseconds for which a file must have been left alone: one that is changed again at once may keep its time.
 _SETTLED = 5 * 10**9
+_TICK = 0.02  # seconds that the clock of a file system may lag behind
 
 
 class RowDigests:
@@ -46,8 +47,8 @@ class RowDigests:
 
     def __init__(self, rows: Integer[np.ndarray, "row seq"], path: Path, opened: FileIdentity) -> None:
         self._rows, self._path, self._opened = rows, path, opened
-        row_bytes = rows.shape[1] * rows.itemsize
-        self._block_rows = max(1, _BLOCK_BYTES // row_bytes)
+        self._row_bytes = rows.shape[1] * rows.itemsize
+        self._block_rows = max(1, _BLOCK_BYTES // self._row_bytes)
         self._blocks = b""
         self._of_first: dict[int, str] = {}
 
@@ -63,9 +64,16 @@ class RowDigests:
         return self._of_first[n_rows]
 
     def remember(self, n_rows: int) -> None:
-        """Have what the digest of so many rows needs remembered for other processes, where that is possible."""
+        """Have what the digest of so many rows needs remembered for other processes, where that is possible.
+
+        Of a file that was just written this waits until it may be remembered, if each of them would take longer.
+        """
+        n_blocks = n_rows // self._block_rows
+        age = self._age()
+        if age is not None and 0 <= age <= _SETTLED and n_blocks * self._block_rows * self._row_bytes > _LONG:
+            time.sleep((_SETTLED - age) / 1e9 + _TICK)
         if self._may_remember():
-            self._know(n_rows // self._block_rows)
+            self._know(n_blocks)
 
     def _digest(self, first: int, end: int) -> bytes:
         return hashlib.sha256(np.ascontiguousarray(self._rows[first:end]).data).digest()
@@ -93,7 +101,7 @@ class RowDigests:
     def _compute(self, n_blocks: int) -> None:
         """Compute the digests of blocks that are not known."""
         starts = [number * self._block_rows for number in range(self._n_known, n_blocks)]
-        n_bytes = len(starts) * self._block_rows * self._rows.shape[1] * self._rows.itemsize
+        n_bytes = len(starts) * self._block_rows * self._row_bytes
         begin = time.monotonic()
         if n_bytes > _LONG:
             _log.info(f"reading {n_bytes / 1e9:.1f} GB of {self._path} for the digest of all its rows")
@@ -106,8 +114,13 @@ class RowDigests:
             _log.info(f"the digest took {time.monotonic() - begin:.1f} s")
 
     def _may_remember(self) -> bool:
+        age = self._age()
+        return age is not None and age > _SETTLED
+
+    def _age(self) -> int | None:
+        """Nanoseconds since the file was changed; None if its folder cannot be written into."""
         now = _time_of(self._path.parent)
-        return now is not None and now - max(self._opened.modified, self._opened.changed) > _SETTLED
+        return None if now is None else now - max(self._opened.modified, self._opened.changed)
 
     @property
     def _memory(self) -> Path:
