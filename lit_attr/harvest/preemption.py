@@ -2,12 +2,13 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from types import FrameType
 
 from lightning.pytorch import Trainer
@@ -24,8 +25,8 @@ _SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 CTRL_C_EXIT_CODE = 128 + signal.SIGINT
 # Seconds that child processes have to end by themselves, and again once they were told to.
 _PATIENCE = 2.0
-# Seconds; no warning of a job's end is sent earlier, but where a site or user asks for it.
-_EARLIEST_WARNING = 600
+# No warning of a job's end is sent earlier, but where a site or user asks for it.
+_EARLIEST_WARNING = timedelta(seconds=600)
 
 
 class StopSignals:
@@ -86,13 +87,8 @@ class StopSignals:
 
     @property
     def asks_to_requeue(self) -> bool:
-        """Whether the end of the job was announced while there was nothing to commit yet, and another may do better."""
-        if self.received is not signal.SIGUSR1 or self._deferred:
-            return False
-        if ends_before_it_begins(os.environ, time.time()):
-            _log.warning("not asking SLURM for another job: the time limit leaves none before the warning of its end")
-            return False
-        return True
+        """Whether the end of the job was announced while there was nothing to commit yet."""
+        return self.received is signal.SIGUSR1 and not self._deferred
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:  # the second Ctrl-C is for who listened before
@@ -131,26 +127,12 @@ def stopping_at_once(trainer: Trainer) -> Iterator[None]:
         yield
     except Exception as error:
         if signals.asks_to_requeue:
-            requeue(trainer)
+            requeue(trainer, has_begun=False)
         if (interruption := _interruption_behind(error)) is not None:
             raise interruption from interruption.__cause__
         raise
     finally:
         signals.restore()
-
-
-def ends_before_it_begins(variables: Mapping[str, str], now: float) -> bool:
-    """Whether a job was warned of its end so early that it would be again, before it has done anything, for ever.
-
-    Args:
-        variables: SLURM's.
-        now: When the warning came, in seconds since the epoch.
-    """
-    try:
-        start, end = (int(variables[f"SLURM_JOB_{name}_TIME"]) for name in ("START", "END"))
-    except (KeyError, ValueError):  # older than SLURM 22.05
-        return False
-    return now - start < end - now < _EARLIEST_WARNING
 
 
 def _interruption_behind(error: BaseException | None) -> InterruptedHarvestError | None:
@@ -180,11 +162,13 @@ def end_children(trainer: Trainer) -> None:
                 child.wait(_PATIENCE)
 
 
-def requeue(trainer: Trainer) -> bool:
+def requeue(trainer: Trainer, *, has_begun: bool = True) -> bool:
     """Ask SLURM to start the job again, where Lightning's settings allow it.
 
     Args:
         trainer: The trainer, which knows its environment; the first of its processes asks.
+        has_begun: Whether the job has come to its first batch. If not, and its time limit leaves no time before the
+            warning of its end, the next would end in the same way, for ever: it is not asked for.
 
     Returns:
         Whether the job will be started again, as far as this process knows.
@@ -195,6 +179,9 @@ def requeue(trainer: Trainer) -> bool:
     name = slurm_job()
     if name is None or not trainer.is_global_zero:
         return name is not None
+    if not has_begun and _ends_before_it_begins(name):
+        _log.warning(f"not asking SLURM to start job {name} again: its time limit is over before anything can be done")
+        return False
     try:
         subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:  # in a container there may be no scontrol
@@ -202,3 +189,19 @@ def requeue(trainer: Trainer) -> bool:
         return False
     _log.info(f"asked SLURM to start job {name} again")
     return True
+
+
+def _ends_before_it_begins(job: str) -> bool:
+    """Whether a job that is warned of its end now has run for less time than it has left, which is little."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    known = re.search(r"\bStartTime=([\d:T-]+) EndTime=([\d:T-]+)", done.stdout)
+    if known is None:
+        return False
+    now = datetime.now()  # SLURM's times are local ones
+    start, end = (datetime.fromisoformat(time) for time in known.groups())
+    return now - start < end - now < _EARLIEST_WARNING

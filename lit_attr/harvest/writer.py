@@ -311,7 +311,7 @@ class StorageWriter(Callback):
         if self._presence is None or self._presence.abandon():
             self._remove_new_folders()
         if self._signals.asks_to_requeue:
-            self._requeued = requeue(trainer)
+            self._requeued = requeue(trainer, has_begun=False)
         if self._record is not None:
             stopped = isinstance(exception, InterruptedHarvestError)
             self._write_record(self._record.ended_by(exception, stopped=stopped, requeued=self._requeued))

@@ -12,9 +12,9 @@ def scontrol(tmp_path, monkeypatch):
     said = tmp_path / "scontrol.txt"
     said.touch()
     program = tmp_path / "bin" / "scontrol"
-    program.write_text(
-        f'#!/bin/sh\necho "$@" >> {said}\ntest ! -e {said}.fail || {{ echo "no such job" >&2; exit 1; }}\n'
-    )
+    shows = f'[ "$1" != show ] || exec cat {said}.job'
+    fails = f'test ! -e {said}.fail || {{ echo "no such job" >&2; exit 1; }}'
+    program.write_text(f'#!/bin/sh\n{shows}\necho "$@" >> {said}\n{fails}\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "12")

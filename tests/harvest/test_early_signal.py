@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from lit_attr.harvest.preemption import ends_before_it_begins
-from tests.harvest.runs import small_run
+from lit_attr.harvest.preemption import requeue
+from tests.harvest.runs import QUIET, small_run
 from tests.toys import write_tokens
 
 
@@ -22,7 +25,7 @@ def test_a_warning_that_comes_while_python_imports(tmp_path, scontrol):
     options += ["--data.tokens", str(write_tokens(tmp_path / "tokens.npy", n_rows=4)), "--data.batch_size", "2"]
     job = {"JOB_NAME": "x", "NTASKS": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_NODELIST": "localhost"}
     job |= {"JOB_NUM_NODES": 1, "STEP_ID": 0, "STEP_NUM_TASKS": 1, "NTASKS_PER_NODE": 1}
-    job |= {"JOB_START_TIME": int(time.time()), "JOB_END_TIME": int(time.time()) + 10_000}
+    scontrol.with_name("scontrol.txt.job").write_text(shown(5, 43_200))
     environment = {**os.environ, **{f"SLURM_{name}": str(value) for name, value in job.items()}}
     command = [sys.executable, "-m", "lit_attr.cli.main", "predict", "--trainer.accelerator", "cpu", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -41,11 +44,24 @@ def test_a_warning_that_comes_while_python_imports(tmp_path, scontrol):
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "is_futile"),
-    [("0", "60", True), ("0", "180", True), ("0", "43200", False), ("-3600", "120", False), ("x", "60", False)],
+    ("ran", "limit", "is_futile"),
+    [(5, 60, True), (5, 180, True), (5, 43_200, False), (3600, 3720, False), (None, 60, False)],
 )
-def test_a_job_that_ends_before_it_begins_is_not_started_again(start, end, is_futile):
+def test_a_job_that_ends_before_it_begins_is_not_started_again(scontrol, caplog, ran, limit, is_futile):
     """Its time limit is shorter than the warning before it: the next would end in the same way."""
-    variables = {"SLURM_JOB_START_TIME": start, "SLURM_JOB_END_TIME": end}
-    assert ends_before_it_begins(variables, 5.0) is is_futile
-    assert not ends_before_it_begins({}, 5.0)
+    if ran is not None:
+        scontrol.with_name("scontrol.txt.job").write_text(shown(ran, limit))
+    trainer = Trainer(**QUIET)
+    trainer._accelerator_connector.cluster_environment = SLURMEnvironment()
+    assert requeue(trainer, has_begun=False) is not is_futile
+    assert scontrol.read_text() == ("" if is_futile else "requeue 12\n")
+    assert ("its time limit is over before anything can be done" in caplog.text) == is_futile
+    assert requeue(trainer)
+    assert scontrol.read_text().endswith("requeue 12\n")
+
+
+def shown(ran, limit):
+    """What `scontrol show job` says of a job that has run for so many of its seconds."""
+    start = datetime.now().replace(microsecond=0) - timedelta(seconds=ran)
+    end = start + timedelta(seconds=limit)
+    return f"JobId=12 JobName=x StartTime={start.isoformat()} EndTime={end.isoformat()} Deadline=N/A\n"

@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,9 @@ def test_shipped_scripts_by_hand_and_a_time_limit(slurm, records, tmp_path, monk
     slurm.wait(merge, "COMPLETED")
     found = read_records(records)
     assert [r["signal"] for r in found if "signal" in r] == ["SIGUSR1"]
+    shown = slurm.call("scontrol", "show", "job", "--oneliner", f"{job}_1")  # a worker learns its time limit from this
+    start, end = re.search(r"\bStartTime=([\d:T-]+) EndTime=([\d:T-]+)", shown).groups()
+    assert datetime.fromisoformat(start) <= datetime.fromisoformat(end)
     assert found[-1]["argv"] == ["merge", "my run", "--allow_partial", "--subrun_id", "da-20250101_000000"]
     ranks = {(r["argv"][2], *r["argv"][-6:]) for r in found[:-1]}
     end = ("4", "--writer.subrun_id", "da-20250101_000000")
