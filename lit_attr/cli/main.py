@@ -27,8 +27,9 @@ _COMMANDS = {
 _USAGE_ERROR = 2
 _CTRL_C = 130  # by the convention of shells
 _HELP = ("-h", "--help")
-# torchmetrics imports them wherever they are installed, which takes longer than all else together.
-_NOT_FOR_HELP = ("matplotlib", "transformers")
+# torchmetrics imports them where they are installed, for metrics that nobody uses here: a second of CPU time. Who needs
+# them imports them later.
+_NOT_FOR_METRICS = ("matplotlib", "transformers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +97,7 @@ def _run(arguments: list[str], *, is_process: bool) -> int:
         print(f"lit-attr: unknown command {command!r}\n\n{_help()}", file=sys.stderr)
         return _USAGE_ERROR
     gc.disable()  # imports keep all that they allocate: looking for garbage meanwhile takes a seventh of their time
-    run = _import_command(command, is_for_help=is_process and _wants_help(rest))
+    run = _import_command(command, is_short=is_process and (command == "predict" or _wants_help(rest)))
     if is_process:
         gc.freeze()  # and so does looking through it later
     gc.enable()
@@ -106,13 +107,13 @@ def _run(arguments: list[str], *, is_process: bool) -> int:
     return 0
 
 
-def _import_command(command: str, *, is_for_help: bool) -> Callable[[Sequence[str]], None]:
+def _import_command(command: str, *, is_short: bool) -> Callable[[Sequence[str]], None]:
     module, _ = _COMMANDS[command]
-    if not is_for_help:
+    if not is_short:
         return import_module(module).run
     from lit_attr.cli.not_installed import not_installed
 
-    with not_installed(*_NOT_FOR_HELP):
+    with not_installed(*_NOT_FOR_METRICS):
         return import_module(module).run
 
 

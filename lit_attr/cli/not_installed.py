@@ -1,4 +1,4 @@
-"""Help without the libraries that others import along."""
+"""Imports without the libraries that others import along."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,8 +29,8 @@ class _NotInstalled(DistributionFinder):
 def not_installed(*libraries: str) -> Iterator[None]:
     """Let libraries look as if they were not installed.
 
-    Modules that are imported meanwhile do without them for as long as the process lives. It is meant for a process
-    that shows its help and ends.
+    Modules that are imported meanwhile do without them for as long as the process lives, and others may import them
+    afterwards.
 
     Args:
         libraries: Names of modules, which are the names of their distributions too. Imported ones stay.

@@ -17,6 +17,9 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 
 Alive = dict[str, Bool[Tensor, " component"]]
+# Tokens of one forward that looks for targets: not what the machine has memory for, which would decide about means that
+# round differently. Logits over a vocabulary of 128,000 take 1 GB.
+_TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,10 @@ class TargetRule:
         for batch_id in range(n_batches):
             batch = TokenBatch(batch_id, data.batch(batch_id))
             check_batch(batch, model.vocab_size, model.block_size)
-            for row, tokens in enumerate(batch.tokens.to(device).split(1)):
-                for layer, ci in model.causal_importance(tokens, batch_id, row).items():
+            n_rows = max(1, _TOKENS_AT_ONCE // data.seq_len)
+            for first_row in range(0, len(batch.tokens), n_rows):
+                tokens = batch.tokens[first_row : first_row + n_rows].to(device)
+                for layer, ci in model.causal_importance(tokens, batch_id, first_row).items():
                     sums[layer] += ci.sum((0, 1), dtype=torch.float64).cpu()
             n_tokens += batch.tokens.numel()
         return {layer: total / n_tokens > self.ci_threshold for layer, total in sums.items()}
