@@ -2,10 +2,10 @@ import os
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_attr import __version__
-from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.errors import ConfigurationError, NumericalError, StorageError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.writer import StorageWriter
@@ -95,6 +95,25 @@ def test_failed_write_leaves_no_result(run, tokens, tmp_path, monkeypatch):
     assert AttributionRepo.open("s-toytoy00", tmp_path) is None
     assert harvest(AttributionHarvester(run), tokens, tmp_path).n_tokens_processed == 24
     assert len(list((tmp_path / "dataset_attributions" / "s-toytoy00").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [(float("nan"), "values that are not finite"), (1e39, "too large for float32")]
+)
+def test_sums_that_no_result_can_hold(run, tokens, tmp_path, value, why):
+    """As they are after the reduction over all processes."""
+
+    class Spoil(Callback):
+        def on_predict_epoch_end(self, trainer, pl_module):
+            pl_module.sums.totals.logit_sq[1] = value
+
+    writer = StorageWriter(tmp_path)
+    trainer = Trainer(**QUIET, callbacks=[Spoil(), writer])
+    with pytest.raises(NumericalError, match=rf"the sums of this trainer's processes.*{why}"):
+        trainer.predict(AttributionHarvester(run), datamodule=TokenDataModule(tokens, 2))
+    assert writer.path is None
+    assert not list(tmp_path.rglob("dataset_attributions.pt"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_other_modules_are_refused(tmp_path):
