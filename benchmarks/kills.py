@@ -4,7 +4,8 @@
 
 Tiny harvests commit after every batch, by 1 to 4 independent workers at a time. Workers are killed at random times.
 Their successors are of another number more often than not, and some begin while predecessors are still alive. Every
-batch holds one token id of its own, so that a lost or doubled batch shows in the token counts. The output is JSON.
+batch holds one token id of its own, so that a lost or doubled batch shows in the token counts. The output is JSON; what
+was counted so far is said after every harvest.
 """
 
 import argparse
@@ -53,7 +54,7 @@ class Kills:
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter(kills=0, lost=0, doubled=0, unequal=0, restarts=0, replaced=0, harvests=0)
         self.mistakes: list[str] = []
-        self.run = write_run(folder / "run", model_options={"vocab_size": _N_BATCHES})
+        self.run = write_run(folder / "run", model_options={"vocab_size": _N_BATCHES, "n_layer": 1})
         self.tokens = folder / "tokens.npy"
         rows = np.arange(_N_BATCHES, dtype=np.uint16).repeat(_ROWS)
         np.save(self.tokens, rows[:, None].repeat(BLOCK, axis=1))
@@ -144,6 +145,7 @@ def measure(kills: int, seed: int, *, without_links: bool) -> dict[str, Any]:
         under_fire = Kills(Path(folder), seed, without_links=without_links)
         while under_fire.counts["kills"] < kills:
             under_fire.harvest(kills)
+            print(dict(under_fire.counts), under_fire.mistakes, file=sys.stderr)
     return {**under_fire.counts, "mistakes": under_fire.mistakes, "seconds": round(time.monotonic() - begin, 1)}
 
 

@@ -1,9 +1,10 @@
 """Beginning a generation: one worker freezes what is there, while the others wait for it."""
 
+import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.plan import Plan
 from lit_attr.topology.words import GENERATION_LOCK, PARTS_FOLDER
 
+_log = logging.getLogger(__name__)
 # Digests are of bytes that are read from a disk or a network, several files at once.
 _THREADS = 8
 
@@ -53,13 +55,25 @@ def current_generation(
                 _publish(first)
                 return first
             continue
-        waiting = f"waiting for another worker to freeze what is committed in {folder}"
-        with locked(folder / GENERATION_LOCK, waiting):
+        with _others_waiting(folder):
             newest = newest_generation(folder, plan)
             if newest is not None and not _fits(newest, world_size, n_batches, digest):
                 begun = _begin_after(newest, world_size, n_batches, digest and digest(n_batches))
                 if begun is not None:
                     return begun
+
+
+@contextmanager
+def _others_waiting(folder: Path) -> Iterator[None]:
+    """Hold the lock of the worker that freezes, or go on without it where it cannot be had."""
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(
+                locked(folder / GENERATION_LOCK, f"waiting for another worker to freeze what is committed in {folder}")
+            )
+        except StorageError as error:  # where the system has no locks, that of a killed worker stays
+            _log.warning(f"{error}. Going on without the lock, which only saves work")
+        yield
 
 
 def _fits(newest: Generation, world_size: int, n_batches: int, digest: Callable[[int], str] | None) -> bool:

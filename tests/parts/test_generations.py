@@ -1,6 +1,8 @@
 import errno
+import fcntl
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -11,12 +13,14 @@ import pytest
 
 from lit_attr.data.batch_ids import union
 from lit_attr.errors import StorageError
+from lit_attr.files import lock
 from lit_attr.files.seal import check_seal
 from lit_attr.parts import freeze
 from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.generations import newest_generation
 from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.plan import Plan
+from lit_attr.topology.words import GENERATION_LOCK
 from tests.parts.faults import Calls, in_child, kill_at, names_in, refuse_links
 from tests.parts.harvests import MAX_BATCHES, PLAN, assert_holds, begin, commit, committed, complete_harvest
 
@@ -288,6 +292,22 @@ def test_several_workers_begin_a_generation_at_once(tmp_path, same, frozen_as, m
     for rank in range(newest.world_size):
         commit(newest, rank)
     assert_holds(tmp_path, range(10))
+
+
+def test_a_lock_of_a_dead_worker_delays_a_restart_and_does_not_stop_it(tmp_path, monkeypatch, caplog):
+    """On a file system without locks the file that stands for one stays."""
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    commit(begin(tmp_path, 2), 0)
+    (tmp_path / f"{GENERATION_LOCK}.holder").write_text('{"pid": 7, "user": "ann", "host": "a", "has_locks": false}')
+    monkeypatch.setattr(lock, "_PATIENCE", 0.1)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert begin(tmp_path, 3).frozen_ids.tolist() == [0, 2, 4, 6, 8]
+    assert "held by process 7 of ann on a" in caplog.text
+    assert caplog.text.rstrip().endswith("Going on without the lock, which only saves work")
+    assert_holds(tmp_path, [0, 2, 4, 6, 8], allow_partial=True)
 
 
 def test_a_generation_that_was_written_though_the_system_says_it_was_there(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_attr.errors import LitAttrError
 from tests.protocol.counted import Counted, Violation, ids_of, ledger_ids
-from tests.protocol.files import Behaviour, FileMap, Outcome, Step, answers, without_locks_of
+from tests.protocol.files import Behaviour, FileMap, Outcome, Step, after_kill, answers, holds_lock
 from tests.protocol.programs import merger, worker
 from tests.protocol.replay import Finished, Program, next_step, on_model_files
 
@@ -134,8 +134,8 @@ class Search:
             for outcome, files_after in self._answers(files, step, name):
                 after = self._go_on(node, outcome, files_after)
                 yield place, step, (files_after, *state[1 : place + 1], after, *state[place + 2 :])
-            if any(content == name for key, content in self._files[files].items() if key.startswith("lock of ")):
-                left = self._number_of(without_locks_of(self._files[files], name))
+            if holds_lock(self._files[files], name):
+                left = self._number_of(after_kill(self._files[files], {name}, self.scenario.behaviour))
                 yield place, Step("killed"), (left, *state[1 : place + 1], self._dead(), *state[place + 2 :])
 
     def _answers(self, files: int, step: Step, name: str) -> list[tuple[Outcome, int]]:
@@ -254,7 +254,7 @@ class Search:
 
     def _check_recovery(self, files: int) -> None:
         """All that is alive is killed; a restart finishes the harvest, and merging it is complete."""
-        files = self._number_of({k: v for k, v in self._files[files].items() if not k.startswith("lock of ")})
+        files = self._number_of(after_kill(self._files[files], self.scenario.processes, self.scenario.behaviour))
         for world_size in (1, 2):
             left = files
             for rank in range(world_size):

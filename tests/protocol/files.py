@@ -1,12 +1,13 @@
 """Files of a harvest in memory: the steps that change or show them, each of which the file layer makes atomic."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_attr.errors import StorageError
 from lit_attr.files.json_file import parse_object
 from lit_attr.parts.ledger import Ledger
 
@@ -29,10 +30,10 @@ class Step(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a step answers: a value, or an error of the system."""
+    """What a step answers: a value, or an error."""
 
     value: Any = None
-    error: type[OSError] | None = None
+    error: type[Exception] | None = None
 
 
 class PartContent(NamedTuple):
@@ -63,18 +64,22 @@ class Behaviour:
     Attributes:
         links: Whether it knows hard links; without them parts are copied, in two steps.
         locks: Whether it knows locks.
+        claims: Whether a lock outlives its holder, as a file does that stands for it. Others may give up waiting for it,
+            whether its holder was killed or is only silent.
         repeats: How often it says of a file that was just created that it was there before, as network file systems do
             that lost an answer and ask again.
     """
 
     links: bool = True
     locks: bool = True
+    claims: bool = False
     repeats: int = 0
 
 
 # What is kept beside the files.
 _LOCK = "lock of "
 _REPEATS = "/repeats"
+_KILLED = "killed"
 FileMap = Mapping[str, Any]
 
 
@@ -117,6 +122,8 @@ def answers(files: FileMap, step: Step, process: str, behaviour: Behaviour) -> I
             yield Outcome(), files
         elif f"{_LOCK}{name}" not in files:
             yield Outcome(), {**files, f"{_LOCK}{name}": process}
+        elif behaviour.claims:
+            yield Outcome(error=StorageError), files
     elif kind == "unlock":
         yield Outcome(), {other: content for other, content in files.items() if other != f"{_LOCK}{name}"}
     elif kind == "compute":
@@ -129,10 +136,13 @@ def _identity(content: Any) -> str:
     return content.identity if isinstance(content, PartContent) else content
 
 
-def without_locks_of(files: FileMap, process: str) -> FileMap:
-    """The files after a process was killed: the system's locks end with it."""
-    return {name: content for name, content in files.items() if not (name.startswith(_LOCK) and content == process)}
+def holds_lock(files: FileMap, process: str) -> bool:
+    return any(name.startswith(_LOCK) and holder == process for name, holder in files.items())
 
 
-def changes(step: Step) -> bool:
-    return step.kind in ("link", "replace", "create", "unlink", "lock", "unlock")
+def after_kill(files: FileMap, processes: Collection[str], behaviour: Behaviour) -> FileMap:
+    """The files after some processes were killed: the system's locks end with their holders."""
+    held = {name for name, holder in files.items() if name.startswith(_LOCK) and holder in processes}
+    if behaviour.claims:
+        return {name: _KILLED if name in held else content for name, content in files.items()}
+    return {name: content for name, content in files.items() if name not in held}

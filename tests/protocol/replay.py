@@ -208,6 +208,7 @@ def on_model_files(behaviour: Behaviour) -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(identity.FileIdentity, "of", lambda path: take("identity", path))
         patch.setattr(freeze, "ThreadPoolExecutor", lambda _: nullcontext(_OneThread()))
         patch.setattr(writer, "rank_zero_info", lambda _: None)
+        patch.setattr(freeze._log, "warning", lambda _: None)
         patch.setattr(commits, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: 0.0))
         patch.setattr(uuid, "uuid4", lambda: SimpleNamespace(hex=md5(_running.unique().encode()).hexdigest()))
         _replace_calls(patch, "listdir", os, lambda path: list(take("list", path)))

@@ -10,6 +10,7 @@ from tests.protocol.replay import Program
 PLAIN = Behaviour()
 COPIES = Behaviour(links=False)
 NO_LOCKS = Behaviour(locks=False)
+CLAIMS = Behaviour(claims=True)
 REPEATS = Behaviour(repeats=2)
 
 
@@ -30,6 +31,7 @@ SMALL: Mapping[str, Scenario] = {
     "more": _restart(),
     "more, without links": _restart(COPIES),
     "more, without locks": _restart(NO_LOCKS),
+    "more, with locks that outlive their holder": _restart(CLAIMS),
     "more, with repeated requests": _restart(REPEATS),
     "more, both at once": Scenario({"a0": worker(0, 1, 2), **_workers("b", 2, 2)}, 2),
     "one, two and three at once": Scenario({"a0": worker(0, 1, 1), "b0": worker(0, 2, 1), "c0": worker(0, 3, 1)}, 1),
@@ -55,6 +57,9 @@ LARGE: Mapping[str, Scenario] = {
     ),
     "one, two, and one with more batches, without locks": Scenario(
         {"a0": worker(0, 1, 2), "b0": worker(0, 2, 2), "c0": worker(0, 1, 3)}, 3, NO_LOCKS
+    ),
+    "one, two and three at once, with locks that outlive their holder": Scenario(
+        {"a0": worker(0, 1, 1), "b0": worker(0, 2, 1), "c0": worker(0, 3, 1)}, 1, CLAIMS
     ),
     "one, two and three, with repeated requests": Scenario(
         {"a0": worker(0, 1, 2), "b0": worker(0, 2, 2), "c0": worker(0, 3, 2)}, 2, REPEATS
