@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,13 +70,9 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], product: Product
     Raises:
         StorageError: If anything is there that may not be replaced, or the file cannot be written.
     """
-    replaces = check_replaceable(path, product, overwrite=overwrite)
-
-    def check() -> None:
-        check_replaceable(path, product, overwrite=overwrite)
-
+    check = partial(check_replaceable, path, product, overwrite=overwrite)
     try:
-        publish(path, write, replace=replaces, check=check)
+        publish(path, write, replace=check(), check=check)
     except FileExistsError:  # it appeared meanwhile
         raise StorageError(f"{path} appeared while it was written; it stays") from None
 
