@@ -3,7 +3,10 @@
 A user's mistake ends in one of these exceptions, whose message names the thing, what was expected, and what was found.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from reprlib import Repr
 
 
 class LitAttrError(Exception):
@@ -85,3 +88,51 @@ def few(things: Sequence[object], shown: int = 5) -> str:
         'a, b, ...'
     """
     return ", ".join(map(str, things[:shown])) + (", ..." if len(things) > shown else "")
+
+
+class _Short(Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Python writes no integers of thousands of digits.
+        return super().repr_int(x, level) if x.bit_length() <= 64 else f"an integer of {x.bit_length()} bits"
+
+
+_SHORT = _Short()
+_LONGEST_REASON = 500
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 100, 100
+
+
+def shown(value: object) -> str:
+    """A value from a file as a message shows it: short, whatever it holds.
+
+    Args:
+        value: What was found, such as an entry that should have been a number.
+
+    Example:
+        >>> shown({"n_batches": [1] * 1000})
+        "{'n_batches': [1, 1, 1, 1, 1, 1, ...]}"
+    """
+    return _SHORT.repr(value)
+
+
+def reason(error: Exception) -> str:
+    """What a library's exception says, its beginning: some list all that they know."""
+    text = str(error).strip() or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Exceptions of the package's own name the file that they are about.
+
+    Args:
+        path: The file that is read meanwhile.
+
+    Raises:
+        LitAttrError: As it was raised, with the path before its message if that does not name it.
+    """
+    try:
+        yield
+    except LitAttrError as error:
+        if os.fspath(path) in str(error):
+            raise
+        raise type(error)(f"{os.fspath(path)}: {error}") from error

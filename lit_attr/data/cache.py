@@ -4,12 +4,15 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from lit_attr.data.rows import loader_order, read_rows
 from lit_attr.data.spec import DatasetSpec
@@ -21,9 +24,11 @@ from lit_attr.files.roots import user_path
 
 _log = logging.getLogger(__name__)
 _DTYPE = np.dtype("<i4")
+_MAX_ROWS = 1 << 40  # of one token each, the file would have four terabytes
+_MAX_PROGRESS = 1 << 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class _Progress:
     """How much of the token file counts; anything behind it is the rest of an interrupted run.
 
@@ -33,9 +38,12 @@ class _Progress:
         complete: Whether the dataset has no more rows.
     """
 
-    n_rows: int = 0
-    n_batches: int = 0
+    n_rows: Annotated[int, Field(ge=0, lt=_MAX_ROWS)] = 0
+    n_batches: Annotated[int, Field(ge=0, lt=_MAX_ROWS)] = 0
     complete: bool = False
+
+
+_PROGRESS = TypeAdapter(_Progress)
 
 
 class TokenCache:
@@ -62,14 +70,15 @@ class TokenCache:
         """How far the cache is filled."""
         path = self.folder / "progress.json"
         try:
-            progress = _Progress(**json.loads(path.read_bytes()))
-            if not (isinstance(progress.n_rows, int) and isinstance(progress.n_batches, int)):
-                raise TypeError(f"expected numbers of rows and batches, found {progress}")
+            with path.open("rb") as file:
+                return _PROGRESS.validate_json(file.read(_MAX_PROGRESS))
         except (FileNotFoundError, NotADirectoryError):
             return _Progress()
-        except (ValueError, TypeError) as error:
-            raise DataError(f"damaged token cache {path}: {error}; delete {self.folder} to make it anew") from error
-        return progress
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error}") from error
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+            raise DataError(f"damaged token cache {path}: {problems}; delete {self.folder} to make it anew") from error
 
     def has(self, n_rows: int | None) -> bool:
         """Whether so many rows are there, or all that the dataset has; `n_rows` None asks for all."""
@@ -134,7 +143,7 @@ class TokenCache:
         if n_rows == 0:
             raise DataError(
                 f"dataset {self.spec.dataset_name!r}, split {self.spec.split!r}, gives no row of "
-                f"{self.spec.max_seq_len} tokens"
+                f"{self.spec.max_seq_len} tokens ({self.folder})"
             )
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < n_rows * self._row_bytes:

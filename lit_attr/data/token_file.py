@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lit_attr.assets import ASSETS, DEMO, TOKENS
-from lit_attr.errors import DataError
+from lit_attr.errors import DataError, reason
 
 # First bytes of files, and what numpy has no name for.
 _NUMPY, _PICKLE, _ZIP = b"\x93NUMPY", b"\x80", b"PK"
@@ -46,10 +46,10 @@ def open_tokens(path: Path) -> np.ndarray:
         raise DataError(f"no token file at {path}: expected a .npy file of shape (n_sequences, seq_len)")
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # numpy raises many kinds for a damaged header, which it reads as Python
         if (kind := _other_kind(path)) is not None:
             raise DataError(f"{path}: expected a .npy file, found {kind}") from error
-        raise DataError(f"cannot read {path} as a .npy file, it may be truncated: {error}") from error
+        raise DataError(f"cannot read {path} as a .npy file, it may be truncated: {reason(error)}") from error
     if not isinstance(rows, np.ndarray):
         names = rows.files
         rows.close()

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
-from lit_attr.errors import DataError
+from lit_attr.errors import DataError, reason
 from lit_attr.files.roots import user_path
 from lit_attr.optional import require
 
@@ -26,16 +26,20 @@ class TextTokenizer(Protocol):
 
 class _FileTokenizer:
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain exceptions
-            raise DataError(f"cannot read the tokenizer {path}: {error}") from error
+            raise DataError(f"cannot read the tokenizer {path}: {reason(error)}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.eos_token = next((t for t in _USUAL_EOS if self._tokenizer.token_to_id(t) is not None), None)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        try:
+            return [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        except Exception as error:  # a vocabulary that lacks what its own model needs
+            raise DataError(f"the tokenizer {self._path} cannot read a text: {reason(error)}") from error
 
 
 class _HubTokenizer:

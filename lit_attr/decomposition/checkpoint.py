@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lit_attr.errors import RunFormatError, few
+from lit_attr.errors import RunFormatError, few, reason
 from lit_attr.files.archive import bytes_of
+from lit_attr.files.limits import check_content, check_records
 
 _OLD_COMPONENT = re.compile(r"(?:target_model\.)?(?P<path>.+)\.components\.(?P<part>[UV])")
 
@@ -22,9 +24,13 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         RunFormatError: If the file is damaged or is not a mapping of names to tensors.
     """
     try:
+        nbytes = path.stat().st_size
+        if zipfile.is_zipfile(path):  # torch before 1.6 wrote no archives
+            check_records(path, nbytes)
         state = torch.load(path, map_location="cpu", weights_only=True)
+        check_content(state, nbytes)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise RunFormatError(f"cannot read the checkpoint {path}: {error}") from error
+        raise RunFormatError(f"cannot read the checkpoint {path}: {reason(error)}") from error
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
@@ -48,8 +54,13 @@ def _current_name(name: str) -> str:
     return "ci_fn." + name if name.startswith("_ci_fns.") else name
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load a state dict whose names and shapes must be exactly the module's.
+def check_fits(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Check that the names and shapes of a state dict are exactly the module's.
+
+    Args:
+        module: The module; its tensors need no numbers.
+        state: The state dict.
+        where: Name of its file, for messages.
 
     Raises:
         RunFormatError: If they are not; the message names what is missing, left over, or of another shape.
@@ -67,7 +78,6 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
     misfits = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in problems.items() if names)
     if misfits:
         raise RunFormatError(f"{where} does not fit the run's configuration: {misfits}")
-    module.load_state_dict(state)
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from lit_attr.decomposition.ci.sigmoid import SIGMOIDS
-from lit_attr.errors import RunFormatError, UnsupportedModelError
+from lit_attr.decomposition.sizes import MAX_WIDTH
+from lit_attr.decomposition.yaml_file import read_yaml
+from lit_attr.errors import RunFormatError, UnsupportedModelError, shown
 
 _SAMPLINGS = ("continuous", "binomial")
 _OLD_CI_KEYS = {"ci_fn_type": "vector_mlp", "ci_fn_hidden_dims": [8], "use_global_ci": False}
@@ -61,7 +61,7 @@ class RunConfig:
         def entry(name: str, default: object, allowed: Callable[[Any], bool], expected: str) -> Any:  # noqa: ANN401
             value = options.get(name, default)
             if not allowed(value):
-                raise RunFormatError(f"{where}: {name} must be {expected}, found {value!r}")
+                raise RunFormatError(f"{where}: {name} must be {expected}, found {shown(value)}")
             return value
 
         if options.get("identity_module_info"):
@@ -84,21 +84,6 @@ class RunConfig:
         )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        RunFormatError: If the file cannot be read or holds something else.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RunFormatError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise RunFormatError(f"{path}: expected a mapping, found {type(content).__name__}")
-    return content
-
-
 def _is_text_or_none(value: object) -> bool:
     return value is None or isinstance(value, str)
 
@@ -112,7 +97,7 @@ def _is_module_info(value: object) -> bool:
             and isinstance(info.get("module_pattern"), str)
             and isinstance(info.get("C"), int)
             and not isinstance(info["C"], bool)
-            and info["C"] > 0
+            and 0 < info["C"] <= MAX_WIDTH
             for info in value
         )
     )

@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 
-from lit_attr.decomposition.checkpoint import load_strictly, read_checkpoint, weights_digest
+from lit_attr.decomposition.checkpoint import check_fits, read_checkpoint, weights_digest
 from lit_attr.decomposition.ci.build import build_ci
-from lit_attr.decomposition.config import RunConfig, read_yaml
+from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.huggingface import build_from_config
 from lit_attr.decomposition.locate import RunFiles, locate_model_config, locate_run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.patterns import components_of, expand_patterns
+from lit_attr.decomposition.sizes import without_numbers
 from lit_attr.decomposition.targets import TARGETS, build_target
 from lit_attr.decomposition.targets.target_model import TargetModel
-from lit_attr.errors import UnsupportedModelError
+from lit_attr.decomposition.yaml_file import read_yaml
+from lit_attr.errors import UnsupportedModelError, naming
 from lit_attr.topology.paths import PathTable, path_table
 
 # Masks and frequencies that older versions of transformers saved, and newer ones compute.
@@ -61,18 +63,27 @@ def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run
         UnsupportedModelError: If the target model, or a decomposed matrix of it, has no place in the attribution graph.
     """
     files, config, model_config = find_run(run)
-    table = table or path_table(config.architecture)
-    state = read_checkpoint(files.checkpoint)
-    # Initial weights are drawn and overwritten: leave the caller's stream alone.
-    with torch.random.fork_rng(devices=[]):
+    with naming(files.config):
+        table = table or path_table(config.architecture)
+
+    def build() -> DecomposedModel:
         if model_config is None:
             target = build_from_config(config.architecture, config.pretrained_name, files.config.parent, table)
         else:
-            target = build_target(config.architecture, read_yaml(model_config))
-        model = decompose_by_config(target, config, table)
-    known = model.state_dict()
+            with naming(model_config):
+                target = build_target(config.architecture, read_yaml(model_config))
+        with naming(files.config):
+            return decompose_by_config(target, config, table)
+
+    state = read_checkpoint(files.checkpoint)
+    expected = without_numbers(build, str(files.config))
+    known = expected.state_dict()
     loaded = {name: tensor for name, tensor in state.items() if name in known or not _OLD_BUFFER.fullmatch(name)}
-    load_strictly(model, loaded, str(files.checkpoint))
+    check_fits(expected, loaded, str(files.checkpoint))
+    # Initial weights are drawn and overwritten: leave the caller's stream alone.
+    with torch.random.fork_rng(devices=[]):
+        model = build()
+    model.load_state_dict(loaded)
     return Run(files.run_id, str(run), model, weights_digest(state), checkpoint=files.checkpoint.name)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lit_attr.errors import StorageError
+from lit_attr.files.limits import check_content, check_records
 
 _CHUNK = 1 << 22
 # A record of a zip archive: a header of this length before its name, which ends in the lengths of name and extra field;
@@ -96,10 +97,19 @@ def _chunks(descriptor: int, start: int, end: int) -> Iterator[bytes]:
 
 
 def layout(file: BinaryIO) -> Any:  # noqa: ANN401 - whatever was saved
-    """What an archive holds, with fake tensors in place of its own; no numbers are read."""
+    """What an archive holds, with fake tensors in place of its own; no numbers are read.
+
+    Raises:
+        StorageError: If it is no archive, or declares more than fits into it.
+        Exception: If it is damaged: torch raises many kinds.
+    """
+    nbytes = os.fstat(file.fileno()).st_size
+    check_records(file, nbytes)
     file.seek(0)
     with FakeTensorMode():
-        return torch.load(file, weights_only=True)
+        content = torch.load(file, weights_only=True)
+    check_content(content, nbytes)
+    return content
 
 
 def offset_of(fake: Tensor) -> int:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, shown
 from lit_attr.files.file_system import explain, file_system, owner, user_name
 
 _log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ _POLL = 0.2
 _HEARTBEAT = 30.0  # seconds between two signs of life of a holder, and between two words to a waiting user
 _PATIENCE = 600.0  # seconds without a sign of life after which nobody waits any longer
 _MISSED = 5  # signs of life; network file systems may show the time of a file a minute late
+_MAX_CLAIM = 1 << 12
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -144,8 +145,9 @@ def _remove(claim: Path) -> None:
 def _read(claim: Path) -> dict[str, Any]:
     """What a claim says; nothing if there is none, or it is being written."""
     try:
-        content = json.loads(claim.read_bytes())
-    except (OSError, ValueError):
+        with claim.open("rb") as file:
+            content = json.loads(file.read(_MAX_CLAIM))
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -215,7 +217,8 @@ class _Watch:
         claim = _read(self._claim)
         if not claim:
             return f"a process that does not say who it is (the lock file belongs to {owner(self._path)})"
-        return f"process {claim.get('pid')} of {claim.get('user')} on {claim.get('host')}, since {claim.get('since')}"
+        pid, user, host, since = (shown(claim.get(name)).strip("'") for name in ("pid", "user", "host", "since"))
+        return f"process {pid} of {user} on {host}, since {since}"
 
 
 def _remedy(*paths: Path) -> str:

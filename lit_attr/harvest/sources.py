@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
-from lit_attr.decomposition.config import read_yaml
 from lit_attr.decomposition.huggingface import find_pretrained
 from lit_attr.decomposition.load import Run, find_run, load_run
 from lit_attr.decomposition.run_files import TOKENIZER
 from lit_attr.decomposition.untrained import Decomposition
 from lit_attr.decomposition.untrained.run import load_untrained, untrained_run_id
+from lit_attr.decomposition.yaml_file import read_yaml
 from lit_attr.topology.paths import PathTable, path_table
 
 

@@ -1,5 +1,6 @@
 """What all parts of a harvest share, so that merging them needs no model."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lit_attr.errors import StorageError, few
+from lit_attr.errors import StorageError, few, naming, reason
+from lit_attr.files.limits import check_content, check_plain, check_records
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
 from lit_attr.topology.address import EMBED, OUTPUT
@@ -70,10 +72,14 @@ class Header:
         path = folder / HEADER_FILE
         with reading(path) as file:
             check_open_seal(file, path)
+            nbytes = os.fstat(file.fileno()).st_size
             try:
+                check_records(file, nbytes)
+                file.seek(0)
                 content = torch.load(file, weights_only=True)
+                check_content(content, nbytes)
             except Exception as error:  # torch raises many kinds for a damaged file
-                raise StorageError(f"{path} is damaged, or no header of a harvest: {error}") from error
+                raise StorageError(f"{path} is damaged, or no header of a harvest: {reason(error)}") from error
         try:
             stored = content["topology"]
             counts = {str(layer): int(count) for layer, count in stored["n_components"].items()}
@@ -84,7 +90,9 @@ class Header:
             )
             problem = header._problem()
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise StorageError(f"{path} was written by another version: {error!r}") from error
+            raise StorageError(f"{path} was written by another version: {reason(error)}") from error
+        with naming(path):
+            check_plain(header.provenance, "its provenance")
         if problem is not None:
             raise StorageError(f"{path} is damaged: {problem}")
         return header

@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 from pydantic import AfterValidator, Field
 
 from lit_attr.data.batch_ids import Ids, check_ranges, count, from_ranges
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, reason
 from lit_attr.files.json_file import parse_object
 from lit_attr.files.publish import reading
 from lit_attr.parts.software import Software
@@ -125,7 +125,7 @@ def read_head(file: BinaryIO, path: Path) -> Head | None:
         metadata, end = json.JSONDecoder().raw_decode(text.decode(), len(_BEGIN))
         ledger = metadata["ledger"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StorageError(f"{path} is no part of a harvest, or damaged: {error!r}") from error
+        raise StorageError(f"{path} is no part of a harvest, or damaged: {reason(error)}") from error
     table = text[end:].removeprefix(_COMMA).rstrip(b" ")
     return Head(parse_object(ledger, Ledger, path), table, _ALIGNED + length)
 
@@ -150,5 +150,7 @@ def archived_ledger(file: BinaryIO, path: Path) -> Ledger:
                 texts = (text for code, text, _ in pickletools.genops(pickled) if code.name == "BINUNICODE")
                 ledger = str(next(text for key, text in pairwise(texts) if key == "ledger"))
     except Exception as error:  # of many kinds, for a damaged file
-        raise StorageError(f"cannot read {path}, which may be truncated or no part of a harvest: {error!r}") from error
+        raise StorageError(
+            f"cannot read {path}, which may be truncated or no part of a harvest: {reason(error)}"
+        ) from error
     return parse_object(ledger, Ledger, path)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, reason
 from lit_attr.files.archive import bytes_of, layout, mapped
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
@@ -108,11 +108,12 @@ def _archived(file: BinaryIO, path: Path, expected: Mapping[str, Tensor]) -> dic
         fitting = {k: (v.shape, v.dtype, v.is_contiguous()) for k, v in sums.items()} == {
             k: (v.shape, v.dtype, True) for k, v in expected.items()
         }
+        named = mapped(file, sums) if fitting else {}
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise StorageError(f"cannot read {path}, which may be no part of a harvest: {error}") from error
+        raise StorageError(f"cannot read {path}, which may be no part of a harvest: {reason(error)}") from error
     if not fitting:
         raise _foreign(path)
-    return mapped(file, sums)
+    return named
 
 
 def _foreign(path: Path) -> StorageError:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, reason
 from lit_attr.files.json_file import read_object
 from lit_attr.files.publish import reading
 from lit_attr.parts.generations import begun_generation
@@ -135,7 +135,7 @@ def _n_merged(path: Path) -> int | None:
         try:
             coverage = Provenance.from_mapping(layout(file)["provenance"]).coverage
         except Exception as error:  # torch raises many kinds for a damaged file
-            raise StorageError(f"{path} is damaged, or no result of this harvest: {error!r}") from error
+            raise StorageError(f"{path} is damaged, or no result of this harvest: {reason(error)}") from error
     if coverage is None:
         raise StorageError(f"{path} is no result of this harvest: it does not record its coverage")
     return coverage.n_batches

@@ -46,7 +46,7 @@ class Index:
     def __init__(self, file: IndexFile) -> None:
         self._file = file
         self._is_known_damaged = False
-        self._pairs = {(s, t, metric): n for n, (s, t, metric, *_) in enumerate(file.contents["pairs"])}
+        self._pairs = {(s, t, metric): n for n, (s, t, metric, *_) in enumerate(file.pairs)}
 
     @classmethod
     def open(cls, storage: Path) -> "Index | None":
@@ -59,7 +59,7 @@ class Index:
         except StorageError as error:
             _warn(error, storage)
             return None
-        if file.contents["storage"] != identity(storage):
+        if file.contents.get("storage") != identity(storage):
             _warn(f"{path} is of another result than the one that is now in {storage}", storage)
             return None
         return cls(file)
@@ -80,29 +80,27 @@ class Index:
         number = self._pairs.get((*pair, measure.metric))
         if number is None:
             return None
-        *_, raw, normalized = self._file.contents["pairs"][number]
+        *_, raw, normalized = self._file.pairs[number]
         return normalized if measure.normalized else raw
 
-    def edges(self, pair: tuple[str, str], measure: Measure, sign: Sign) -> IndexedList | None:
-        """The strongest edges between two layers; None if they are not known."""
+    def edges(self, pair: tuple[str, str], measure: Measure, sign: Sign, n_edges: int) -> IndexedList | None:
+        """The strongest edges between two layers, of which there are `n_edges`; None if they are not known."""
         number = self._pairs.get((*pair, measure.metric))
-        return None if number is None else self._list(PAIRS, number, number_in_pair(measure, sign))
+        return None if number is None else self._list(PAIRS, number, number_in_pair(measure, sign), n_edges)
 
-    def _list(self, name: str, record: int, number: int, n_entries: int | None = None) -> IndexedList | None:
+    def _list(self, name: str, record: int, number: int, n_entries: int) -> IndexedList | None:
         """A list of a record; `n_entries` is how many entries the longest possible list would have."""
         if name not in self._file.sections:
             return None
         try:
-            lists = self._file.record(name, record)
+            positions, raw = self._file.entries(name, record, number, n_entries)
         except StorageError as error:
             if not self._is_known_damaged:
                 _warn(error, "this question, and any other that meets damage")
             self._is_known_damaged = True
             return None
-        positions = lists["position"][number]
-        n_valid = int((positions >= 0).sum())
-        complete = n_valid < len(positions) or n_valid == n_entries
-        return IndexedList(positions[:n_valid].astype(np.int64), lists["raw"][number][:n_valid], complete)
+        complete = len(positions) < self._file.sections[name].k or len(positions) == n_entries
+        return IndexedList(positions, raw, complete)
 
 
 def _warn(problem: object, what: object) -> None:

@@ -6,10 +6,12 @@ checking the whole file would take longer than any question.
 
 import json
 import os
+import sys
 import weakref
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float, Int
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, naming, shown
 from lit_attr.files.output import Product
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import sealed_digest
@@ -29,7 +31,9 @@ INDEX = Product("an index of lit-attr index", b"", _MARK)
 # Behind the table of contents: its length, its check sum, the mark.
 _NUMBERS = np.dtype([("length", "<u8"), ("crc", "<u4")])
 _END = _NUMBERS.itemsize + len(_MARK)
-_LARGEST_SHORT = np.iinfo(np.int32).max
+_LARGEST_SHORT, _LARGEST_LONG = np.iinfo(np.int32).max, np.iinfo(np.int64).max
+_PAIR, _MAX = 5, sys.float_info.max
+_BYTES_OF_ENTRY = 8  # at least: a position and a value
 
 
 def index_path(storage: Path) -> Path:
@@ -67,6 +71,27 @@ class Section:
     n_lists: int
     k: int
     n_positions: int
+
+    @classmethod
+    def from_entry(cls, entry: object, nbytes: int) -> "Section":
+        """Read an entry of the table of contents.
+
+        Args:
+            entry: What stands there.
+            nbytes: Length of the file.
+
+        Raises:
+            StorageError: If it is none, or its records do not lie in the file.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(entry, dict) or entry.keys() != set(names):
+            raise StorageError(f"expected a section with {', '.join(names)}, found {shown(entry)}")
+        numbers = [entry[name] for name in names if name != "name"]
+        is_section = isinstance(entry["name"], str) and all(type(n) is int and 0 <= n < _LARGEST_LONG for n in numbers)
+        record = _BYTES_OF_ENTRY * entry["n_lists"] * entry["k"] if is_section else 0
+        if not is_section or record > nbytes or entry["offset"] + record * entry["n_records"] > nbytes:
+            raise StorageError(f"expected a section within {nbytes:,} bytes, found {shown(entry)}")
+        return cls(**entry)
 
     @cached_property
     def dtype(self) -> np.dtype:
@@ -130,10 +155,13 @@ class IndexFile:
         self.contents = self._read_contents()
         if self.contents.get("version") != VERSION:
             raise StorageError(
-                f"{path} has version {self.contents.get('version')!r}, which this version of lit_attr does not know "
-                f"(it knows {VERSION})"
+                f"{path} has version {shown(self.contents.get('version'))}, which this version of lit_attr does not "
+                f"know (it knows {VERSION})"
             )
-        self.sections = {entry["name"]: Section(**entry) for entry in self.contents["sections"]}
+        with naming(path):
+            sections = [Section.from_entry(entry, self._size) for entry in _list_in(self.contents, "sections")]
+            self.pairs = [_pair(entry) for entry in _list_in(self.contents, "pairs")]
+        self.sections = {section.name: section for section in sections}
 
     def _read_contents(self) -> dict[str, Any]:
         end = self._read(max(self._size - _END, 0), _END)
@@ -142,7 +170,10 @@ class IndexFile:
             start = self._size - _END - length
             table = self._read(start, length) if start >= 0 else b""
             if len(table) == length and zlib.crc32(table) == check_sum:
-                return json.loads(table)
+                with suppress(ValueError, RecursionError):
+                    contents = json.loads(table)
+                    if isinstance(contents, dict):
+                        return contents
         raise StorageError(f"{self.path} is damaged: it does not end as an index does")
 
     def _read(self, start: int, length: int) -> bytes:
@@ -152,19 +183,47 @@ class IndexFile:
         except OSError as error:
             raise StorageError(f"cannot read {self.path}: {error}") from error
 
-    def record(self, name: str, number: int) -> np.void:
-        """A record: `position` and `raw`, each of lists and entries.
+    def entries(
+        self, name: str, record: int, number: int, n_possible: int
+    ) -> tuple[Int[np.ndarray, " entry"], Float[np.ndarray, " entry"]]:
+        """A list of a record, as far as it is filled.
 
         Args:
-            name: Name of its section.
-            number: Number in its section, from 0.
+            name: Name of the section.
+            record: Number of the record in its section, from 0.
+            number: Number of the list in its record, from 0.
+            n_possible: How many things may stand in the list; positions are smaller.
+
+        Returns:
+            Positions, and raw values.
 
         Raises:
             StorageError: If it is damaged.
         """
         section = self.sections[name]
-        data = self._read(section.offset + number * section.dtype.itemsize, section.dtype.itemsize)
-        record = np.frombuffer(data, section.dtype)[0] if len(data) == section.dtype.itemsize else None
-        if record is None or _check_sum(record) != record["crc"]:
-            raise StorageError(f"{self.path} is damaged: record {number} of {name} is not what was written")
-        return record
+        size = section.dtype.itemsize
+        data = self._read(section.offset + record * size, size) if record < section.n_records else b""
+        lists = np.frombuffer(data, section.dtype)[0] if len(data) == size and number < section.n_lists else None
+        if lists is not None and _check_sum(lists) == lists["crc"]:
+            positions = lists["position"][number].astype(np.int64)
+            n_filled = int((positions >= 0).sum())
+            positions, raw = positions[:n_filled], lists["raw"][number][:n_filled]
+            if np.isfinite(raw).all() and ((positions >= 0) & (positions < n_possible)).all():
+                return positions, raw
+        raise StorageError(f"{self.path} is damaged: record {record} of {name} is not what was written")
+
+
+def _list_in(contents: Mapping[str, Any], name: str) -> list[Any]:
+    value = contents.get(name)
+    if not isinstance(value, list):
+        raise StorageError(f"expected a list of {name}, found {shown(value)}")
+    return value
+
+
+def _pair(entry: Any) -> tuple[str, str, str, float, float]:  # noqa: ANN401 - whatever someone wrote
+    """Source layer, target layer and metric of a pair, and its raw and normalised mass."""
+    is_pair = isinstance(entry, list) and len(entry) == _PAIR and all(isinstance(name, str) for name in entry[:3])
+    if not is_pair or not all(isinstance(mass, float | int) and 0 <= mass <= _MAX for mass in entry[3:]):
+        raise StorageError(f"expected two layers, a metric and two masses, found {shown(entry)}")
+    source, target, metric, raw, normalized = entry
+    return source, target, metric, raw, normalized

@@ -117,7 +117,8 @@ class LayerPairs:
         self, pair: tuple[str, str], measure: Measure, k: int, sign: Sign, summary: Callable[[], PairSummary]
     ) -> tuple[Int[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
         """Positions and raw values; a position is `target * n_sources + source`."""
-        known = self._index.edges(pair, measure, sign) if self._index else None
+        n_edges = self._blocks.size(pair[0]) * self._blocks.size(pair[1])
+        known = self._index.edges(pair, measure, sign, n_edges) if self._index else None
         if known is not None and (k <= len(known.raw) or known.complete):
             return known.positions[:k], known.raw[:k]
         positions, raw = (part[number_in_pair(measure, sign)].numpy() for part in summary().lists())

@@ -73,7 +73,7 @@ def _of_run(run: str) -> Iterator[Path]:
 
 def _of_target(folder: Path) -> Iterator[Path]:
     """Places of the tokenizer of a run's target model."""
-    from lit_attr.decomposition.config import read_yaml  # reading a configuration is not always needed
+    from lit_attr.decomposition.yaml_file import read_yaml  # reading a configuration is not always needed
 
     options = read_yaml(folder / RUN_CONFIG)
     name = options.get("pretrained_model_name") or options.get("pretrained_model_path")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lit_attr.decomposition.run_files import TOKENIZER
-from lit_attr.errors import ConfigurationError, DataError
+from lit_attr.errors import ConfigurationError, DataError, reason
 from lit_attr.files.roots import user_path
 from lit_attr.optional import require
 
@@ -77,7 +77,7 @@ def read_tokenizer(file: Path) -> TokenDecoder:
     try:
         return _of_vocabulary(file) if file.name == VOCABULARY else Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain exceptions
-        raise DataError(f"cannot read the tokenizer {file}: {error}") from error
+        raise DataError(f"cannot read the tokenizer {file}: {reason(error)}") from error
 
 
 def _of_vocabulary(file: Path) -> "Tokenizer":
@@ -101,7 +101,7 @@ class _SentencePiece:
         try:
             self._model = library.SentencePieceProcessor(model_file=str(file))
         except Exception as error:  # the library raises plain exceptions
-            raise DataError(f"cannot read the tokenizer {file}: {error}") from error
+            raise DataError(f"cannot read the tokenizer {file}: {reason(error)}") from error
 
     def id_to_token(self, id: int) -> str | None:
         return self._model.id_to_piece(id) if 0 <= id < self._model.get_piece_size() else None

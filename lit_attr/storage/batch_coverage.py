@@ -4,10 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lit_attr.data.batch_ids import Ids, all_ids, from_ranges, show, to_ranges, union, without
-from lit_attr.errors import StorageError
+import numpy as np
+
+from lit_attr.data.batch_ids import MAX_BATCHES, Ids, show, to_ranges
+from lit_attr.errors import StorageError, shown
 
 _EXPECTED = "expected complete, n_batches, and batches as [first, last, step]"
+_MOST_IDS = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,13 @@ class Coverage:
             StorageError: If it is not as `lit_attr` writes it.
         """
         try:
-            ranges = [(int(first), int(last), int(step)) for first, last, step in entry["batches"]]
-            coverage = cls(int(entry["n_batches"]), ranges, complete=bool(entry["complete"]))
-            _ = coverage.n_covered
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise StorageError(f"the provenance's coverage is damaged: {_EXPECTED}, found {entry!r}") from error
-        return coverage
+            ranges = [(first, last, step) for first, last, step in entry["batches"]]
+            n_batches, complete = entry["n_batches"], entry["complete"]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise _damaged(entry) from error
+        if type(complete) is not bool or not _is_count(n_batches) or not all(map(_is_range, ranges)):
+            raise _damaged(entry)
+        return cls(n_batches, ranges, complete)
 
     def to_mapping(self) -> dict[str, Any]:
         """The provenance's entry, in plain types."""
@@ -66,13 +70,18 @@ class Coverage:
         Raises:
             StorageError: If batches are listed twice, or are none of the harvest's, or `complete` is wrong.
         """
-        listed = [from_ranges([batches]) for batches in self.batches]
-        covered = union(listed)
-        if sum(map(len, listed)) != len(covered):
-            raise StorageError("its coverage lists batches twice")
-        if len(foreign := without(covered, all_ids(self.n_batches))):
-            raise StorageError(f"of {self.n_batches} batches, its coverage lists others: {show(foreign)}")
-        missing = without(all_ids(self.n_batches), covered)
+        if self.n_batches > MAX_BATCHES:
+            raise StorageError(f"its coverage is of {self.n_batches} batches; up to {MAX_BATCHES} can be checked")
+        is_listed = np.zeros(self.n_batches, bool)
+        for first, last, step in self.batches:
+            if last >= self.n_batches:
+                foreign = range(first, last + 1, step)[len(range(first, self.n_batches, step)) :]
+                others = f"{len(foreign)} ({foreign[0]}-{foreign[-1]})"
+                raise StorageError(f"of {self.n_batches} batches, its coverage lists others: {others}")
+            if is_listed[first : last + 1 : step].any():
+                raise StorageError("its coverage lists batches twice")
+            is_listed[first : last + 1 : step] = True
+        missing = np.flatnonzero(~is_listed)
         if bool(len(missing)) == self.complete:
             raise StorageError(f"complete is {self.complete}, but batches {show(missing)} are missing")
         return missing
@@ -90,3 +99,16 @@ class Coverage:
                 complete=total.complete and part.complete,
             )
         return total
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MOST_IDS
+
+
+def _is_range(batches: tuple[object, object, object]) -> bool:
+    first, last, step = batches
+    return all(map(_is_count, batches)) and first <= last and step > 0  # type: ignore[operator]
+
+
+def _damaged(entry: object) -> StorageError:
+    return StorageError(f"the provenance's coverage is damaged: {_EXPECTED}, found {shown(entry)}")

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, naming, reason
+from lit_attr.files.limits import check_content, check_records
 from lit_attr.files.publish import publish
 from lit_attr.storage.file_content import Content, checked_keys, to_file
 from lit_attr.storage.key_edges import KeyEdges
@@ -157,21 +158,26 @@ class DatasetAttributionStorage(Content):
         path = Path(path)
         if not path.is_file():
             raise StorageError(f"no result at {path}")
+        nbytes = path.stat().st_size
         if not zipfile.is_zipfile(path):
             raise StorageError(
                 f"cannot read {path}, which is truncated or no result of a harvest: the last of its "
-                f"{path.stat().st_size:,} bytes are not those of a zip archive"
+                f"{nbytes:,} bytes are not those of a zip archive"
             )
-        try:
-            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise StorageError(
-                f"cannot read {path}, which may be truncated or no result of a harvest: {error}"
-            ) from error
-        try:
-            return cls(**checked_keys(raw))
-        except StorageError as error:
-            raise StorageError(f"{path}: {error}") from error
+        with naming(path):
+            check_records(path, nbytes)
+            try:
+                raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except Exception as error:  # torch raises many kinds for a damaged file
+                raise StorageError(
+                    f"cannot read {path}, which may be truncated or no result of a harvest: {reason(error)}"
+                ) from error
+            check_content(raw, nbytes)
+            content = cls(**checked_keys(raw))
+            _ = content.recorded.coverage
+        for tensor in (content.w_unembed, *(tensor for _, tensor in content.named_sums())):
+            tensor.requires_grad_(False)  # noqa: FBT003 - torch's own
+        return content
 
     @classmethod
     def merge(cls, paths: Sequence[str | os.PathLike[str]]) -> "DatasetAttributionStorage":

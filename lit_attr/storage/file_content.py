@@ -1,5 +1,6 @@
 """The content of `dataset_attributions.pt`: thirteen keys, as goodfire-ai/spd writes them, and `provenance`."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,11 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, few
+from lit_attr.errors import shown as short
+from lit_attr.files.limits import check_plain
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.address import EMBED, OUTPUT
 
 _SHOWN = 5
+_LONGEST_NAME = 200
+_MOST_TOKENS = 1 << 63  # what the counts of tokens, int64, add up to
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # How many mappings are around the tensors of a key, and how many axes the tensors have.
 _SHAPES = {
     **{"regular_attr": (2, 2), "regular_attr_abs": (2, 2)},
@@ -78,6 +84,8 @@ class Content:
         """Check that nesting and shapes belong together."""
         counts = {layer: len(values) for layer, values in self.ci_sum.items()}
         d_model, vocab = self.w_unembed.shape
+        if odd := [layer for layer in counts if not 0 < len(layer) <= _LONGEST_NAME]:
+            raise StorageError(f"expected names of layers, found {short(odd[0])}")
         expected: dict[str, tuple[int, ...]] = {}
         for name, nested in (("regular_attr", self.regular_attr), ("regular_attr_abs", self.regular_attr_abs)):
             for target, by_source in nested.items():
@@ -136,22 +144,23 @@ def checked_keys(raw: object) -> dict[str, Any]:
         raise StorageError(
             f"not the result of a harvest: expected a mapping with keys {required}, found {type(raw).__name__}"
         )
-    missing, unknown = [n for n in required if n not in raw], sorted(map(str, raw.keys() - set(names)))
+    missing, unknown = [n for n in required if n not in raw], sorted(map(short, raw.keys() - set(names)))
     if missing or unknown:
-        raise StorageError(f"not the result of a harvest: missing keys {missing}, unknown keys {unknown}")
+        raise StorageError(f"not the result of a harvest: missing keys {missing}, unknown keys [{few(unknown)}]")
     wrong = [name for name in required if not _has_kind(name, raw[name])]
     if not isinstance(raw.get("provenance", None), Mapping | None):
         wrong.append("provenance")
     if wrong:
         raise StorageError(f"not the result of a harvest: of a wrong type are {wrong}")
+    check_plain(raw.get("provenance"), "its provenance")
     return dict(raw)
 
 
 def _has_kind(name: str, value: object) -> bool:
     if name == "n_tokens_processed":
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        return type(value) is int and 0 <= value < _MOST_TOKENS
     if name == "ci_threshold":
-        return isinstance(value, int | float)
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     nesting, n_axes = _SHAPES[name]
 
     def fits(value: object, depth: int) -> bool:
@@ -160,7 +169,7 @@ def _has_kind(name: str, value: object) -> bool:
             return (
                 isinstance(value, Tensor)
                 and value.ndim == n_axes
-                and (value.dtype == torch.int64 if is_count else value.is_floating_point())
+                and (value.dtype == torch.int64 if is_count else value.dtype in _FLOATS)
             )
         return isinstance(value, Mapping) and all(isinstance(k, str) and fits(v, depth - 1) for k, v in value.items())
 

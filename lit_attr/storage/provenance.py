@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lit_attr.data.batch_ids import Ids
-from lit_attr.errors import StorageError, UnsupportedModelError
+from lit_attr.errors import StorageError, UnsupportedModelError, shown
 from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.topology.paths import PathTable
 
@@ -20,6 +20,7 @@ from lit_attr.topology.paths import PathTable
 SCHEMA = 2
 # Entries that must agree for sums to belong together: the model, which rows are zero, how exact they are.
 SAME_IN_ALL_PARTS = ("weights_digest", "not_targets", "precision")
+_MOST_INDICES = 1 << 31
 # Entries that would be wrong of a sum of results, even where these agree by chance.
 _OF_ONE_RESULT = ("coverage", "n_tokens", "data_shape", "generations", "merged_from")
 
@@ -132,7 +133,7 @@ class Provenance:
         indices = self._entry("not_targets", layer)
         if indices is None:
             return np.empty(0, np.int64)
-        if not isinstance(indices, list | tuple) or not all(type(index) is int for index in indices):
+        if not isinstance(indices, list | tuple) or not all(type(i) is int and 0 <= i < _MOST_INDICES for i in indices):
             raise _damaged(f"not_targets of {layer}", "indices", indices)
         return np.array(indices, np.int64)
 
@@ -150,7 +151,7 @@ class Provenance:
 
 
 def _damaged(entry: str, expected: str, found: object) -> StorageError:
-    return StorageError(f"the provenance's {entry} is damaged: expected {expected}, found {found!r}")
+    return StorageError(f"the provenance's {entry} is damaged: expected {expected}, found {shown(found)}")
 
 
 def merged_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:

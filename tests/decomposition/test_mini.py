@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_attr.decomposition.checkpoint import load_strictly
+from lit_attr.decomposition.checkpoint import check_fits
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.load import decompose_by_config
 from lit_attr.decomposition.model import Capture, DecomposedModel
@@ -48,7 +48,8 @@ def case(request: pytest.FixtureRequest, shared: Path) -> Case:
     config = RunConfig.from_options(theirs["final_config"], request.param)
     table = path_table(config.architecture)
     model = decompose_by_config(build_target(config.architecture, theirs["model_config"]), config, table)
-    load_strictly(model, theirs["state_dict"], request.param)
+    check_fits(model, theirs["state_dict"], request.param)
+    model.load_state_dict(theirs["state_dict"])
     return Case(theirs, model, model.component_forward(theirs["tokens"].long()))
 
 

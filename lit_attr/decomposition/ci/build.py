@@ -16,10 +16,12 @@ from lit_attr.decomposition.ci.whole_model import (
     Group,
 )
 from lit_attr.decomposition.components import LinearComponents
-from lit_attr.errors import RunFormatError
+from lit_attr.decomposition.sizes import MAX_BLOCKS, MAX_WIDTH
+from lit_attr.errors import RunFormatError, few, shown
 
 Components = Mapping[str, LinearComponents]
 
+_CHOICE = ("mode", "fn_type")
 _LAYERWISE = {"mlp": ActivationMLP, "vector_mlp": VectorMLP, "shared_mlp": SharedMLP}
 
 
@@ -33,7 +35,7 @@ def build_ci(options: Mapping[str, Any], components: Components) -> nn.Module:
     Raises:
         RunFormatError: If the options are incomplete, unknown or contradictory.
     """
-    mode, fn_type = str(options.get("mode")), str(options.get("fn_type"))
+    mode, fn_type = (given if isinstance(given := options.get(name), str) else shown(given) for name in _CHOICE)
     if mode == "layerwise" and fn_type in _LAYERWISE:
         hidden = _require(options, "hidden_dims", "a list of positive integers")
         if fn_type != "shared_mlp" and not hidden:
@@ -42,17 +44,19 @@ def build_ci(options: Mapping[str, Any], components: Components) -> nn.Module:
     builder = _GLOBAL.get(fn_type) if mode == "global" else None
     if builder is None:
         known = [f"layerwise/{name}" for name in _LAYERWISE] + [f"global/{name}" for name in _GLOBAL]
-        raise RunFormatError(f"ci_config: unknown mode/fn_type {mode}/{fn_type}; known are: {', '.join(known)}")
+        raise RunFormatError(f"ci_config: unknown mode/fn_type {mode:.50}/{fn_type:.50}; known are: {', '.join(known)}")
     return GlobalCI(builder(options, components))
 
 
 def _is_width(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_WIDTH
 
 
+_A_DEPTH = f"a positive integer of at most {MAX_BLOCKS}"
 # What an entry may hold, by the words that a message says it with.
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "a positive integer": _is_width,
+    _A_DEPTH: lambda value: _is_width(value) and value <= MAX_BLOCKS,
     "a list of positive integers": lambda value: isinstance(value, list) and all(map(_is_width, value)),
     "a positive number": lambda value: isinstance(value, int | float) and value > 0,
     "a mapping": lambda value: isinstance(value, Mapping),
@@ -73,9 +77,9 @@ def _is_group(value: object) -> bool:
 def _require(options: Mapping[str, Any], key: str, kind: str) -> Any:  # noqa: ANN401 - of that kind
     value = options.get(key)
     if value is None:
-        raise RunFormatError(f"ci_config: {key!r} is missing; found {sorted(map(str, options))}")
+        raise RunFormatError(f"ci_config: {key!r} is missing; found [{few(sorted(map(shown, options)))}]")
     if not _KINDS[kind](value):
-        raise RunFormatError(f"ci_config: {key} must be {kind}, found {value!r}")
+        raise RunFormatError(f"ci_config: {key} must be {kind}, found {shown(value)}")
     return value
 
 
@@ -103,7 +107,7 @@ def _shared_transformer(options: Mapping[str, Any], components: Components) -> n
     return GlobalSharedTransformer(
         _all_sorted(components),
         d_model=_require(shape, "d_model", "a positive integer"),
-        n_blocks=_require(shape, "n_blocks", "a positive integer"),
+        n_blocks=_require(shape, "n_blocks", _A_DEPTH),
         hidden=_require(shape, "mlp_hidden_dim", "a list of positive integers"),
         attention=_attention(shape, "attn_config"),
     )

@@ -8,13 +8,15 @@ import torch
 from torch import nn
 
 from lit_attr.decomposition.huggingface.target import as_target
+from lit_attr.decomposition.sizes import MAX_BLOCKS, without_numbers
 from lit_attr.decomposition.targets.target_model import TargetModel
-from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError, few
+from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError, few, reason, shown
 from lit_attr.files.roots import user_path
 from lit_attr.optional import require
 from lit_attr.topology.paths import PathTable, path_table
 
 _CONFIG = "config.json"
+_WEIGHTS = ("*.safetensors", "*.bin")
 # Fused attention kernels have no rule for gradients of many targets at once.
 _ATTENTION = "eager"
 
@@ -40,6 +42,7 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
     architecture = table.architecture
     model_class = _library_class(architecture)
     try:
+        _check_size(without_numbers(lambda: model_class(config), reference), Path(reference))
         model, report = model_class.from_pretrained(
             reference,
             config=config,
@@ -49,9 +52,17 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
             ignore_mismatched_sizes=True,  # they are in the report
         )
     except Exception as error:  # the library raises many kinds for a damaged file, and passes others on
-        raise RunFormatError(f"cannot read the weights of {reference}: {error}") from error
+        raise RunFormatError(f"cannot read the weights of {reference}: {reason(error)}") from error
     _check_report(report, reference, architecture)
     return as_target(model, table), table
+
+
+def _check_size(model: nn.Module, folder: Path) -> None:
+    """Refuse a configuration of more numbers than a folder's files have bits: the library would draw the others."""
+    n_bytes = sum(path.stat().st_size for pattern in _WEIGHTS for path in folder.glob(pattern))
+    n_numbers = sum(parameter.numel() for parameter in model.parameters())
+    if folder.is_dir() and n_numbers > 8 * n_bytes:
+        raise RunFormatError(f"its {_CONFIG} is that of {n_numbers:,} numbers, its files have {n_bytes:,} bytes")
 
 
 def _check_report(report: Mapping[str, Collection[Any]], reference: str, architecture: str) -> None:
@@ -143,12 +154,19 @@ def _library_class(architecture: str) -> type[Any]:
 def _read_config(reference: str) -> Any:  # noqa: ANN401 - a class of an optional library
     transformers = require("transformers", "hf")
     try:
-        return transformers.AutoConfig.from_pretrained(reference)
+        config = transformers.AutoConfig.from_pretrained(reference)
     except Exception as error:  # missing, damaged, no network, unknown model type: many kinds
-        why = str(error).splitlines()[0]
+        why = next(iter(reason(error).splitlines()))
         if (Path(reference) / _CONFIG).is_file():
             raise RunFormatError(f"cannot read {Path(reference) / _CONFIG}: {why}") from error
         raise RunNotFoundError(
             f"no model at {reference!r}: expected a local folder with a {_CONFIG}, or a name on the Hugging Face hub "
             f"({why})"
         ) from error
+    names = config.architectures
+    if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
+        raise RunFormatError(f"{reference}: expected names of classes (architectures), found {shown(names)}")
+    depth = getattr(config, "num_hidden_layers", 1)
+    if type(depth) is not int or not 0 < depth <= MAX_BLOCKS:
+        raise RunFormatError(f"{reference}: expected a model of 1 to {MAX_BLOCKS} blocks, found {shown(depth)}")
+    return config

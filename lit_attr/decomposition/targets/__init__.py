@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
+from lit_attr.decomposition.sizes import MAX_BLOCKS, MAX_WIDTH
 from lit_attr.decomposition.targets.gpt2_simple import GPT2Simple, GPT2SimpleConfig
 from lit_attr.decomposition.targets.llama_simple import (
     LlamaSimple,
@@ -11,13 +12,16 @@ from lit_attr.decomposition.targets.llama_simple import (
     LlamaSimpleMLPConfig,
 )
 from lit_attr.decomposition.targets.target_model import ConfiguredTarget, TargetConfig
-from lit_attr.errors import RunFormatError, UnsupportedModelError
+from lit_attr.errors import RunFormatError, UnsupportedModelError, few, shown
 
 TARGETS: dict[str, tuple[type[ConfiguredTarget], type[TargetConfig]]] = {
     "LlamaSimpleMLP": (LlamaSimpleMLP, LlamaSimpleMLPConfig),
     "LlamaSimple": (LlamaSimple, LlamaSimpleConfig),
     "GPT2Simple": (GPT2Simple, GPT2SimpleConfig),
 }
+
+# Tables of positions, and loops over blocks, are no tensors of a checkpoint, with which all else is compared.
+_LARGEST = {"n_layer": MAX_BLOCKS, "n_ctx": 1 << 20, "block_size": 1 << 24}
 
 
 def build_target(architecture: str, options: dict[str, Any]) -> ConfiguredTarget:
@@ -38,13 +42,13 @@ def build_target(architecture: str, options: dict[str, Any]) -> ConfiguredTarget
     declared = options.pop("model_type", architecture)
     if declared != architecture:
         raise RunFormatError(
-            f"model_config.yaml says model_type {declared!r}, the run's configuration {architecture!r}"
+            f"model_config.yaml says model_type {shown(declared)}, the run's configuration {architecture!r}"
         )
     # An unknown entry could change what the model computes, so it is refused rather than skipped.
     known: dict[str, Any] = {f.name: type(f.default) for f in fields(config_class)}
-    if unknown := sorted(options.keys() - known.keys()):
+    if unknown := sorted(shown(name) for name in options.keys() - known.keys()):
         raise RunFormatError(
-            f"model_config.yaml: unknown entries {unknown} for {architecture}; known are {sorted(known)}"
+            f"model_config.yaml: unknown entries [{few(unknown)}] for {architecture}; known are {sorted(known)}"
         )
     for name, value in options.items():
         expected = known[name]
@@ -53,7 +57,11 @@ def build_target(architecture: str, options: dict[str, Any]) -> ConfiguredTarget
             isinstance(value, bool) if expected is bool else is_number and (expected is float or isinstance(value, int))
         )
         if not fits:
-            raise RunFormatError(f"model_config.yaml: {name} must be of type {expected.__name__}, found {value!r}")
-        if expected is not bool and value <= 0:
-            raise RunFormatError(f"model_config.yaml: {name} must be positive, found {value!r}")
+            raise RunFormatError(f"model_config.yaml: {name} must be of type {expected.__name__}, found {shown(value)}")
+        if expected is not bool and not 0 < value <= _LARGEST.get(name, MAX_WIDTH):
+            raise RunFormatError(
+                f"model_config.yaml: {name} must be positive, found {shown(value)}"
+                if value <= 0
+                else f"model_config.yaml: {name} must be at most {_LARGEST.get(name, MAX_WIDTH)}, found {shown(value)}"
+            )
     return model_class(config_class(**{name: known[name](value) for name, value in options.items()}))

@@ -1,0 +1,143 @@
+"""The kinds of files that commands read: a good one of each, how it is damaged, and who reads it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from benchmarks.fuzzing import readers
+from benchmarks.fuzzing.archives import damaged_archive
+from benchmarks.fuzzing.mutations import damaged_json
+from benchmarks.fuzzing.texts import (
+    damaged_database,
+    damaged_index,
+    damaged_part,
+    damaged_tokens,
+    damaged_weights,
+    damaged_yaml,
+    truncated_numbers,
+    write_database,
+)
+from lit_attr.assets import ASSETS
+from lit_attr.parts.header import Header
+from lit_attr.parts.part import read_part, write_part
+from lit_attr.query.index_build import build_index
+
+_BEFORE = Path(__file__).parents[2] / "tests" / "before"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        name: What it is called in tables.
+        file: The damaged file in its folder, as a pattern.
+        make: Fills an empty folder with good files.
+        damage: Makes a damaged file of a good one.
+        readers: What reads it; each gets the folder.
+        weight: How often it is tried, compared with others.
+    """
+
+    name: str
+    file: str
+    make: Callable[[Path], object]
+    damage: Callable[[Random, bytes], bytes]
+    readers: tuple[Callable[[Path], None], ...]
+    weight: int = 2
+
+    def place(self, folder: Path) -> Path:
+        """The file in a folder."""
+        (path,) = folder.glob(self.file)
+        return path
+
+
+def _finished(folder: Path) -> None:
+    shutil.copytree(_BEFORE / "finished", folder, dirs_exist_ok=True)
+    shutil.copyfile(folder / readers.RESULT, folder / readers.OTHER_RESULT)
+    (folder / "dataset_attributions.index").unlink()
+
+
+def _indexed(folder: Path) -> None:
+    _finished(folder)
+    build_index(folder / readers.RESULT)
+
+
+def _stopped(folder: Path) -> None:
+    shutil.copytree(_BEFORE / "stopped", folder, dirs_exist_ok=True)
+    provenance = {"version": "0.1.0", "engine": "exact", "configuration": {"model": {"run": "x"}}, "n_workers": 1}
+    (folder / "generation_2_provenance.json").write_text(json.dumps(provenance))
+
+
+def _with_part(folder: Path) -> None:
+    _stopped(folder)
+    part = folder / _PART
+    write_part(part, *read_part(part, Header.load(folder).topology))
+
+
+def _language_model(folder: Path) -> None:
+    import transformers  # takes seconds
+
+    from tests.huggingface_toys import huggingface_config
+
+    transformers.LlamaForCausalLM(huggingface_config("llama")).save_pretrained(folder)
+
+
+def _tokenizer(folder: Path) -> None:
+    content = json.loads((ASSETS / readers.TOKENIZER).read_text())
+    content["model"]["vocab"] = dict(list(content["model"]["vocab"].items())[:30])
+    (folder / readers.TOKENIZER).write_text(json.dumps(content))
+
+
+def _claim(folder: Path) -> None:
+    claim = {"host": "a", "pid": 1, "user": "b", "since": "c", "has_locks": True, "machine": "d", "token": "e"}
+    (folder / "lock.holder").write_text(json.dumps(claim))
+
+
+def _copied(name: str) -> Callable[[Path], object]:
+    return lambda folder: shutil.copytree(_BEFORE / name, folder, dirs_exist_ok=True)
+
+
+def _cache(folder: Path) -> None:
+    readers.fill_cache(folder, 4)
+
+
+def _database(folder: Path) -> None:
+    write_database(folder / readers.DATABASE)
+
+
+_RESULT = (
+    *(readers.load_result, readers.verify_result, readers.query_result, readers.harvest_status),
+    *(readers.view_result, readers.export_result, readers.merge_results, readers.index_result),
+)
+_HARVEST = (readers.harvest_status, readers.merge_parts, readers.continue_harvest)
+_QUERIES = (readers.query_result, readers.view_result)
+_LANGUAGE_MODEL = (readers.read_language_model,)
+_TOKENIZER = (readers.tokenizer_texts, readers.tokenize)
+_PART = "worker_states/dataset_attributions_rank_0_generation_2.pt"
+_bare_archive = partial(damaged_archive, is_sealed=False)
+
+KINDS = (
+    Kind("result", readers.RESULT, _finished, damaged_archive, _RESULT, 12),
+    Kind("index", "dataset_attributions.index", _indexed, damaged_index, _QUERIES, 6),
+    Kind("plan.json", "plan.json", _stopped, damaged_json, _HARVEST, 6),
+    Kind("generation", "generation_2.json", _stopped, damaged_json, _HARVEST, 8),
+    Kind("generation's provenance", "generation_2_provenance.json", _stopped, damaged_json, _HARVEST, 2),
+    Kind("harvest.pt", "harvest.pt", _stopped, damaged_archive, _HARVEST, 6),
+    Kind("part", _PART, _with_part, damaged_part, _HARVEST, 8),
+    Kind("part of the version before", _PART, _stopped, damaged_archive, _HARVEST, 4),
+    Kind("token file", readers.TOKENS, _copied("."), damaged_tokens, (readers.read_tokens,), 16),
+    Kind("cache's progress", "*/progress.json", _cache, damaged_json, (readers.read_cache,), 12),
+    Kind("cache's tokens", "*/tokens.bin", _cache, truncated_numbers, (readers.read_cache,), 4),
+    Kind("harvest.db", readers.DATABASE, _database, damaged_database, (readers.read_database,), 16),
+    Kind("run's configuration", "final_config.yaml", _copied("run"), damaged_yaml, (readers.read_run,), 8),
+    Kind("target's configuration", "model_config.yaml", _copied("run"), damaged_yaml, (readers.read_run,), 8),
+    Kind("checkpoint", "model_10.pth", _copied("run"), _bare_archive, (readers.read_run,), 8),
+    Kind("tokenizer", readers.TOKENIZER, _tokenizer, damaged_json, _TOKENIZER, 12),
+    Kind("lock's claim", "lock.holder", _claim, damaged_json, (readers.wait_for_lock,), 6),
+    Kind("language model", "config.json", _language_model, damaged_json, _LANGUAGE_MODEL, 1),
+    Kind("language model's weights", "model.safetensors", _language_model, damaged_weights, _LANGUAGE_MODEL, 1),
+)
