@@ -24,6 +24,7 @@ from benchmarks.fuzzing.texts import (
 from lit_attr.assets import ASSETS
 from lit_attr.parts.header import Header
 from lit_attr.parts.part import read_part, write_part
+from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.query.index_build import build_index
 
 _BEFORE = Path(__file__).parents[2] / "tests" / "before"
@@ -70,6 +71,7 @@ def _stopped(folder: Path) -> None:
     shutil.copytree(_BEFORE / "stopped", folder, dirs_exist_ok=True)
     provenance = {"version": "0.1.0", "engine": "exact", "configuration": {"model": {"run": "x"}}, "n_workers": 1}
     (folder / "generation_2_provenance.json").write_text(json.dumps(provenance))
+    WorkerRecord.of_this_process().write(folder / _RECORD)
 
 
 def _with_part(folder: Path) -> None:
@@ -118,6 +120,7 @@ _QUERIES = (readers.query_result, readers.view_result)
 _LANGUAGE_MODEL = (readers.read_language_model,)
 _TOKENIZER = (readers.tokenizer_texts, readers.tokenize)
 _PART = "worker_states/dataset_attributions_rank_0_generation_2.pt"
+_RECORD = "worker_states/worker_0_generation_2.json"
 _bare_archive = partial(damaged_archive, is_sealed=False)
 
 KINDS = (
@@ -126,6 +129,7 @@ KINDS = (
     Kind("plan.json", "plan.json", _stopped, damaged_json, _HARVEST, 6),
     Kind("generation", "generation_2.json", _stopped, damaged_json, _HARVEST, 8),
     Kind("generation's provenance", "generation_2_provenance.json", _stopped, damaged_json, _HARVEST, 2),
+    Kind("worker's record", _RECORD, _stopped, damaged_json, (readers.harvest_status,), 8),
     Kind("harvest.pt", "harvest.pt", _stopped, damaged_archive, _HARVEST, 6),
     Kind("part", _PART, _with_part, damaged_part, _HARVEST, 8),
     Kind("part of the version before", _PART, _stopped, damaged_archive, _HARVEST, 4),

@@ -2,10 +2,13 @@
 
 import json
 import os
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import torch
 
+from lit_attr.cli import status
 from lit_attr.data.cache import TokenCache
 from lit_attr.data.spec import DatasetSpec
 from lit_attr.data.token_file import open_tokens
@@ -18,7 +21,6 @@ from lit_attr.files import lock
 from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.merge import merge_harvest
-from lit_attr.parts.status import status
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.query.token_texts import TokenTexts
@@ -94,8 +96,8 @@ def merge_results(folder: Path) -> None:
 
 def harvest_status(folder: Path) -> None:
     """`lit-attr status`."""
-    state = status(folder)
-    _ = state.n_done, state.tokens_per_second, state.seconds_left
+    with redirect_stdout(StringIO()):
+        status.run([str(folder), "--silent_minutes", "0"])
 
 
 def merge_parts(folder: Path) -> None:

@@ -125,7 +125,7 @@ def read_head(file: BinaryIO, path: Path) -> Head | None:
         metadata, end = json.JSONDecoder().raw_decode(text.decode(), len(_BEGIN))
         ledger = metadata["ledger"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StorageError(f"{path} is no part of a harvest, or damaged: {reason(error)}") from error
+        raise StorageError(f"{path} is no part of a harvest, or damaged: {error!r}") from error
     table = text[end:].removeprefix(_COMMA).rstrip(b" ")
     return Head(parse_object(ledger, Ledger, path), table, _ALIGNED + length)
 

@@ -165,7 +165,7 @@ def _end_of_log(path: str, inode: int | None) -> bytes:
     """The last whole lines of a log; nothing if it is not here, or another file has its name."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
+    except (OSError, ValueError):  # the latter for what is no path
         return b""
     try:
         status = os.fstat(descriptor)
