@@ -1,6 +1,7 @@
 """The processes of a trainer find each other, in bounded time and not in silence."""
 
 import logging
+import signal
 import socket
 import threading
 import time
@@ -11,12 +12,16 @@ from datetime import timedelta
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.constants import default_pg_timeout
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from lit_attr.errors import InterruptedHarvestError
+from lit_attr.harvest.preemption import end_at_once
 
 _log = logging.getLogger(__name__)
 # Longest time in which a waiting process says nothing.
 _SECONDS_OF_SILENCE = 60.0
+# Time in which the main thread may follow a signal by itself.
+_SECONDS_TO_END = 1.0
 
 
 def join_in_time(trainer: Trainer, patience: float, joined: Callable[[], None]) -> None:
@@ -30,7 +35,8 @@ def join_in_time(trainer: Trainer, patience: float, joined: Callable[[], None]) 
     strategy = trainer.strategy
     if trainer.world_size == 1 or not isinstance(strategy, DDPStrategy) or strategy.cluster_environment is None:
         return
-    if strategy._timeout == default_pg_timeout:
+    is_bounded = strategy._timeout == default_pg_timeout
+    if is_bounded:
         strategy._timeout = timedelta(seconds=patience)
     join, environment = strategy.setup_environment, strategy.cluster_environment
 
@@ -39,10 +45,13 @@ def join_in_time(trainer: Trainer, patience: float, joined: Callable[[], None]) 
         limit = (strategy._timeout or default_pg_timeout).total_seconds()
         begin = time.monotonic()
         place = f"{trainer.world_size} processes of {trainer.num_nodes} machines meet at {host}, port {port}"
-        with _saying(f"waiting until {place}", min(limit / 4, _SECONDS_OF_SILENCE)):
+        every = min(limit / 4, _SECONDS_OF_SILENCE)
+        with _saying(f"waiting until {place}", every), _hearing_signals(trainer):
             try:
                 _resolve(host, limit)
                 join()
+                if is_bounded:  # only the start: later on some may be slow, and silence is noticed otherwise
+                    _set_pg_timeout(default_pg_timeout)
                 joined()
             except RuntimeError as error:  # torch's, whatever the cause
                 raise InterruptedHarvestError(
@@ -90,3 +99,29 @@ def _saying(what: str, seconds: float) -> Iterator[None]:
         yield
     finally:
         ended.set()
+
+
+@contextmanager
+def _hearing_signals(trainer: Trainer) -> Iterator[None]:
+    """End where a signal says so, although the main thread waits in torch, which hears none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ended = threading.Event()
+    hears, tells = socket.socketpair()
+    tells.settimeout(0)
+
+    def hear() -> None:
+        while number := hears.recv(1):
+            if not ended.wait(_SECONDS_TO_END):
+                end_at_once(trainer, number[0])
+        hears.close()
+
+    threading.Thread(target=hear, daemon=True).start()
+    before = signal.set_wakeup_fd(tells.fileno())
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        tells.close()

@@ -103,11 +103,32 @@ class StopSignals:
             os.write(2, b"\nlit_attr: Ctrl-C: committing after this batch; another Ctrl-C stops at once\n")
 
     def _stopped(self) -> InterruptedHarvestError:
-        name = self.received.name if self.received else "a signal"
-        code = CTRL_C_EXIT_CODE if self.received is signal.SIGINT else InterruptedHarvestError.exit_code
-        return InterruptedHarvestError(
-            f"stopped by {name} before anything new was committed; the same command continues", code
-        )
+        return _stopped_by(self.received)
+
+
+def _stopped_by(number: signal.Signals | None) -> InterruptedHarvestError:
+    code = CTRL_C_EXIT_CODE if number is signal.SIGINT else InterruptedHarvestError.exit_code
+    name = number.name if number else "a signal"
+    return InterruptedHarvestError(
+        f"stopped by {name} before anything new was committed; the same command continues", code
+    )
+
+
+def end_at_once(trainer: Trainer, number: int) -> None:
+    """End the process, from another thread, where its main thread hears no signal.
+
+    Args:
+        trainer: The trainer, which has nothing to commit yet.
+        number: The signal; others than those that stop a harvest are left alone.
+    """
+    if number not in _SIGNALS:
+        return
+    end_children(trainer)
+    if number == signal.SIGUSR1:
+        requeue(trainer)
+    error = _stopped_by(signal.Signals(number))
+    os.write(2, f"lit-attr: error: {error}\n".encode())
+    os._exit(error.exit_code)
 
 
 @contextmanager

@@ -119,9 +119,12 @@ def test_batches_instead_of_minutes(new, clock):
     assert not commits.due()
 
 
-@pytest.mark.parametrize("settings", [{"commit_minutes": 0.0}, {"commit_minutes": -1.0}, {"commit_batches": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"commit_minutes": 0.0}, {"commit_minutes": -1.0}, {"commit_batches": 0}, {"patience_minutes": float("nan")}],
+)
 def test_settings_that_are_not_positive(settings):
-    with pytest.raises(ConfigurationError, match="must be positive, found"):
+    with pytest.raises(ConfigurationError, match=r"must be (positive|at least 0\.1), found"):
         StorageWriter(**settings)
 
 

@@ -113,6 +113,16 @@ def test_hosts_that_do_not_meet(pair):
     assert errors[1].startswith("node1 could not resolve 'nowhere', the host of the first process, for 6 s")
     assert time.monotonic() - begin < SHORT + 15
 
+    commands = pair.start(patience=2 * SHORT, second_calls="nowhere")
+    for command in commands:
+        command.until("waiting until 2 processes of 2 machines meet")
+        command.signal(signal.SIGTERM)
+    told = time.monotonic()
+    codes, errors = end(commands)
+    assert codes == [2, 2]
+    assert all(error.startswith("stopped by SIGTERM before anything new was committed") for error in errors)
+    assert time.monotonic() - told < 5
+
 
 def test_a_host_that_is_lost_in_a_conversation_of_lightning(pair):
     """All wait there for those that prepare data."""
