@@ -15,8 +15,10 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from threading import Lock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.fuzzing.kinds import KINDS, Kind
@@ -38,20 +40,36 @@ class Fuzzing:
     def __init__(self, folder: Path, failures: Path, seed: int, kinds: list[str]) -> None:
         self.failures = failures
         self.kinds = [kind for kind in KINDS if kind.name in kinds]
-        self.random = Random(seed)
         self.good = {kind.name: _good(kind, folder / "good" / kind.name) for kind in self.kinds}
-        self.reading = Reading(folder)
+        self._folder, self._seed, self._lock = folder, seed, Lock()
         self.files: Counter[str] = Counter()
         self.verdicts: dict[str, Counter[str]] = defaultdict(Counter)
         self.slowest: dict[str, Outcome] = {}
         self.largest: dict[str, Outcome] = {}
         self.reasons: Counter[tuple[str, str, str]] = Counter()
 
-    def one(self) -> None:
-        """Try one file."""
-        (kind,) = self.random.choices(self.kinds, [kind.weight for kind in self.kinds])
-        damaged = kind.damage(Random(self.random.getrandbits(64)), self.good[kind.name])
-        outcomes = self.reading.read(kind.name, damaged)
+    def run(self, process: int, n_files: int, end: float) -> None:
+        """Try files in a process of its own.
+
+        Args:
+            process: Its number.
+            n_files: How many files.
+            end: When it ends all the same, by the monotonic clock.
+        """
+        folder = self._folder / str(process)
+        folder.mkdir()
+        random, reading = Random(f"{self._seed} {process}"), Reading(folder)
+        for _ in range(n_files):
+            if time.monotonic() > end:
+                break
+            (kind,) = random.choices(self.kinds, [kind.weight for kind in self.kinds])
+            damaged = kind.damage(Random(random.getrandbits(64)), self.good[kind.name])
+            outcomes = reading.read(kind.name, damaged)
+            with self._lock:
+                self._count(kind, damaged, outcomes)
+        reading.close()
+
+    def _count(self, kind: Kind, damaged: bytes, outcomes: list[Outcome]) -> None:
         self.files[kind.name] += 1
         for outcome in outcomes:
             self.verdicts[kind.name][outcome.verdict] += 1
@@ -106,6 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--files", type=int, default=10**9)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=names, default=names)
     parser.add_argument("--failures", type=Path, default=Path("failures"), help="folder of files that fail")
@@ -117,9 +136,9 @@ def main() -> None:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         fuzzing = Fuzzing(Path(folder), options.failures, options.seed, options.kinds)
-        while sum(fuzzing.files.values()) < options.files and time.monotonic() - begin < 60 * options.minutes:
-            fuzzing.one()
-        fuzzing.reading.close()
+        end, each = begin + 60 * options.minutes, -(-options.files // options.processes)
+        with ThreadPoolExecutor(options.processes) as pool:
+            list(pool.map(lambda process: fuzzing.run(process, each, end), range(options.processes)))
     print("\n".join(fuzzing.table()))
     print(f"\n{sum(fuzzing.files.values()):,} files in {time.monotonic() - begin:.0f} s")
     for (kind, reader, message), count in fuzzing.reasons.most_common():
