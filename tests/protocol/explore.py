@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,8 +98,7 @@ class Search:
 
     def run(self, max_states: int | None) -> Report:
         names = list(self.scenario.processes)
-        roots = tuple(self._root(name, program) for name, program in self.scenario.processes.items())
-        start: State = (self._number_of({}), *roots)
+        start = self._start()
         self._origins = {start: None}
         queue = deque([start])
         while queue:
@@ -122,7 +121,30 @@ class Search:
         self.report.n_files = len(self._counted)
         return self.report
 
+    def walk(self, choose: Callable[[list[int]], int]) -> Iterator[tuple[Step, Outcome]]:
+        """One order of the steps, to its end.
+
+        Args:
+            choose: Chooses whose turn it is, of those who need not wait.
+        """
+        names = list(self.scenario.processes)
+        files, *nodes = self._start()
+        while able := [
+            place
+            for place, name in enumerate(names)
+            if isinstance(step := self._next[nodes[place]], Step) and self._answers(files, step, name)
+        ]:
+            place = choose(able)
+            step = self._next[nodes[place]]
+            outcome, files = self._answers(files, step, names[place])[0]
+            yield step, outcome
+            nodes[place] = self._after_notes(self._child(nodes[place], outcome), files)
+
     # Steps
+
+    def _start(self) -> State:
+        roots = (self._root(name, program) for name, program in self.scenario.processes.items())
+        return self._number_of({}), *roots
 
     def _moves(self, state: State, names: list[str]) -> Iterator[tuple[int, Step, State]]:
         files = state[0]
@@ -147,15 +169,20 @@ class Search:
 
     def _go_on(self, node: int, outcome: Outcome, files: int) -> int:
         """The process after an answer, and after all that it does then without regard to other processes."""
-        node = self._child(node, outcome)
-        while isinstance(step := self._next[node], Step):
-            if step.kind == "note":
-                node = self._child(node, Outcome(self._noted(files, *step.argument)))
-            elif step.kind in ("read", "exists") and step.name in self._files[files] and _FIXED.match(step.name):
-                ((outcome, _),) = self._answers(files, step, "")
-                node = self._child(node, outcome)
-            else:
-                break
+        node = self._after_notes(self._child(node, outcome), files)
+        while (
+            isinstance(step := self._next[node], Step)
+            and step.kind in ("read", "exists")
+            and step.name in self._files[files]
+            and _FIXED.match(step.name)
+        ):
+            ((outcome, _),) = self._answers(files, step, "")
+            node = self._after_notes(self._child(node, outcome), files)
+        return node
+
+    def _after_notes(self, node: int, files: int) -> int:
+        while isinstance(step := self._next[node], Step) and step.kind == "note":
+            node = self._child(node, Outcome(self._noted(files, *step.argument)))
         return node
 
     def _noted(self, files: int, what: str, value: Any) -> Any:

@@ -64,7 +64,7 @@ class Behaviour:
     Attributes:
         links: Whether it knows hard links; without them parts are copied, in two steps.
         locks: Whether it knows locks.
-        claims: Whether a lock outlives its holder, as a file does that stands for it. Others may give up waiting for it,
+        claims: Whether a lock outlives its holder, as a file does that stands for it. Others may give up waiting,
             whether its holder was killed or is only silent.
         repeats: How often it says of a file that was just created that it was there before, as network file systems do
             that lost an answer and ask again.
