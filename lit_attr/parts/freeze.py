@@ -102,11 +102,13 @@ def _begin_after(newest: Generation, world_size: int, n_batches: int, data_diges
     begun = Generation(newest.folder, newest.plan, number, world_size, n_batches, frozen, data_digest)
     try:
         _publish(begun)
-    except FileExistsError:  # the other's generation counts, and its links
+    except (FileExistsError, StorageError) as error:  # another's generation counts, and its links; or the disk is full
         winner = newest_generation(newest.folder, newest.plan)
         counting = {name for name, _ in winner.frozen} if winner is not None else set()
         _unlink(newest.folder, [name for name, _ in frozen if name not in counting])
-        return None
+        if isinstance(error, FileExistsError):
+            return None
+        raise
     for path in (newest.part_path, newest.record_path):
         _unlink(newest.folder, [path(rank).name for rank in range(newest.world_size)])
     return begun
