@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ _SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 CTRL_C_EXIT_CODE = 128 + signal.SIGINT
 # Seconds that child processes have to end by themselves, and again once they were told to.
 _PATIENCE = 2.0
+# Seconds that the first process has to ask for another job, which may still import: srun ends all once one has ended.
+_TIME_TO_ASK = 30.0
 # No warning of a job's end is sent earlier, but where a site or user asks for it.
 _EARLIEST_WARNING = timedelta(seconds=600)
 
@@ -147,8 +150,8 @@ def stopping_at_once(trainer: Trainer) -> Iterator[None]:
         signals.take_up_earlier()
         yield
     except Exception as error:
-        if signals.asks_to_requeue:
-            requeue(trainer, has_begun=False)
+        if signals.asks_to_requeue and requeue(trainer, has_begun=False) and not trainer.is_global_zero:
+            time.sleep(_TIME_TO_ASK)
         if (interruption := _interruption_behind(error)) is not None:
             raise interruption from interruption.__cause__
         raise

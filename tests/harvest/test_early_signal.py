@@ -13,6 +13,9 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from lit_attr import early_signal
+from lit_attr.errors import InterruptedHarvestError
+from lit_attr.harvest import preemption
 from lit_attr.harvest.preemption import requeue
 from tests.harvest.runs import QUIET, small_run
 from tests.toys import write_tokens
@@ -41,6 +44,23 @@ def test_a_warning_that_comes_while_python_imports(tmp_path, scontrol):
     assert "lit-attr: error: stopped by SIGUSR1 before anything new was committed; the same command continues" in said
     assert scontrol.read_text() == "requeue 12\n"
     assert not (tmp_path / "new").exists()
+
+
+def test_others_wait_for_the_first_to_ask(scontrol, monkeypatch):
+    """The step of a job ends with the first of its processes that does."""
+
+    class Second(Trainer):
+        is_global_zero = False
+
+    slept = []
+    monkeypatch.setattr(preemption.time, "sleep", slept.append)
+    trainer = Second(**QUIET)
+    trainer._accelerator_connector.cluster_environment = SLURMEnvironment()
+    early_signal._note(signal.SIGUSR1, None)
+    with pytest.raises(InterruptedHarvestError, match="stopped by SIGUSR1"), preemption.stopping_at_once(trainer):
+        pytest.fail("goes on")
+    assert slept == [30.0]
+    assert scontrol.read_text() == ""
 
 
 @pytest.mark.parametrize(
