@@ -25,7 +25,9 @@ _CLOSED = 6
 _GRACE = 5
 # Seconds in which the others are told that this process ends.
 _FAREWELL = 2.0
-_LONGEST_MESSAGE = 10_000
+_LONGEST_MESSAGE = 2_000
+# What a stranger's words may lead to.
+_NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError)
 
 
 class Meeting(NamedTuple):
@@ -182,8 +184,7 @@ class ProcessWatch:
 
     async def _answer(self, reader: asyncio.StreamReader, stream: asyncio.StreamWriter) -> None:
         """On the first process: hear one of the others."""
-        peer: _Peer | None = None
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, asyncio.CancelledError):
+        with suppress(OSError, asyncio.CancelledError, *_NOT_UNDERSTOOD):
             async with asyncio.timeout(_RECONNECT * _BEAT):
                 hello = json.loads(await reader.readline())
             if hello["token"] == self._meeting.token:
@@ -207,7 +208,7 @@ class ProcessWatch:
             except ConnectionRefusedError:
                 if peer.host is not None:
                     peer.closed = peer.closed or 0
-            except (OSError, ValueError):
+            except (OSError, *_NOT_UNDERSTOOD):
                 pass
             finally:
                 if peer.stream is not None:

@@ -181,8 +181,8 @@ def _run(
     step = AttributionHarvester.predict_step
 
     def slow_step(harvester: AttributionHarvester, *batch: object) -> object:
-        time.sleep(pause)
         print(f"test: batch {batch[1]}")
+        time.sleep(pause)
         return step(harvester, *batch)
 
     def prepare_data(data: TokenDataModule) -> None:

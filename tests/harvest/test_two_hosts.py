@@ -62,7 +62,7 @@ def end(commands):
 
 def test_killed_cut_off_for_some_time_stopped_and_equal(pair, tmp_path):
     """Clocks are apart all the while."""
-    commands = pair.start(pause=0.5)
+    commands = pair.start(pause=0.7)
     commands[0].until("test: batch 1")
     commands[1].signal(signal.SIGKILL)
     killed = time.monotonic()
@@ -72,7 +72,7 @@ def test_killed_cut_off_for_some_time_stopped_and_equal(pair, tmp_path):
     assert time.monotonic() - killed < 8
     assert status(pair.harvest).n_done == 2
 
-    commands = pair.start(pause=0.5, patience=2 * SHORT)
+    commands = pair.start(pause=0.7, patience=2 * SHORT)
     commands[0].until("test: batch 0")
     pair.hosts.unplug()
     commands[0].until("no answer from process 1 on node1 for 6 s; after 12 s this process ends")
@@ -92,7 +92,7 @@ def test_killed_cut_off_for_some_time_stopped_and_equal(pair, tmp_path):
 
 
 def test_cut_off_for_good(pair):
-    commands = pair.start(pause=0.5, patience=SHORT)
+    commands = pair.start(pause=0.7, patience=SHORT)
     commands[0].until("test: batch 1")
     pair.hosts.unplug()
     cut = time.monotonic()
@@ -101,7 +101,7 @@ def test_cut_off_for_good(pair):
     for number in (0, 1):
         assert errors[1 - number] == f"no answer from process {number} on node{number} for {SHORT} s{CONTINUES}"
         assert "for 2 s; after 6 s this process ends" in commands[number].said
-    assert SHORT <= time.monotonic() - cut < SHORT + 10
+    assert SHORT <= time.monotonic() - cut < SHORT + 20
 
 
 def test_hosts_that_do_not_meet(pair):

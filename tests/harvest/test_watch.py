@@ -37,10 +37,11 @@ def wait_for(condition):
         time.sleep(0.005)
 
 
-def test_all_learn_why_one_ends(watches):
-    watches[1].fail("my disk is full")
-    reasons = {each.reason(5.0) for each in (watches[0], watches[2])}
-    assert reasons == {f"process 1 on {socket.gethostname()} has ended: my disk is full"}
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_learn_why_one_ends(watches, rank):
+    watches[rank].fail("my disk is full")
+    reasons = {each.reason(5.0) for each in (watches[1 - rank], watches[2])}
+    assert reasons == {f"process {rank} on {socket.gethostname()} has ended: my disk is full"}
 
 
 def test_a_process_that_leaves_is_not_missed(watches):
