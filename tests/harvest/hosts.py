@@ -96,7 +96,7 @@ class Host:
         return f"10.77.0.{self.number + 1}"
 
     def start(
-        self, arguments: Sequence[str], log: Path, environment: dict[str, str], pause: float, prepare: str | None
+        self, arguments: Sequence[str], log: Path, environment: dict[str, str], pause: float, fault: str | None
     ) -> Command:
         """Run `lit-attr` here.
 
@@ -105,11 +105,11 @@ class Host:
             log: File of its output.
             environment: Variables that are added.
             pause: Seconds before each batch.
-            prepare: What preparing the data does instead: `wait` for a minute, or `break`.
+            fault: `data waits` for a minute when it is prepared, or `data breaks`; `targets wait` for twelve seconds.
         """
         log.write_text("")
         process = _CONTEXT.Process(
-            target=_run, args=(self, list(arguments), log, environment, pause, prepare), daemon=True
+            target=_run, args=(self, list(arguments), log, environment, pause, fault), daemon=True
         )
         process.start()
         return Command(process, log)
@@ -151,7 +151,7 @@ class Hosts:
 
 
 def _run(
-    host: Host, arguments: list[str], log: Path, environment: dict[str, str], pause: float, prepare: str | None
+    host: Host, arguments: list[str], log: Path, environment: dict[str, str], pause: float, fault: str | None
 ) -> None:
     namespace = os.open(f"/run/netns/{host.namespace}", os.O_RDONLY)
     _call("setns", namespace, _NEW_NETWORK)
@@ -186,14 +186,22 @@ def _run(
         return step(harvester, *batch)
 
     def prepare_data(data: TokenDataModule) -> None:
-        if prepare == "break":
+        if fault == "data breaks":
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "token_cache")
         print("test: preparing")
         time.sleep(60)
 
+    find_alive = AttributionHarvester.find_alive
+
+    def slow_targets(harvester: AttributionHarvester) -> object:
+        time.sleep(12)
+        return find_alive(harvester)
+
     lit_attr.parts.software.__version__ = host.version
     AttributionHarvester.predict_step = slow_step  # type: ignore[assignment,method-assign]
-    if prepare is not None:
+    if fault == "targets wait":
+        AttributionHarvester.find_alive = slow_targets  # type: ignore[assignment,method-assign]
+    elif fault is not None:
         TokenDataModule.prepare_data = prepare_data  # type: ignore[method-assign]
     sys.argv = ["lit-attr", *arguments]
     sys.exit(main())

@@ -29,8 +29,8 @@ class Pair:
         self.out = folder / "found"
         self.harvest = self.out / "dataset_attributions" / "run" / "da-one"
 
-    def start(self, *of_second, patience=LONG, pause=0.0, second_calls="node0", prepare=None):
-        """Both commands, with a pause before each batch; the second with options and faults of its own."""
+    def start(self, *of_second, patience=LONG, pause=0.0, second_calls="node0", faults=(None, None)):
+        """Both commands, with a pause before each batch; the second with options of its own."""
         port, commands = free_port(), []
         for host, options, first in zip(self.hosts.both, ((), of_second), ("node0", second_calls), strict=True):
             settings = {
@@ -41,8 +41,7 @@ class Pair:
             words = [f"--{name}={value}" for name, value in settings.items()]
             names = {"MASTER_ADDR": first, "MASTER_PORT": str(port), "NODE_RANK": str(host.number)}
             log = self.folder / f"log_{host.number}"
-            fault = prepare if host.number else None
-            commands.append(host.start(["predict", *words, *options], log, names, pause, fault))
+            commands.append(host.start(["predict", *words, *options], log, names, pause, faults[host.number]))
         return commands
 
 
@@ -61,8 +60,8 @@ def end(commands):
 
 
 def test_killed_cut_off_for_some_time_stopped_and_equal(pair, tmp_path):
-    """Clocks are apart all the while."""
-    commands = pair.start(pause=0.7)
+    """Clocks are apart all the while, and what takes long is waited for."""
+    commands = pair.start(pause=0.7, patience=10, faults=("targets wait", None))
     commands[0].until("test: batch 1")
     commands[1].signal(signal.SIGKILL)
     killed = time.monotonic()
@@ -126,14 +125,14 @@ def test_hosts_that_do_not_meet(pair):
 
 def test_a_host_that_is_lost_in_a_conversation_of_lightning(pair):
     """All wait there for those that prepare data."""
-    commands = pair.start(prepare="wait")
+    commands = pair.start(faults=(None, "data waits"))
     commands[1].until("test: preparing")
     commands[1].signal(signal.SIGKILL)
     codes, errors = end(commands)
     assert codes == [2, 128 + signal.SIGKILL]
     assert errors[0] == f"process 1 on node1 has ended without a word: its connection was closed{CONTINUES}"
 
-    commands = pair.start(prepare="break")
+    commands = pair.start(faults=(None, "data breaks"))
     assert [command.end() for command in commands] == [2, 1]
     *_, error = commands[0].said.splitlines()
     seen = "[Errno 122] Disk quota exceeded: 'token_cache'"
