@@ -71,7 +71,7 @@ def test_one_line_that_says_what_was_done(given, tmp_path, number):
 def test_a_signal_is_not_taken_for_a_fault_of_the_dataset_that_is_read(number, monkeypatch):
     """Who reads it makes every exception of the library one of the dataset."""
     requeued = []
-    monkeypatch.setattr(preemption, "requeue", requeued.append)
+    monkeypatch.setattr(preemption, "requeue", lambda trainer, **_: requeued.append(trainer))
     trainer = pl.Trainer(**QUIET)
 
     class Dataset:
