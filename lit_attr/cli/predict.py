@@ -24,6 +24,7 @@ from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.preemption import stopping_at_once
 from lit_attr.harvest.processes import leaving_groups
 from lit_attr.harvest.progress import HarvestProgress
+from lit_attr.harvest.trainer_settings import check_launcher
 from lit_attr.harvest.writer import StorageWriter
 
 
@@ -82,6 +83,7 @@ class PredictCLI(LightningCLI):
             raise ConfigurationError(f"the trainer cannot be built with these settings: {error}") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
+        check_launcher(self.trainer)
         writer: StorageWriter = self._get(self.config_init, "writer")
         writer.join_in_time(self.trainer)
         try:

@@ -49,11 +49,7 @@ def prepare_trainer(trainer: Trainer) -> torch.dtype:
             f"trainer.accelerator {device} is not supported: sums that would round too much in float32 are float64 on "
             f"the device, which {' and '.join(_DEVICES)} alone are known to have; use --trainer.accelerator cpu"
         )
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise ConfigurationError(
-            "trainer.strategy starts processes from this one (spawn, fork), which keep the result to themselves: "
-            "use 'ddp'"
-        )
+    check_launcher(trainer)
     if any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", ())):
         raise ConfigurationError("trainer.max_time does not end a harvest: use --data.n_batches")
     loop = trainer.predict_loop
@@ -62,3 +58,16 @@ def prepare_trainer(trainer: Trainer) -> torch.dtype:
         loop.inference_mode = False
     loop.return_predictions = False  # the result is a file; a list of empty predictions would only grow
     return _ENGINE_DTYPE[trainer.precision]
+
+
+def check_launcher(trainer: Trainer) -> None:
+    """Refuse a trainer whose processes would keep the result to themselves; before they are started.
+
+    Raises:
+        ConfigurationError: If it would start them from this one.
+    """
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ConfigurationError(
+            "trainer.strategy starts processes from this one (spawn, fork), which keep the result to themselves: "
+            "use 'ddp'"
+        )

@@ -72,6 +72,7 @@ def test_print_config(given, capsys):
         (["--trainer.devices", "0"], "the trainer cannot be built with these settings"),
         (["--trainer.strategy", "xx"], "the trainer cannot be built with these settings"),
         (["--trainer.max_time", "00:00:00:01"], "trainer.max_time does not end a harvest"),
+        (["--trainer.strategy=ddp_spawn", "--trainer.devices=2"], "trainer.strategy starts processes from this one"),
     ],
 )
 def test_mistakes_end_in_one_line_and_exit_code_2(given, change, message, capfd):
