@@ -22,11 +22,11 @@ from lit_attr.files.temporary import create_folder, name_beside, remove, remove_
 _CHUNK = 1 << 22
 # What the beginning of a file says of it, for messages.
 _KINDS = {
-    b"PK\x03\x04": "a file of PyTorch, such as a checkpoint, or another zip archive",
+    b"PK\x03\x04": "a file of PyTorch, such as a result or a checkpoint, or another zip archive",
     b"\x93NUMPY": "an array of NumPy, such as a token file",
-    b"PAR1": "a parquet table of another origin",
-    b"\x89PNG": "a PNG picture without the mark of lit_attr",
-    b"<?xml": "an XML or SVG file without the mark of lit_attr",
+    b"PAR1": "a parquet table of another kind",
+    b"\x89PNG": "a PNG picture without the mark that those of this command have since version 0.2",
+    b"<?xml": "an XML file, such as GraphML or SVG, without the mark that those of this command have",
     b"{": "a JSON file",
 }
 

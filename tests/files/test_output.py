@@ -102,7 +102,7 @@ def sealed(path):
 
 FOREIGN = {
     "a file of a harvest, such as a result or a part": sealed,
-    "a file of PyTorch, such as a checkpoint": lambda path: torch.save([1], path),
+    "a file of PyTorch, such as a result or a checkpoint": lambda path: torch.save([1], path),
     "an array of NumPy, such as a token file": lambda path: path.write_bytes(b"\x93NUMPY\1\0"),
     "a safetensors file": lambda path: path.write_bytes((64).to_bytes(8, "little") + b'{"a": 1}'),
     "a JSON file": lambda path: path.write_bytes(b'{"POEM": "of mine"}'),
