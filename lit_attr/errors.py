@@ -114,7 +114,7 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What a library's exception says, its beginning: some list all that they know."""
     text = str(error).strip() or type(error).__name__
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."

@@ -20,7 +20,6 @@ CODE = ("lit_attr", "tools", "benchmarks", "tests")
 # Files below 30 lines, each with the reason why it stands by itself.
 SMALL = {
     "lit_attr/early_signal.py": "the entry and the harvest share it, and it must import nothing",
-    "lit_attr/optional.py": "is ground for all rooms",
     "lit_attr/query/frames.py": "two files of answers share it, and they alone need polars",
     "lit_attr/decomposition/untrained/neurons.py": "its class path is part of what identifies a harvest",
     "lit_attr/decomposition/untrained/svd.py": "its class path is part of what identifies a harvest",

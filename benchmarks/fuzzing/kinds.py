@@ -10,7 +10,7 @@ from random import Random
 
 from benchmarks.fuzzing import readers
 from benchmarks.fuzzing.archives import damaged_archive
-from benchmarks.fuzzing.mutations import damaged_json
+from benchmarks.fuzzing.mutations import broken_bytes, damaged_json
 from benchmarks.fuzzing.texts import (
     damaged_database,
     damaged_index,
@@ -26,6 +26,7 @@ from lit_attr.parts.header import Header
 from lit_attr.parts.part import read_part, write_part
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.query.index_build import build_index
+from lit_attr.query.tokenizer_formats import MERGES, VOCABULARY
 
 _BEFORE = Path(__file__).parents[2] / "tests" / "before"
 
@@ -94,6 +95,11 @@ def _tokenizer(folder: Path) -> None:
     (folder / readers.TOKENIZER).write_text(json.dumps(content))
 
 
+def _vocabulary(folder: Path) -> None:
+    (folder / VOCABULARY).write_text(json.dumps({"\u0120": 0, "a": 1, "b": 2, "\u0120a": 3, "ab": 4}))
+    (folder / MERGES).write_text("#version: 0.2\n\u0120 a\na b\n", encoding="utf-8")
+
+
 def _claim(folder: Path) -> None:
     claim = {"host": "a", "pid": 1, "user": "b", "since": "c", "has_locks": True, "machine": "d", "token": "e"}
     (folder / "lock.holder").write_text(json.dumps(claim))
@@ -141,6 +147,8 @@ KINDS = (
     Kind("target's configuration", "model_config.yaml", _copied("run"), damaged_yaml, (readers.read_run,), 8),
     Kind("checkpoint", "model_10.pth", _copied("run"), _bare_archive, (readers.read_run,), 8),
     Kind("tokenizer", readers.TOKENIZER, _tokenizer, damaged_json, _TOKENIZER, 12),
+    Kind("vocabulary", VOCABULARY, _vocabulary, damaged_json, (readers.vocabulary_texts,), 4),
+    Kind("merges", MERGES, _vocabulary, broken_bytes, (readers.vocabulary_texts,), 2),
     Kind("lock's claim", "lock.holder", _claim, damaged_json, (readers.wait_for_lock,), 6),
     Kind("language model", "config.json", _language_model, damaged_json, _LANGUAGE_MODEL, 1),
     Kind("language model's weights", "model.safetensors", _language_model, damaged_weights, _LANGUAGE_MODEL, 1),

@@ -24,6 +24,7 @@ from lit_attr.parts.merge import merge_harvest
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.query.token_texts import TokenTexts
+from lit_attr.query.tokenizer_formats import VOCABULARY
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.verify import verify
 from lit_attr.topology.address import OUTPUT
@@ -148,6 +149,11 @@ def read_language_model(folder: Path) -> None:
 def tokenizer_texts(folder: Path) -> None:
     """The texts of tokens, for answers."""
     _ = TokenTexts(folder / TOKENIZER, 50).texts
+
+
+def vocabulary_texts(folder: Path) -> None:
+    """The texts of tokens, of a model with a vocabulary and merges."""
+    _ = TokenTexts(folder / VOCABULARY, 5).texts
 
 
 def tokenize(folder: Path) -> None:

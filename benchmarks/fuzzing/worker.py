@@ -23,9 +23,10 @@ from lit_attr.files.identity import FileIdentity
 MEMORY = 1000
 # What the system refuses to give, a margin above that: some of it is asked for and never touched.
 _ADDRESSES = 4096
-# Seconds: a reader that takes longer fails; a process that does not even answer is killed.
+# Seconds of the processor: a reader that takes longer fails. A process that does not answer for so many seconds, while
+# others may use the processor, is killed.
 SECONDS = 10.0
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 # What is said of numbers and entries that are read when they are asked for, of a result that is open long since.
 _NAMELESS = ("stored sums are not finite", "the provenance's")
 _MESSAGE = 4000  # characters of a message that a person may still read
@@ -109,6 +110,7 @@ class Reading:
 
 
 def _serve(connection: Connection, folder: Path) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress bars, and words of libraries in Rust
     logging.disable()
     warnings.simplefilter("ignore")
     os.makedirs(folder)

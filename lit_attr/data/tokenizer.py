@@ -6,9 +6,9 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
-from lit_attr.errors import DataError, reason
+from lit_attr.errors import DataError
 from lit_attr.files.roots import user_path
-from lit_attr.optional import require
+from lit_attr.optional import as_data_error, require
 
 # A bare tokenizer.json does not say which token ends a text: it is the first of these that the tokenizer has.
 _USUAL_EOS = ("<|endoftext|>", "</s>", "<eos>", "[EOS]", "<|eos|>")
@@ -27,19 +27,15 @@ class TextTokenizer(Protocol):
 class _FileTokenizer:
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
+        with as_data_error(f"cannot read the tokenizer {path}"):
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain exceptions
-            raise DataError(f"cannot read the tokenizer {path}: {reason(error)}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.eos_token = next((t for t in _USUAL_EOS if self._tokenizer.token_to_id(t) is not None), None)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        try:
+        with as_data_error(f"the tokenizer {self._path} cannot read a text"):
             return [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-        except Exception as error:  # a vocabulary that lacks what its own model needs
-            raise DataError(f"the tokenizer {self._path} cannot read a text: {reason(error)}") from error
 
 
 class _HubTokenizer:

@@ -59,7 +59,7 @@ def alive_in_harvest(
             _check_tables(path, connection)
             rows = connection.execute("SELECT component_key, firing_density FROM components").fetchmany(n_rows + 1)
             found = connection.execute("SELECT value FROM config WHERE key = 'method_config' LIMIT 1").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:  # the latter for damaged bytes in its own message
         raise RunFormatError(f"cannot read the harvest database {path}: {error}") from error
     _check_run(path, found[0] if found else None, run_id)
     if len(rows) > n_rows:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lit_attr.errors import StorageError, few, naming, reason
+from lit_attr.errors import StorageError, few, naming, reason, shown
 from lit_attr.files.limits import check_content, check_plain, check_records
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
@@ -89,7 +89,7 @@ class Header:
                 topology, content["alive"], content["w_unembed"], float(content["ci_threshold"]), content["provenance"]
             )
             problem = header._problem()
-        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise StorageError(f"{path} was written by another version: {reason(error)}") from error
         with naming(path):
             check_plain(header.provenance, "its provenance")
@@ -102,7 +102,7 @@ class Header:
         layers = self.topology.n_components
         linked = {*self.topology.sources, *(name for names in self.topology.sources.values() for name in names)}
         if unknown := linked - {*layers, EMBED, OUTPUT}:
-            return f"its graph has layers without components: {few(sorted(unknown))}"
+            return f"its graph has layers without components: {few(sorted(map(shown, unknown)))}"
         if {layer: _kind(mask) for layer, mask in self.alive.items()} != {
             layer: ((count,), torch.bool, True) for layer, count in layers.items()
         }:

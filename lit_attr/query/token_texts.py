@@ -2,9 +2,11 @@
 
 import difflib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from lit_attr.optional import as_data_error
 from lit_attr.query.tokenizer_formats import TokenDecoder, read_tokenizer
 
 _N_NEAR = 5
@@ -39,7 +41,7 @@ class TokenTexts:
         name = self._tokenizer.id_to_token(index)
         if name is None:  # the vocabulary of a model is often padded
             return None
-        (text,) = self._tokenizer.decode_batch([[index]], skip_special_tokens=False)
+        (text,) = self._decoded([index])
         return _with_space(name, text)
 
     def ids(self, text: str) -> list[int]:
@@ -71,9 +73,15 @@ class TokenTexts:
             DataError: If the tokenizer cannot be read.
         """
         known = range(self.n_ids)
-        decoded = self._tokenizer.decode_batch([[index] for index in known], skip_special_tokens=False)
+        decoded = self._decoded(known)
         names = (self._tokenizer.id_to_token(index) for index in known)
         return [None if n is None else _with_space(n, text) for n, text in zip(names, decoded, strict=True)]
+
+    def _decoded(self, indices: Sequence[int]) -> list[str]:
+        """The text of each of some token ids."""
+        tokenizer = self._tokenizer
+        with as_data_error(f"the tokenizer {self.file} cannot write a text"):
+            return tokenizer.decode_batch([[index] for index in indices], skip_special_tokens=False)
 
     @cached_property
     def _tokenizer(self) -> TokenDecoder:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lit_attr.decomposition.run_files import TOKENIZER
-from lit_attr.errors import ConfigurationError, DataError, reason
+from lit_attr.errors import ConfigurationError
 from lit_attr.files.roots import user_path
-from lit_attr.optional import require
+from lit_attr.optional import as_data_error, require
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -74,10 +74,8 @@ def read_tokenizer(file: Path) -> TokenDecoder:
         return _SentencePiece(file)
     from tokenizers import Tokenizer
 
-    try:
+    with as_data_error(f"cannot read the tokenizer {file}"):
         return _of_vocabulary(file) if file.name == VOCABULARY else Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain exceptions
-        raise DataError(f"cannot read the tokenizer {file}: {reason(error)}") from error
 
 
 def _of_vocabulary(file: Path) -> "Tokenizer":
@@ -98,10 +96,8 @@ def _of_vocabulary(file: Path) -> "Tokenizer":
 class _SentencePiece:
     def __init__(self, file: Path) -> None:
         library = require("sentencepiece", "hf")
-        try:
+        with as_data_error(f"cannot read the tokenizer {file}"):
             self._model = library.SentencePieceProcessor(model_file=str(file))
-        except Exception as error:  # the library raises plain exceptions
-            raise DataError(f"cannot read the tokenizer {file}: {reason(error)}") from error
 
     def id_to_token(self, id: int) -> str | None:
         return self._model.id_to_piece(id) if 0 <= id < self._model.get_piece_size() else None

@@ -86,6 +86,25 @@ def test_malformed_file_of_a_run_is_refused_with_its_path(tmp_path: Path, name: 
         load_run(run)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a: " + "[" * 100_000,
+        "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]" for n in range(1, 12))]),
+        "\n".join(
+            ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))]
+        ),
+        "a: &a [*a]",
+        "a: " + "9" * 20_000,
+    ],
+    ids=["nested", "aliases", "merged aliases", "circle", "digits"],
+)
+def test_yaml_that_is_more_than_any_configuration(tmp_path: Path, content: str):
+    (tmp_path / "some.yaml").write_text(content)
+    with pytest.raises(RunFormatError, match=r"some\.yaml: expected a run's configuration, of at most 20,000 entries"):
+        read_yaml(tmp_path / "some.yaml")
+
+
 def test_missing_file_is_refused_with_its_path(tmp_path: Path):
     path = tmp_path / "some.yaml"
     with pytest.raises(RunFormatError, match=f"^cannot read {re.escape(str(path))}: .*No such file"):

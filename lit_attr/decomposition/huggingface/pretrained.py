@@ -10,7 +10,7 @@ from torch import nn
 from lit_attr.decomposition.huggingface.target import as_target
 from lit_attr.decomposition.sizes import MAX_BLOCKS, without_numbers
 from lit_attr.decomposition.targets.target_model import TargetModel
-from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError, few, reason, shown
+from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError, few, naming, reason, shown
 from lit_attr.files.roots import user_path
 from lit_attr.optional import require
 from lit_attr.topology.paths import PathTable, path_table
@@ -103,7 +103,8 @@ def find_pretrained(reference: str, table: PathTable | None = None) -> tuple[Any
     if not config.architectures:
         raise UnsupportedModelError(f"{reference}: its {_CONFIG} names no class (architectures)")
     architecture = config.architectures[0]
-    table = table or path_table(architecture)
+    with naming(reference):
+        table = table or path_table(architecture)
     if table.architecture != architecture:
         raise UnsupportedModelError(f"the path table is of {table.architecture}, but {reference} is a {architecture}")
     return config, table
