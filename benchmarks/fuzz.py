@@ -5,12 +5,13 @@
     python benchmarks/fuzz.py --replay failures/result_17.json
 
 A reader may succeed, or refuse with an exception of the package's own that names the file; everything else is a
-failure, and its file is kept in `--failures`.
+failure, and its file is kept in `--failures`. Ctrl-C ends it with the table of what was done so far.
 """
 
 import argparse
 import base64
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -42,6 +43,7 @@ class Fuzzing:
         self.kinds = [kind for kind in KINDS if kind.name in kinds]
         self.good = {kind.name: _good(kind, folder / "good" / kind.name) for kind in self.kinds}
         self._folder, self._seed, self._lock = folder, seed, Lock()
+        self.is_stopped = False
         self.files: Counter[str] = Counter()
         self.verdicts: dict[str, Counter[str]] = defaultdict(Counter)
         self.slowest: dict[str, Outcome] = {}
@@ -60,7 +62,7 @@ class Fuzzing:
         folder.mkdir()
         random, reading = Random(f"{self._seed} {process}"), Reading(folder)
         for _ in range(n_files):
-            if time.monotonic() > end:
+            if time.monotonic() > end or self.is_stopped:
                 break
             (kind,) = random.choices(self.kinds, [kind.weight for kind in self.kinds])
             damaged = kind.damage(Random(random.getrandbits(64)), self.good[kind.name])
@@ -136,6 +138,7 @@ def main() -> None:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         fuzzing = Fuzzing(Path(folder), options.failures, options.seed, options.kinds)
+        signal.signal(signal.SIGINT, lambda *_: setattr(fuzzing, "is_stopped", True))
         end, each = begin + 60 * options.minutes, -(-options.files // options.processes)
         with ThreadPoolExecutor(options.processes) as pool:
             list(pool.map(lambda process: fuzzing.run(process, each, end), range(options.processes)))
