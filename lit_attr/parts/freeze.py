@@ -10,11 +10,12 @@ from pathlib import Path
 
 from lit_attr.data.batch_ids import Ranges, show
 from lit_attr.errors import StorageError
+from lit_attr.files.identity import FileIdentity
 from lit_attr.files.json_file import publish_json
 from lit_attr.files.lock import locked
 from lit_attr.files.publish import keep, make_folder, sync_folder
 from lit_attr.files.seal import check_seal
-from lit_attr.parts.generations import Generation, newest_generation
+from lit_attr.parts.generations import Generation, newest_generation, read_generation
 from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.plan import Plan
 from lit_attr.topology.words import GENERATION_LOCK, PARTS_FOLDER
@@ -103,8 +104,11 @@ def _begin_after(newest: Generation, world_size: int, n_batches: int, data_diges
     try:
         _publish(begun)
     except (FileExistsError, StorageError) as error:  # another's generation counts, and its links; or the disk is full
-        winner = newest_generation(newest.folder, newest.plan)
-        counting = {name for name, _ in winner.frozen} if winner is not None else set()
+        # Asked for by name, since network file systems may list a folder as it was before. It may be this worker's own,
+        # too: if such a file system has asked for its creation twice, or failed when it was written.
+        is_there = isinstance(error, FileExistsError) or FileIdentity.of(begun.path) is not None
+        winner = read_generation(newest.folder, newest.plan, number) if is_there else newest
+        counting = {name for name, _ in winner.frozen}
         _unlink(newest.folder, [name for name, _ in frozen if name not in counting])
         if isinstance(error, FileExistsError):
             return None

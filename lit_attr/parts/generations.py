@@ -151,9 +151,16 @@ def newest_generation(folder: Path, plan: Plan) -> Generation | None:
         StorageError: If its file is damaged.
     """
     numbers = [int(match[1]) for name in names_in(folder) if (match := _GENERATION.fullmatch(name))]
-    if not numbers:
-        return None
-    path = generation_path(folder, max(numbers))
+    return read_generation(folder, plan, max(numbers)) if numbers else None
+
+
+def read_generation(folder: Path, plan: Plan, number: int) -> Generation:
+    """A generation that was begun.
+
+    Raises:
+        StorageError: If its file is missing or damaged.
+    """
+    path = generation_path(folder, number)
     stored = read_object(path, _Stored)
     try:
         for _, ranges in stored.frozen:
@@ -162,7 +169,7 @@ def newest_generation(folder: Path, plan: Plan) -> Generation | None:
         raise StorageError(f"{path} is damaged: {error}") from error
     if sum(count(ranges) for _, ranges in stored.frozen) > stored.n_batches:
         raise StorageError(f"{path} is damaged: its frozen parts hold more than {stored.n_batches} batches")
-    return Generation(folder, plan, max(numbers), **vars(stored))
+    return Generation(folder, plan, number, **vars(stored))
 
 
 def begun_generation(folder: Path) -> Generation:

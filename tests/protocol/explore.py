@@ -187,7 +187,7 @@ class Search:
 
     def _noted(self, files: int, what: str, value: Any) -> Any:
         if what == "newest generation":
-            return Counted.of(self._files[files]).number
+            return None if self.scenario.behaviour.stale else Counted.of(self._files[files]).number
         if what == "part":
             content = None if self.scenario.deletes else self._files[files].get(value)
             return content and content.identity

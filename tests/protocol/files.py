@@ -68,17 +68,23 @@ class Behaviour:
             whether its holder was killed or is only silent.
         repeats: How often it says of a file that was just created that it was there before, as network file systems do
             that lost an answer and ask again.
+        fails: How often it fails to write a file, as a full disk does, or fails when it has written it.
+        stale: How often it lists the harvest's folder as it was before the newest generation.
     """
 
     links: bool = True
     locks: bool = True
     claims: bool = False
     repeats: int = 0
+    stale: int = 0
+    fails: int = 0
 
 
 # What is kept beside the files.
 _LOCK = "lock of "
 _REPEATS = "/repeats"
+_STALE = "/stale"
+_FAILS = "/fails"
 _KILLED = "killed"
 FileMap = Mapping[str, Any]
 
@@ -90,7 +96,10 @@ def answers(files: FileMap, step: Step, process: str, behaviour: Behaviour) -> I
     if kind == "list":
         prefix = f"{name}/" if name else ""
         names = (other.removeprefix(prefix) for other in files if other.startswith(prefix) and _LOCK not in other)
-        yield Outcome(tuple(sorted(n for n in names if "/" not in n and fnmatch(n, argument or "*")))), files
+        listed = sorted(n for n in names if "/" not in n and fnmatch(n, argument or "*"))
+        yield Outcome(tuple(listed)), files
+        if not name and listed and files.get(_STALE, 0) < behaviour.stale:
+            yield Outcome(tuple(listed[:-1])), {**files, _STALE: files.get(_STALE, 0) + 1}
     elif kind == "exists":
         yield Outcome(here), files
     elif kind == "identity":
@@ -106,11 +115,13 @@ def answers(files: FileMap, step: Step, process: str, behaviour: Behaviour) -> I
             yield Outcome(), {**files, argument: files[name]}
     elif kind == "replace":
         yield Outcome(), {**files, name: argument}
+        yield from _failures(files, step, behaviour)
     elif kind == "create":
         if here:
             yield Outcome(error=FileExistsError), files
         else:
             yield Outcome(), {**files, name: argument}
+            yield from _failures(files, step, behaviour)
             if files.get(_REPEATS, 0) < behaviour.repeats:
                 repeated = {**files, name: argument, _REPEATS: files.get(_REPEATS, 0) + 1}
                 yield Outcome(error=FileExistsError), repeated
@@ -130,6 +141,12 @@ def answers(files: FileMap, step: Step, process: str, behaviour: Behaviour) -> I
         yield Outcome(), files
     else:
         raise AssertionError(f"no such step: {step}")
+
+
+def _failures(files: FileMap, step: Step, behaviour: Behaviour) -> Iterator[tuple[Outcome, FileMap]]:
+    if (n_failed := files.get(_FAILS, 0)) < behaviour.fails:
+        for written in ({}, {step.name: step.argument}):
+            yield Outcome(error=StorageError), {**files, **written, _FAILS: n_failed + 1}
 
 
 def _identity(content: Any) -> str:

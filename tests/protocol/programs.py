@@ -91,7 +91,7 @@ def _commit(commits: Commits, numbers: Numbers, known: Any) -> Any:
     is_new = bool(commits._new)
     newest, identity = note("newest generation", None), _written(commits)
     commits.commit(numbers)
-    if is_new and newest != commits.generation.number:
+    if is_new and newest not in (None, commits.generation.number):
         raise WrongCommitError(f"a worker of generation {commits.generation.number} commits in generation {newest}")
     if is_new and identity not in (known, None):
         raise WrongCommitError(f"{commits.path.name} is replaced, though it is not what the worker knows")

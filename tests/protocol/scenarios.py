@@ -12,6 +12,8 @@ COPIES = Behaviour(links=False)
 NO_LOCKS = Behaviour(locks=False)
 CLAIMS = Behaviour(claims=True)
 REPEATS = Behaviour(repeats=2)
+FULL = Behaviour(fails=1)
+NETWORK = Behaviour(repeats=1, stale=1)
 
 
 def _workers(name: str, world_size: int, n_batches: int) -> dict[str, Program]:
@@ -33,6 +35,8 @@ SMALL: Mapping[str, Scenario] = {
     "more, without locks": _restart(NO_LOCKS),
     "more, with locks that outlive their holder": _restart(CLAIMS),
     "more, with repeated requests": _restart(REPEATS),
+    "more, on a full disk": _restart(FULL),
+    "more, with stale lists": _restart(NETWORK),
     "more, both at once": Scenario({"a0": worker(0, 1, 2), **_workers("b", 2, 2)}, 2),
     "one, two and three at once": Scenario({"a0": worker(0, 1, 1), "b0": worker(0, 2, 1), "c0": worker(0, 3, 1)}, 1),
     "more batches": Scenario({"a0": worker(0, 1, 1), "b0": worker(0, 1, 3)}, 3),
@@ -80,6 +84,7 @@ LARGE: Mapping[str, Scenario] = {
         {**_workers("a", 2, 2), "b0": worker(0, 1, 2), "m": merger(allow_partial=True)}, 2
     ),
     "trainers of one, two and three": Scenario({"t1": trainer(1, 3), "t2": trainer(2, 3), "t3": trainer(3, 3)}, 3),
+    "more, both at once, with stale lists": Scenario({"a0": worker(0, 1, 1), **_workers("b", 2, 1)}, 1, NETWORK),
     "four at once": Scenario(
         {"a0": worker(0, 1, 1), "b0": worker(0, 2, 1), "c0": worker(0, 3, 1), "d0": worker(0, 1, 2)}, 2
     ),

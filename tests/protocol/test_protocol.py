@@ -8,7 +8,7 @@ import pytest
 
 from lit_attr.harvest import commits
 from lit_attr.parts import counting, freeze, merge
-from lit_attr.parts.generations import Generation
+from lit_attr.parts.generations import Generation, newest_generation
 from lit_attr.storage.batch_coverage import Coverage
 from tests.protocol.counted import Violation
 from tests.protocol.explore import Scenario, explore, explore_patched
@@ -86,6 +86,10 @@ def looks_again_after_it_has_begun_one(patch):
     patch.setattr(freeze, "_begin_after", lambda *args: begin_after(*args) and None)
 
 
+def finds_the_winner_in_a_list(patch):
+    patch.setattr(freeze, "read_generation", lambda folder, plan, _: newest_generation(folder, plan))
+
+
 class Any:
     """Equal to everything."""
 
@@ -152,6 +156,7 @@ def merges_what_is_not_there(patch):
         (read_before_they_are_linked, SMALL["more"], "is frozen with"),
         (removed_before_they_count, SMALL["more"], "no longer counts"),
         (lost_the_race_and_goes_on, AT_ONCE, "is a foreign part: expected world size"),
+        (finds_the_winner_in_a_list, SMALL["more, with stale lists"], "a restart by 1 ends with [1]"),
         (looks_again_after_it_has_begun_one, SMALL["one, two and three at once"], "begin one after another for ever"),
         (commits_in_any_generation, SMALL["more"], "a worker of generation 1 commits in generation 2"),
         (commits_over_any_part, SMALL["as many again"], "is replaced, though it is not what the worker knows"),
