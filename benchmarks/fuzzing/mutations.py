@@ -95,11 +95,10 @@ def damaged_tree(random: Random, tree: Any, odd: Callable[[Random], Any] = odd_v
                 container[key] = copy.deepcopy(other[name])
         elif kind == 6 and isinstance(container, dict):
             container[random.choice(("", "x", "version", "name"))] = container.pop(key)
-        elif kind == 7 and isinstance(container[key], int | float):
+        elif kind == 7 and isinstance(container[key], int) and abs(container[key]) < 2**64:
             number = container[key]
-            container[key] = random.choice(
-                (-number, number + 1, number - 1, number * 10**6, float(number), str(number))
-            )
+            near = -number, number + 1, number - 1, number * 10**6
+            container[key] = random.choice((*near, float(number), str(number)))
     return tree
 
 
