@@ -37,7 +37,7 @@ SMALL: Mapping[str, Scenario] = {
     "more, with repeated requests": _restart(REPEATS),
     "more, on a full disk": _restart(FULL),
     "more, with stale lists": _restart(NETWORK),
-    "more, both at once": Scenario({"a0": worker(0, 1, 2), **_workers("b", 2, 2)}, 2),
+    "more, both at once": Scenario({"a0": worker(0, 1, 1), **_workers("b", 2, 1)}, 1),
     "one, two and three at once": Scenario({"a0": worker(0, 1, 1), "b0": worker(0, 2, 1), "c0": worker(0, 3, 1)}, 1),
     "more batches": Scenario({"a0": worker(0, 1, 1), "b0": worker(0, 1, 3)}, 3),
     "merging meanwhile": Scenario({"a0": worker(0, 1, 2), "b0": worker(0, 2, 2), "m": merger(allow_partial=False)}, 2),
@@ -53,6 +53,7 @@ SMALL: Mapping[str, Scenario] = {
 
 # Some minutes each.
 LARGE: Mapping[str, Scenario] = {
+    "more, both at once, with two batches": Scenario({"a0": worker(0, 1, 2), **_workers("b", 2, 2)}, 2),
     "two workers, then one": Scenario({**_workers("a", 2, 3), "b0": worker(0, 1, 3)}, 3),
     "two workers, then one, without links": Scenario({**_workers("a", 2, 3), "b0": worker(0, 1, 3)}, 3, COPIES),
     "two workers, then one, without locks": Scenario({**_workers("a", 2, 3), "b0": worker(0, 1, 3)}, 3, NO_LOCKS),
@@ -65,8 +66,8 @@ LARGE: Mapping[str, Scenario] = {
     "one, two and three at once, with locks that outlive their holder": Scenario(
         {"a0": worker(0, 1, 1), "b0": worker(0, 2, 1), "c0": worker(0, 3, 1)}, 1, CLAIMS
     ),
-    "one, two and three, with repeated requests": Scenario(
-        {"a0": worker(0, 1, 2), "b0": worker(0, 2, 2), "c0": worker(0, 3, 2)}, 2, REPEATS
+    "one, two and three, with a repeated request": Scenario(
+        {"a0": worker(0, 1, 1), "b0": worker(0, 2, 1), "c0": worker(0, 3, 1)}, 1, Behaviour(repeats=1)
     ),
     "two restarts by one, both of rank 0, and one by two": Scenario(
         {"a0": worker(0, 1, 2), "b0": worker(0, 1, 2), "c0": worker(0, 2, 2)}, 2, doubles=True
