@@ -13,7 +13,10 @@ from typing import Any
 # Stands for a value nested this deep, which no library would write: exchanged in the written text.
 DEEP = "@@nested@@"
 DEPTH = 100_000
-_NUMBERS = (-1, 0, 1, 2, 7, -(2**31), 2**31, 10**9, 10**12, 2**63, -(2**63), 10**400, 0.5, 1e300, math.nan, math.inf)
+_NUMBERS = (
+    *(-1, 0, 1, 2, 7, 10**8, 10**9, 10**12, 2**31, -(2**31), 2**63, -(2**63), 10**400),
+    *(0.5, 1e300, math.nan, math.inf),
+)
 _RANGES = ([0, 10**13, 1], [0, 3, 0], [5, 0, -1], [-5, 3, 1], [0, 2**62, 2**61], [0, 1], [0, 1, 1, 1], [0, 1.5, 1])
 
 

@@ -19,8 +19,8 @@ from benchmarks.fuzzing.kinds import KINDS, Kind
 from lit_attr.errors import LitAttrError
 from lit_attr.files.identity import FileIdentity
 
-# All sizes in MB. A reader may take so much more than the process had; files are far smaller.
-MEMORY = 1000
+# All sizes in MB. A reader may take so much more than the process had, as 10^8 batches do, the most that are allowed.
+MEMORY = 2000
 # What the system refuses to give, a margin above that: some of it is asked for and never touched.
 _ADDRESSES = 4096
 # Seconds of the processor: a reader that takes longer fails. A process that does not answer for so many seconds, while

@@ -37,7 +37,7 @@ def to_ranges(ids: Ids) -> Ranges:
     """
     ranges: list[tuple[int, int, int]] = []
     steps = np.diff(ids)
-    changes = np.flatnonzero(np.diff(steps)) + 1
+    changes = np.flatnonzero(steps[1:] != steps[:-1]) + 1
     start = 0
     while start < len(ids):
         if start == len(ids) - 1:
@@ -89,9 +89,9 @@ def show(ids: Ids) -> str:
         >>> show(np.array([3, 4, 5, 9]))
         '4 (3-5, 9)'
     """
-    shown = []
-    for first, last, step in to_ranges(ids)[:_SHOWN]:
+    shown, ranges = [], to_ranges(ids)
+    for first, last, step in ranges[:_SHOWN]:
         every = f" step {step}" if step > 1 else ""
         shown.append(str(first) if first == last else f"{first}-{last}{every}")
-    more = ", ..." if len(to_ranges(ids)) > _SHOWN else ""
+    more = ", ..." if len(ranges) > _SHOWN else ""
     return f"{len(ids)} ({', '.join(shown)}{more})"
