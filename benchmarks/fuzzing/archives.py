@@ -33,6 +33,14 @@ def _integer(value: int) -> bytes:
     return b"\x8a" + bytes([len(data)]) + data
 
 
+# More than Python's own limit of 1,000; the greatest takes torch half a second.
+_DEPTHS = (1500, 1500, 1500, 1500, 1500, 1500, 1500, 1500, 1500, DEPTH)
+
+
+def _nested(depth: int) -> bytes:
+    return b"]" * depth + b"a" * (depth - 1)
+
+
 # A pair of a pair of a pair, each the same one twice: 2^60 entries when they are counted one by one.
 _DOUBLED = b"]" + b"q\xf0h\xf0\x86" * 60
 _SNIPPETS = (
@@ -45,7 +53,7 @@ _SNIPPETS = (
     _call("builtins.set", b"]"),
     _call("lit_attr.errors.StorageError", b""),
     _DOUBLED,
-    b"]" * DEPTH + b"a" * (DEPTH - 1),
+    _nested(_DEPTHS[0]),
     b"}" + b"K\x00}" * 2000 + b"s" * 2000,
     b"X\xff\xff\xff\x7f",
     b"h\xff",
@@ -157,7 +165,7 @@ def _of_content(random: Random, archive: bytes) -> bytes:
         return broken_bytes(random, archive)
 
     def exchange(data: bytes) -> bytes:
-        data = data.replace(_as_opcodes(DEEP), b"]" * DEPTH + b"a" * (DEPTH - 1))
+        data = data.replace(_as_opcodes(DEEP), _nested(random.choice(_DEPTHS)))
         return data.replace(_as_opcodes(_FOREIGN), random.choice(_SNIPPETS))
 
     return _with_pickle(archive, exchange)
