@@ -47,7 +47,7 @@ class Report:
         n_states: States of files and processes.
         n_steps: Steps between them.
         n_files: Different contents of the folder, from each of which the harvest was merged and finished.
-        n_results: Different results that were written while others were at work.
+        n_results: Results that were written, each after a different course of what its writer was answered.
         ends: How processes ended, and in how many states.
     """
 

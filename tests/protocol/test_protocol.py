@@ -90,6 +90,10 @@ def finds_the_winner_in_a_list(patch):
     patch.setattr(freeze, "read_generation", lambda folder, plan, _: newest_generation(folder, plan))
 
 
+def takes_a_failure_for_nothing_written(patch):
+    patch.setattr(freeze, "FileIdentity", SimpleNamespace(of=lambda _: None))
+
+
 class Any:
     """Equal to everything."""
 
@@ -157,6 +161,7 @@ def merges_what_is_not_there(patch):
         (removed_before_they_count, SMALL["more"], "no longer counts"),
         (lost_the_race_and_goes_on, AT_ONCE, "is a foreign part: expected world size"),
         (finds_the_winner_in_a_list, SMALL["more, with stale lists"], "a restart by 1 ends with [1]"),
+        (takes_a_failure_for_nothing_written, SMALL["more, on a full disk"], "a restart by 1 ends with [1]"),
         (looks_again_after_it_has_begun_one, SMALL["one, two and three at once"], "begin one after another for ever"),
         (commits_in_any_generation, SMALL["more"], "a worker of generation 1 commits in generation 2"),
         (commits_over_any_part, SMALL["as many again"], "is replaced, though it is not what the worker knows"),
