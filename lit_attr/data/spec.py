@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lit_attr.errors import DataError, RunFormatError
+from lit_attr.errors import DataError, RunFormatError, shown
+from lit_attr.files.roots import could_be_path
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class DatasetSpec:
         """
         task = run_options.get("task_config") or {}
         if not isinstance(task, Mapping) or task.get("task_name", "lm") != "lm":
-            raise RunFormatError(f"task_config: expected a language-modelling task (lm), found {task!r}")
+            raise RunFormatError(f"task_config: expected a language-modelling task (lm), found {shown(task)}")
         dataset_seed = task.get("dataset_seed")
         own = {
             "dataset_name": task.get("dataset_name", "lennart-finke/SimpleStories"),
@@ -93,7 +94,10 @@ class DatasetSpec:
             value = getattr(spec, field.name)
             is_truth = isinstance(value, bool) and field.type is not bool  # Python counts it as an integer
             if is_truth or not isinstance(value, field.type if isinstance(field.type, type) else str | None):
-                raise RunFormatError(f"task_config: {field.name} must be of type {field.type}, found {value!r}")
+                raise RunFormatError(f"task_config: {field.name} must be of type {field.type}, found {shown(value)}")
+        for name in (spec.dataset_name, spec.tokenizer):
+            if name is not None and not could_be_path(name):
+                raise RunFormatError(f"task_config: expected the name of a dataset or tokenizer, found {shown(name)}")
         if spec.max_seq_len < 1 or spec.buffer_size < 1:
             raise DataError(
                 f"max_seq_len and buffer_size must be at least 1, found {spec.max_seq_len} and {spec.buffer_size}"

@@ -20,7 +20,8 @@ from lit_attr.decomposition.sizes import without_numbers
 from lit_attr.decomposition.targets import TARGETS, build_target
 from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.decomposition.yaml_file import read_yaml
-from lit_attr.errors import UnsupportedModelError, naming
+from lit_attr.errors import RunFormatError, UnsupportedModelError, naming, shown
+from lit_attr.files.roots import could_be_path
 from lit_attr.topology.paths import PathTable, path_table
 
 # Masks and frequencies that older versions of transformers saved, and newer ones compute.
@@ -103,6 +104,9 @@ def find_run(run: str | os.PathLike[str]) -> tuple[RunFiles, RunConfig, Path | N
     """
     files = locate_run(run)
     config = RunConfig.load(files.config)
+    if config.pretrained_name and not could_be_path(config.pretrained_name):
+        found = shown(config.pretrained_name)
+        raise RunFormatError(f"{files.config}: pretrained_model_name must be a path or a name, found {found}")
     if config.architecture not in TARGETS:
         return files, config, None
     return files, config, locate_model_config(config.pretrained_name, files.config.parent)

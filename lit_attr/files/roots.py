@@ -7,12 +7,18 @@ from lit_attr.errors import ConfigurationError
 
 _VARIABLES = ("LIT_ATTR_OUT_DIR", "SPD_OUT_DIR")
 _FALLBACK = "out"
-_LONGEST_NAME = 255
+_LONGEST_NAME, _LONGEST_PATH = 255, 3000  # the system takes 4096, with the folder that a path is relative to
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """A path as a user has written it: `~` and `~name` are home folders, where such a user exists."""
     return Path(os.path.expanduser(path))
+
+
+def could_be_path(text: str) -> bool:
+    """Whether a text, of which a file says that it is a path or name, may be asked for: others the system refuses."""
+    data = text.encode(errors="surrogatepass")
+    return len(data) < _LONGEST_PATH and b"\0" not in data and all(len(p) <= _LONGEST_NAME for p in data.split(b"/"))
 
 
 def is_file_name(text: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from lit_attr.assets import ASSETS, DEMO
 from lit_attr.decomposition.reference import RunReference, run_folders, target_folders
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
-from lit_attr.files.roots import user_path
+from lit_attr.files.roots import could_be_path, user_path
 from lit_attr.query.tokenizer_formats import SENTENCEPIECE, VOCABULARY, can_read, tokenizer_in
 from lit_attr.storage.provenance import Provenance
 
@@ -42,7 +42,7 @@ def _places(provenance: Provenance) -> Iterator[Path]:
 
 def _named(name: str | None) -> Iterator[Path]:
     """Places of a tokenizer, or of a model with one, that is named by a path or its name on the Hugging Face hub."""
-    if not name:
+    if not name or not could_be_path(name):
         return
     path = user_path(name)
     yield from (path, path / TOKENIZER)
@@ -52,7 +52,10 @@ def _named(name: str | None) -> Iterator[Path]:
         except ImportError:
             return
         for file in (TOKENIZER, VOCABULARY, SENTENCEPIECE):
-            cached = try_to_load_from_cache(name, file) if name.count("/") <= 1 else None
+            try:
+                cached = try_to_load_from_cache(name, file) if name.count("/") <= 1 else None
+            except ValueError:  # a name that nothing on the hub can have
+                return
             if isinstance(cached, str):
                 yield Path(cached).with_name(TOKENIZER)
                 return
@@ -77,10 +80,11 @@ def _of_target(folder: Path) -> Iterator[Path]:
 
     options = read_yaml(folder / RUN_CONFIG)
     name = options.get("pretrained_model_name") or options.get("pretrained_model_path")
-    reference = RunReference.match(name) if isinstance(name, str) else None
+    name = name if isinstance(name, str) and could_be_path(name) else None
+    reference = RunReference.match(name) if name else None
     if reference is not None:
         yield from (place / TOKENIZER for place in target_folders(reference, folder))
-    elif isinstance(name, str):
+    elif name:
         places = [folder / name, *(folder / name).parents[:2]]
         yield from (place / TOKENIZER for place in places if (place / MODEL_CONFIG).is_file())
         yield from _named(name)

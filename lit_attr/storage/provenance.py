@@ -13,6 +13,7 @@ import numpy as np
 
 from lit_attr.data.batch_ids import Ids
 from lit_attr.errors import StorageError, UnsupportedModelError, shown
+from lit_attr.files.roots import could_be_path
 from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.topology.paths import PathTable
 
@@ -71,7 +72,7 @@ class Provenance:
     @property
     def run_reference(self) -> str | None:
         """Where the run was loaded from, or the language model that was decomposed without training."""
-        return self._text("run_reference")
+        return self._path("run_reference")
 
     @property
     def checkpoint(self) -> str | None:
@@ -91,7 +92,7 @@ class Provenance:
     @property
     def tokenizer(self) -> str | None:
         """The tokenizer of the dataset that was harvested: a path, or a name on the hub."""
-        return self._text("configuration", "data", "dataset", "tokenizer")
+        return self._path("configuration", "data", "dataset", "tokenizer")
 
     @property
     def targets(self) -> Mapping[str, Any] | None:
@@ -148,6 +149,11 @@ class Provenance:
         """A text under nested names; other tools may write there what is none."""
         value = self._entry(*names)
         return value if isinstance(value, str) else None
+
+    def _path(self, *names: str) -> str | None:
+        """A path or name under nested names, if what is there can be one."""
+        text = self._text(*names)
+        return text if text is not None and could_be_path(text) else None
 
 
 def _damaged(entry: str, expected: str, found: object) -> StorageError:

@@ -24,7 +24,7 @@ def test_damaged_files_are_read_or_refused(kind, reading, tmp_path):
     assert [outcome.verdict for outcome in reading.read(kind.name, good)] == ["read"] * len(kind.readers)
 
     @settings(
-        **{"max_examples": 40 + 10 * kind.weight, "derandomize": True, "database": None, "deadline": None},
+        **{"max_examples": 20 + 5 * kind.weight, "derandomize": True, "database": None, "deadline": None},
         suppress_health_check=list(HealthCheck),
     )
     @given(st.randoms(use_true_random=False))

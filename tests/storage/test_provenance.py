@@ -54,7 +54,13 @@ def test_entries():
     assert known.not_targets("b").tolist() == []
 
 
-@pytest.mark.parametrize("entries", [None, {}, {"configuration": None, "run_id": 3}, {"configuration": {"data": "x"}}])
+@pytest.mark.parametrize(
+    "entries",
+    [
+        *(None, {}, {"configuration": None, "run_id": 3}, {"configuration": {"data": "x"}}),
+        {"run_reference": "x" * 300, "configuration": {"data": {"dataset": {"tokenizer": "a\0"}}}},
+    ],
+)
 def test_files_of_other_tools_record_nothing(entries):
     known = Provenance.from_mapping(entries)
     assert (known.run_id, known.run_reference, known.tokenizer, known.path_table, known.coverage) == (None,) * 5
