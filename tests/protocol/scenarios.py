@@ -79,7 +79,7 @@ LARGE: Mapping[str, Scenario] = {
         doubles=True,
     ),
     "merging while two follow one": Scenario(
-        {"a0": worker(0, 1, 2), **_workers("b", 2, 2), "m": merger(allow_partial=False)}, 2
+        {"a0": worker(0, 1, 1), **_workers("b", 2, 1), "m": merger(allow_partial=False)}, 1
     ),
     "merging some while one follows two": Scenario(
         {**_workers("a", 2, 2), "b0": worker(0, 1, 2), "m": merger(allow_partial=True)}, 2
