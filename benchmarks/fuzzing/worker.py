@@ -28,7 +28,7 @@ _ADDRESSES = 4096
 SECONDS = 10.0
 _PATIENCE = 300.0
 # What is said of numbers and entries that are read when they are asked for, of a result that is open long since.
-_NAMELESS = ("stored sums are not finite", "the provenance's")
+_NAMELESS = ("stored sums are not finite", "the provenance's", "the provenance: expected")
 _MESSAGE = 4000  # characters of a message that a person may still read
 
 _CONTEXT = multiprocessing.get_context("forkserver")

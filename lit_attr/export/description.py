@@ -3,6 +3,7 @@
 import json
 
 from lit_attr._version import __version__
+from lit_attr.files.limits import check_plain
 from lit_attr.storage.file_content import Content
 from lit_attr.storage.harvested_targets import HarvestedTargets
 
@@ -22,8 +23,10 @@ def describe(content: Content, layout: str) -> dict[str, str]:
         and is zero in tensors, and in no table. It is empty where all were targets, or where the result does not say.
 
     Raises:
-        StorageError: If the provenance does not list these components, or the coverage, as `lit_attr` does.
+        StorageError: If the provenance does not list these components, or the coverage, as `lit_attr` does, or has
+            what JSON cannot hold.
     """
+    check_plain(content.provenance, "the provenance")
     known, harvested = content.recorded, HarvestedTargets(content)
     not_harvested = {layer: n for layer in content.ci_sum if (n := harvested.n_missing([layer]))}
     return {

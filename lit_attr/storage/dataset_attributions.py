@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.errors import StorageError, naming, reason
-from lit_attr.files.limits import check_content, check_records
+from lit_attr.files.limits import check_content, check_plain, check_records
 from lit_attr.files.publish import publish
 from lit_attr.storage.file_content import Content, checked_keys, to_file
 from lit_attr.storage.key_edges import KeyEdges
@@ -174,7 +174,6 @@ class DatasetAttributionStorage(Content):
                 ) from error
             check_content(raw, nbytes)
             content = cls(**checked_keys(raw))
-            _ = content.recorded.coverage
         for tensor in (content.w_unembed, *(tensor for _, tensor in content.named_sums())):
             tensor.requires_grad_(False)  # noqa: FBT003 - torch's own
         return content
@@ -200,6 +199,9 @@ class DatasetAttributionStorage(Content):
         if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
             raise StorageError(f"cannot merge a file with itself, its tokens would count twice: {', '.join(twice)}")
         parts = [cls.load(path) for path in paths]
+        for path, part in zip(paths, parts, strict=True):
+            with naming(path):
+                check_plain(part.provenance, "the provenance")
         check_mergeable({str(path): part for path, part in zip(paths, parts, strict=True)})
         named = [dict(part.named_sums()) for part in parts]
         sums = {name: _add([tensors[name] for tensors in named]) for name in named[0]}

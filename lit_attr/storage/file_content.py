@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lit_attr.errors import StorageError, few
 from lit_attr.errors import shown as short
-from lit_attr.files.limits import check_plain
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.address import EMBED, OUTPUT
 
@@ -152,7 +151,6 @@ def checked_keys(raw: object) -> dict[str, Any]:
         wrong.append("provenance")
     if wrong:
         raise StorageError(f"not the result of a harvest: of a wrong type are {wrong}")
-    check_plain(raw.get("provenance"), "its provenance")
     return dict(raw)
 
 

@@ -85,9 +85,10 @@ class Provenance:
         return self._text("weights_digest")
 
     @property
-    def decomposition(self) -> Any:  # noqa: ANN401 - plain types
+    def decomposition(self) -> Mapping[str, Any] | None:
         """How a language model was decomposed without training; None for a run that was trained."""
-        return self._entry("decomposition")
+        entry = self._entry("decomposition")
+        return entry if isinstance(entry, Mapping) else None
 
     @property
     def tokenizer(self) -> str | None:
@@ -104,7 +105,7 @@ class Provenance:
     def path_table(self) -> PathTable | None:
         """Where the model keeps its matrices, if it was harvested with a table of its own."""
         table = self._entry("configuration", "model", "path_table")
-        if not table:
+        if table is None or (isinstance(table, Mapping) and not table):
             return None
         try:
             return PathTable(**table)
