@@ -13,6 +13,7 @@ from lit_attr.errors import DataError, reason
 
 # First bytes of files, and what numpy has no name for.
 _NUMPY, _PICKLE, _ZIP = b"\x93NUMPY", b"\x80", b"PK"
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _TORCH = "a file of torch.save: numpy.save(file, tensor.numpy()) writes what is needed"
 
 
@@ -45,6 +46,7 @@ def open_tokens(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"no token file at {path}: expected a .npy file of shape (n_sequences, seq_len)")
     try:
+        _check_header(path)
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises many kinds for a damaged header, which it reads as Python
         if (kind := _other_kind(path)) is not None:
@@ -63,6 +65,20 @@ def open_tokens(path: Path) -> np.ndarray:
     if rows.size == 0:
         raise DataError(f"{path}: no tokens, its shape is {rows.shape}")
     return rows
+
+
+def _check_header(path: Path) -> None:
+    """Refuse sizes below zero and entries without bytes, of which numpy's division ends the process."""
+    with open(path, "rb") as file:
+        if file.read(len(_NUMPY)) != _NUMPY:
+            return
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"expected a header of version 1 or 2, found {version}")
+        shape, _, dtype = _HEADERS[version](file)
+    if dtype.itemsize == 0 or min(shape, default=0) < 0:
+        raise ValueError(f"its header declares entries of type {dtype} and shape {shape}")
 
 
 def _other_kind(path: Path) -> str | None:
