@@ -25,6 +25,8 @@ from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE
 _log = logging.getLogger(__name__)
 # How often a harvest is joined again that others remove this moment; each of them leaves once.
 _MAX_ATTEMPTS = 100
+# By which entry a plan knows its data: one of version 0.1 by the second.
+_DIGEST, _FINGERPRINT = "data_digest", "data_fingerprint"
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,27 @@ class HarvestSettings:
     targets: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def entries(self, data: TokenDataModule, n_batches: int, *, by_sample: bool = False) -> dict[str, Any]:
-        """The entries of a plan.
+    def entries(self, data: TokenDataModule, n_batches: int) -> dict[str, Any]:
+        """The entries of a new plan.
+
+        Args:
+            data: The data, open.
+            n_batches: Number of batches of the plan.
+        """
+        return {**self.entries_but_data(data), **self.data_entry(data, n_batches)}
+
+    def entries_but_data(self, data: TokenDataModule) -> dict[str, Any]:
+        """The entries of a plan for which no row of the data is read."""
+        return {
+            "weights_digest": self.weights_digest,
+            "seq_len": data.seq_len,
+            "batch_size": data.batch_size,
+            "precision": self.precision,
+            **self.targets,
+        }
+
+    def data_entry(self, data: TokenDataModule, n_batches: int, *, by_sample: bool = False) -> dict[str, str]:
+        """The entry of a plan by which it knows its data.
 
         Args:
             data: The data, open.
@@ -54,18 +75,9 @@ class HarvestSettings:
             by_sample: Whether the data is known by a sample of its rows, as in plans of version 0.1, and not by all
                 rows that decide the numbers.
         """
-        known = {"weights_digest": self.weights_digest}
         if by_sample:
-            known["data_fingerprint"] = data.fingerprint(n_batches)
-        else:
-            known["data_digest"] = data.digest(max(n_batches, self.targets.get("alive_batches") or 0))
-        return {
-            **known,
-            "seq_len": data.seq_len,
-            "batch_size": data.batch_size,
-            "precision": self.precision,
-            **self.targets,
-        }
+            return {_FINGERPRINT: data.fingerprint(n_batches)}
+        return {_DIGEST: data.digest(max(n_batches, self.targets.get("alive_batches") or 0))}
 
 
 def check_same_settings(entries: Sequence[Mapping[str, Any]]) -> None:
@@ -196,15 +208,21 @@ def _folder(
 
 def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: TokenDataModule) -> list[str]:
     """What keeps a harvest from being continued; empty if nothing does."""
-    entries = settings.entries(data, plan.n_batches, by_sample="data_fingerprint" in plan.entries)
+    entries = settings.entries_but_data(data)
     if (entries.get("alive_batches"), plan.entries.get("alive_batches")) == (None, None):
         entries["ci_threshold"] = plan.entries.get("ci_threshold")  # decides nothing, and may be set no more
-    differences = [*plan.differences(entries), *_other_versions(plan, settings)]
+    data_of_plan = {name: plan.entries[name] for name in (_DIGEST, _FINGERPRINT) if name in plan.entries}
+    differences = [*plan.differences({**entries, **data_of_plan}), *_other_versions(plan, settings)]
     generation = newest_generation(folder, plan)
+    n_batches = plan.n_batches if generation is None else generation.n_batches
+    if n_batches > data.n_batches:
+        differences.append(f"n_batches: the harvest has {n_batches}, this command {data.n_batches}")
+    if differences:  # the data of a harvest that is not continued may be far more than this command's: it is not read
+        return differences
+    by_sample = _FINGERPRINT in plan.entries
+    differences = plan.differences({**entries, **settings.data_entry(data, plan.n_batches, by_sample=by_sample)})
     if generation is None:
         return differences
-    if generation.n_batches > data.n_batches:
-        return [*differences, f"n_batches: the harvest has {generation.n_batches}, this command {data.n_batches}"]
     before, now = generation.data_digest, data.digest(generation.n_batches)
     if before not in (None, now):
         differences.append(

@@ -110,6 +110,14 @@ def test_another_harvest_db(tmp_path, tokens):
             assert work(run, tokens, tmp_path / "out", model={"harvest_db": moved}).folder == folder
 
 
+def test_data_that_only_another_harvest_needs_is_not_read(find, monkeypatch):
+    folder, asked, digest = find(), [], TokenDataModule.digest
+    monkeypatch.setattr(TokenDataModule, "digest", lambda data, n: asked.append(n) or digest(data, n))
+    assert find(n_batches=1) != folder
+    assert find(n_batches=1, settings=replace(SETTINGS, weights_digest="other")) != folder
+    assert set(asked) == {1}
+
+
 def test_another_precision(find):
     folder = find("da-one")
     other = HarvestSettings("s-toytoy00", "weights", "bf16-mixed", SETTINGS.targets)
