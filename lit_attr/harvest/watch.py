@@ -27,7 +27,7 @@ _GRACE = 5
 _FAREWELL = 2.0
 _LONGEST_MESSAGE = 2_000
 # What a stranger's words may lead to.
-_NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError)
+_NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class Meeting(NamedTuple):
@@ -110,8 +110,12 @@ class ProcessWatch:
 
     @property
     def silence(self) -> str | None:
-        """Which process has not been heard for a quarter of the time after which it is given up; None if all are."""
-        silent = [peer for peer in self._peers.values() if peer.silent >= self._warned_after and not peer.left]
+        """Which process has not been heard for a quarter of the time after which it is given up; None if all are.
+
+        Processes that were never heard, as behind a firewall, are not missed.
+        """
+        heard = (peer for peer in self._peers.values() if peer.host is not None and not peer.left)
+        silent = [peer for peer in heard if peer.silent >= self._warned_after]
         return silent[0].silence if silent else None
 
     def fail(self, message: str) -> None:
@@ -255,13 +259,14 @@ class ProcessWatch:
             if peer.closed > (1 if self._in_doubt else _CLOSED):
                 await self._must_end(f"{peer} has ended without a word: its connection was closed")
                 return
-        if peer.host is not None and peer.silent >= self._patience:
+        if peer.host is None:  # it may be a firewall: who was never heard is not missed
+            if peer.silent == self._warned_after:
+                place = f"{self._meeting.host}, port {self._meeting.port}"
+                _log.warning(f"{peer.silence}, and it is not watched: is {place}, in reach of all processes?")
+        elif peer.silent >= self._patience:
             await self._must_end(peer.silence)
         elif peer.silent % self._warned_after == 0:
-            until = f"after {self._patience * _BEAT:.0f} s this process ends"
-            if peer.host is None:  # it may be a firewall: who was never heard is not missed
-                until = f"is {self._meeting.host}, port {self._meeting.port}, in reach of all processes?"
-            _log.warning(f"{peer.silence}; {until}")
+            _log.warning(f"{peer.silence}; after {self._patience * _BEAT:.0f} s this process ends")
 
 
 def _line(message: dict[str, Any]) -> bytes:

@@ -69,15 +69,28 @@ def test_a_main_thread_that_does_not_end(watches, codes):
     assert set(codes) == {2}
 
 
-def test_strangers_are_not_heard(watches):
+def test_strangers_are_not_heard(watches, caplog):
     for word in (
         b"\xff\x00\n",
         b"[]\n",
         b'{"token": "other", "rank": 1, "ended": "x"}\n',
         b'{"rank": 1}\n',
         b"a" * 100_000,
+        b"[" * 50_000 + b"\n",
     ):
         with socket.create_connection(watches[0]._meeting[:2]) as stranger:
             stranger.sendall(word)
     time.sleep(0.3)
     assert [each.reason() for each in watches] == [None] * 3
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def test_a_process_that_was_never_heard_is_not_missed(monkeypatch, caplog):
+    """As behind a firewall: the harvest goes on, and says once that nobody watches."""
+    monkeypatch.setattr(watch, "_BEAT", 0.02)
+    listener = socket.create_server(("127.0.0.1", 0))
+    alone = ProcessWatch(0, 2, 0.2, Meeting("127.0.0.1", listener.getsockname()[1], "token"), listener)
+    time.sleep(0.6)
+    assert (alone.reason(), alone.silence) == (None, None)
+    alone.close()
+    assert ["is not watched: is 127.0.0.1, port " in record.message for record in caplog.records] == [True]
