@@ -157,6 +157,7 @@ class StorageWriter(Callback):
         """Find the harvest, and deal out the batches that are not in it yet."""
         self._signals.install(trainer)
         self._record, self._requeued = None, False
+        self.path = self.folder = self.interruption = None
         harvester, data = _harvester(pl_module), _data(trainer)
         rank, world_size = data.worker()
         if self._processes is None:
@@ -202,6 +203,7 @@ class StorageWriter(Callback):
         folder = self.commits.generation.folder
         is_new = not (folder / HEADER_FILE).exists()
         alive = harvester.find_alive() if is_new else Header.load(folder).alive
+        _data(trainer).check_unchanged()  # the digest in the plan is that of the rows that were looked at
         known = harvest_record(trainer, harvester, _data(trainer), alive, {"out_dir": self.out_dir})
         if is_new:
             threshold = harvester.target_rule.ci_threshold

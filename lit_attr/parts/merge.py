@@ -1,12 +1,13 @@
 """The result of a harvest: the sum of its parts."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from lit_attr.data.batch_ids import Ids, union
 from lit_attr.errors import StorageError
 from lit_attr.parts.counting import check_nothing_missing, counting_parts
-from lit_attr.parts.generations import Generation, begun_generation
+from lit_attr.parts.generations import Generation, begun_generation, newest_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import recorded_provenance
 from lit_attr.parts.software import Software
@@ -33,7 +34,7 @@ def write_merged(
 
     Raises:
         NumericalError: If a sum is not finite, or too large.
-        StorageError: If it cannot be written.
+        StorageError: If it cannot be written, or the harvest was extended meanwhile.
     """
     coverage = Coverage.of(ids, generation.n_batches)
     path = generation.folder / (MERGED_FILE if coverage.complete else PARTIAL_FILE)
@@ -42,8 +43,19 @@ def write_merged(
         "n_tokens": sum(int(part.n_tokens) for part in parts.values()),
         "coverage": coverage.to_mapping(),
     }
-    write_result(path, parts, header.w_unembed, header.ci_threshold, provenance)
+    not_extended = partial(_check_not_extended, generation)
+    write_result(path, parts, header.w_unembed, header.ci_threshold, provenance, not_extended)
     return path
+
+
+def _check_not_extended(generation: Generation) -> None:
+    """Refuse to replace what may be the result of more batches."""
+    newest = newest_generation(generation.folder, generation.plan)
+    if newest is not None and newest.n_batches > generation.n_batches:
+        raise StorageError(
+            f"{generation.folder}: the harvest was extended to {newest.n_batches} batches, the result of "
+            f"{generation.n_batches} is not written: all that was committed is part of the larger one"
+        )
 
 
 def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:

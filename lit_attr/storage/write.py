@@ -5,7 +5,7 @@ rounded to float32.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,6 +36,7 @@ def write_result(
     w_unembed: Float[Tensor, "d_model vocab"],
     ci_threshold: float,
     provenance: Mapping[str, Any],
+    check: Callable[[], object] | None = None,
 ) -> None:
     """Write the sum of some parts as a result; whole or not at all, with a seal.
 
@@ -45,6 +46,7 @@ def write_result(
         w_unembed: The unembedding.
         ci_threshold: The threshold to be recorded.
         provenance: What is to be recorded; plain types.
+        check: As for `publish`.
 
     Raises:
         NumericalError: If a sum is not finite, or too large for float32; it names tensor and part.
@@ -63,7 +65,7 @@ def write_result(
             sources[name][part] = tensor
     sources[_W_UNEMBED] = {"the model": w_unembed}
     nbytes = sum(tensor.nbytes for _, tensor in _tensors(skeleton))
-    publish(path, partial(_write, skeleton, sources), reserve=nbytes + _OVERHEAD)
+    publish(path, partial(_write, skeleton, sources), reserve=nbytes + _OVERHEAD, check=check)
 
 
 def _write(skeleton: Mapping[str, Any], sources: Mapping[str, Mapping[str, Tensor]], file: BinaryIO) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import sqlite3
 from dataclasses import replace
@@ -9,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.errors import ConfigurationError, DataError, StorageError
 from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.resume import HarvestSettings, open_harvest
 from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.plan import Plan
@@ -116,6 +118,14 @@ def test_data_that_only_another_harvest_needs_is_not_read(find, monkeypatch):
     assert find(n_batches=1) != folder
     assert find(n_batches=1, settings=replace(SETTINGS, weights_digest="other")) != folder
     assert set(asked) == {1}
+
+
+def test_data_that_is_changed_while_targets_are_sought(tmp_path, tokens, monkeypatch):
+    run, find = small_run(tmp_path / "spd-s-toytoy00"), AttributionHarvester.find_alive
+    monkeypatch.setattr(AttributionHarvester, "find_alive", lambda self: (find(self), os.utime(tokens, (1, 1)))[0])
+    with pytest.raises(DataError, match="was changed after it was opened"):
+        work(run, tokens, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_precision(find):

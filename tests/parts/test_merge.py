@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lit_attr.errors import NumericalError, StorageError
 from lit_attr.files.seal import check_seal
 from lit_attr.parts.ledger import read_ledger
-from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.merge import merge_harvest, write_merged
 from lit_attr.parts.part import write_part
 from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage import write as merge
@@ -29,7 +29,7 @@ from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import HEADER_FILE, MERGED_FILE
 from tests.parts.faults import names_in
-from tests.parts.harvests import PLAN, begin, commit, complete_harvest, sums_of
+from tests.parts.harvests import PLAN, begin, commit, complete_harvest, header, sums_of
 from tests.storage.examples import TOPOLOGY, random_storage, random_sums, unembedding
 
 
@@ -40,6 +40,18 @@ def test_parts_of_older_generations_are_nobodys(tmp_path):
     for rank in range(2):
         commit(new, rank)
     assert merge_harvest(tmp_path).name == "dataset_attributions.pt"
+
+
+def test_a_result_of_fewer_batches_replaces_none_of_more(tmp_path):
+    """One who still writes it, while others extend the harvest."""
+    fewer = complete_harvest(tmp_path, 1, 4)
+    commit(begin(tmp_path, 1, 8), 0)
+    result = merge_harvest(tmp_path).read_bytes()
+    before = names_in(tmp_path)
+    with pytest.raises(StorageError, match="was extended to 8 batches, the result of 4 is not written"):
+        write_merged(fewer, header(), {"all": sums_of(range(4))}, np.arange(4), [])
+    assert (tmp_path / MERGED_FILE).read_bytes() == result
+    assert names_in(tmp_path) == before
 
 
 def test_merge_is_the_float64_sum_rounded_once(tmp_path):
@@ -303,7 +315,7 @@ def test_parts_larger_than_the_memory(tmp_path):
 import resource, sys
 from pathlib import Path
 from benchmarks.merge import make_harvest
-from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.merge import merge_harvest, write_merged
 folder = Path({str(tmp_path)!r}) / "x"
 make_harvest(folder, 2, 1000)
 used = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))

@@ -170,7 +170,10 @@ def _locked(path: Path, *_: Any) -> Iterator[None]:
         take("unlock", path)
 
 
-def _write_result(path: Path, parts: Mapping[str, Numbers], _: Any, __: float, provenance: Any) -> None:
+def _write_result(
+    path: Path, parts: Mapping[str, Numbers], _: Any, __: float, provenance: Any, check: Callable[[], object]
+) -> None:
+    check()
     batches = tuple(sorted(batch for part in parts.values() for batch in part.batches))
     coverage = json.dumps(provenance["coverage"])
     note("result", (path.name, batches, coverage))
