@@ -76,7 +76,7 @@ class Json:
         return read_json(path)["batch"]
 
 
-KINDS = pytest.mark.parametrize("kind", [Part, Result, Json])
+KINDS = pytest.mark.parametrize("kind", [Part, pytest.param(Result, marks=pytest.mark.slow), Json])
 
 
 def calls_of(kind, path):

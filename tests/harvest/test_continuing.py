@@ -61,7 +61,9 @@ def harvests(out_dir):
     return sorted((out_dir / "dataset_attributions" / "s-toytoy00").iterdir())
 
 
-@pytest.mark.parametrize("stops", [[3], [1], [6], [7], [2, 3], [1, 1, 1]])
+@pytest.mark.parametrize(
+    "stops", [[3], *(pytest.param(stops, marks=pytest.mark.slow) for stops in ([1], [6], [7], [2, 3], [1, 1, 1]))]
+)
 def test_stopped_and_continued(given, expected, tmp_path, stops):
     """Equal to the bit where commits are at the same places, as here."""
     folders = {stop(after, *given, tmp_path, commit_batches=1) for after in stops}
@@ -93,7 +95,7 @@ def test_what_was_committed_is_not_done_again(given, tmp_path, caplog):
     assert written.folder == harvests(tmp_path)[0]
 
 
-@pytest.mark.parametrize("ends", [1, 6])
+@pytest.mark.parametrize("ends", [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_world_sizes_1_2_4_3(given, expected, tmp_path, ends):
     folder = stop(ends, *given, tmp_path, subrun_id=SUBRUN)
     for rank in range(2):
@@ -188,6 +190,7 @@ def test_more_batches_extend_a_finished_harvest_if_it_is_named(given, expected, 
     assert_complete(extended.path, expected)
 
 
+@pytest.mark.slow
 def test_a_frozen_part_that_was_exchanged_is_refused_by_the_last_write(given, expected, tmp_path):
     """As merging refuses it: another part with a seal of its own, of the same harvest, and with as many batches."""
     folder = stop(1, *given, tmp_path, subrun_id=SUBRUN)
