@@ -5,7 +5,7 @@ import os
 import pickletools
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -27,6 +27,8 @@ _ALIGNED = 8
 _MAX_HEAD = 1 << 28
 # How archives of torch begin, in which the version before kept parts.
 _ARCHIVE = b"PK\x03\x04"
+# What is known of the versions that have added to those.
+_BEFORE = [{"lit_attr": "before 0.2"}]
 
 Count = Annotated[int, Field(ge=0)]
 Time = Annotated[float, Field(allow_inf_nan=False)]
@@ -48,8 +50,8 @@ class Ledger:
         started: When the worker began, in seconds since the epoch.
         committed: When the part was written.
         n_before: Batches that were in the part when the worker began.
-        software: The versions that have added to it, as `lit_attr.parts.software` names them; empty in parts of the
-            version before.
+        software: The versions that have added to it, as `lit_attr.parts.software` names them; of parts of the version
+            before no more than that.
     """
 
     plan: str
@@ -153,4 +155,4 @@ def archived_ledger(file: BinaryIO, path: Path) -> Ledger:
         raise StorageError(
             f"cannot read {path}, which may be truncated or no part of a harvest: {reason(error)}"
         ) from error
-    return parse_object(ledger, Ledger, path)
+    return replace(parse_object(ledger, Ledger, path), software=_BEFORE)

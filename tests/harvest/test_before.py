@@ -10,6 +10,7 @@ import torch
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.parts.merge import merge_harvest
+from lit_attr.parts.software import software
 from lit_attr.parts.status import status
 from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -106,4 +107,4 @@ def test_an_unfinished_harvest_is_continued(folder, given, expected, tmp_path, w
         written = work(*given, tmp_path / "out", model=MODEL, subrun_id=harvest.name, data=data)
         assert written.folder == harvest
     path = written.path or merge_harvest(harvest)
-    assert_expected(path, expected)
+    assert assert_expected(path, expected).software == [{"lit_attr": "before 0.2"}, software()]
