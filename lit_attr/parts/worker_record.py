@@ -68,7 +68,7 @@ class WorkerRecord:
         """The record of this process, which begins to work."""
         log, log_inode = _log()
         is_task, script = "SLURM_ARRAY_JOB_ID" in os.environ, os.environ.get(_SCRIPT) or None
-        place = socket.gethostname(), os.getpid(), time.time(), os.getcwd()
+        place = socket.gethostname(), os.getpid(), time.time(), _working_directory()
         return cls(*place, _command_line(), slurm_job(), is_task, script, log, log_inode)
 
     def done(self) -> Self:
@@ -95,7 +95,7 @@ class WorkerRecord:
             descriptor, temporary = create_file(path)
             try:
                 with os.fdopen(descriptor, "wb") as file:
-                    file.write(dumps(asdict(self)).encode())
+                    file.write(dumps(asdict(self), ensure_ascii=False).encode(errors="replace"))  # paths may be no text
                 os.replace(temporary, path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -146,8 +146,15 @@ def _tasks(ranks: list[int]) -> str:
     return ",".join(words)
 
 
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed meanwhile: no reason to end
+        return os.environ.get("PWD", os.sep)
+
+
 def _command_line() -> list[str]:
-    is_ours = Path(sys.argv[0]).name == "lit-attr"
+    is_ours = bool(sys.argv) and Path(sys.argv[0]).name == "lit-attr"  # embedded, Python may have none
     return ["lit-attr", *sys.argv[1:]] if is_ours else list(sys.orig_argv)
 
 

@@ -125,3 +125,17 @@ def test_commands(record):
         "cd '/my work' && lit-attr predict --data.rank 0",
         "cd '/my work' && lit-attr predict --data.rank 1",
     ]
+
+
+def test_what_is_odd_about_a_process_ends_no_harvest(tmp_path, monkeypatch):
+    """Words and names that are no text, no words at all, and a working directory that is gone."""
+    path, gone = tmp_path / "worker_0.json", tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setenv("PWD", str(gone))
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.orig_argv", ["python", "caf\udce9.py", "é"])
+    WorkerRecord.of_this_process().write(path)
+    record = read_object(path, WorkerRecord)
+    assert (record.command, record.folder) == (["python", "caf?.py", "é"], str(gone))
