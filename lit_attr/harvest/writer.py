@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_attr.data.batch_ids import Ids, union
 from lit_attr.data.token_file import TokenBatch
-from lit_attr.errors import ConfigurationError, InterruptedHarvestError
+from lit_attr.errors import ConfigurationError, InterruptedHarvestError, StorageError
 from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester, started
@@ -192,7 +192,7 @@ class StorageWriter(Callback):
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""
         harvester = _harvester(pl_module)
         self.processes.on_first(partial(self._begin, trainer, harvester))
-        self._header = self.processes.on_each(partial(Header.load, self.commits.generation.folder))
+        self._header = self.processes.on_each(self._load_header)
         harvester.set_targets(self.header.alive)
         self.processes.on_each(partial(self.commits.restore, harvester.sums, harvester.topology))
         if n_done := self.commits.generation.n_frozen + len(self._done_by_all()):
@@ -209,6 +209,15 @@ class StorageWriter(Callback):
             threshold = harvester.target_rule.ci_threshold
             Header(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
         record_generation(self.commits.generation, known)
+
+    def _load_header(self) -> Header:
+        """Read what the first process has written, if not another worker before."""
+        try:
+            return Header.load(self.commits.generation.folder)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise StorageError(f"{error}. The first process has it: do all machines share this folder?") from error
+            raise
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at the end of a step from now on, and no longer at once."""

@@ -6,12 +6,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_attr import __version__
 from lit_attr.errors import ConfigurationError, NumericalError, StorageError
+from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.writer import StorageWriter
 from lit_attr.query.attribution_repo import AttributionRepo
+from lit_attr.topology.words import HEADER_FILE
 from tests.harvest.runs import QUIET, harvest
 from tests.parts.faults import refuse_links
+from tests.parts.harvests import begin
 from tests.toys import write_run, write_tokens
 
 
@@ -124,3 +127,11 @@ def test_other_modules_are_refused(tmp_path):
     trainer = Trainer(**QUIET, callbacks=[StorageWriter(tmp_path)])
     with pytest.raises(ConfigurationError, match="StorageWriter writes an AttributionHarvester's sums, found Other"):
         trainer.predict(Other(), dataloaders=[torch.zeros(1)])
+
+
+def test_a_folder_that_another_machine_does_not_share(tmp_path):
+    writer = StorageWriter()
+    writer._commits = Commits(begin(tmp_path, 1), 0, 1.0, None)
+    (tmp_path / HEADER_FILE).unlink()
+    with pytest.raises(StorageError, match="do all machines share this folder"):
+        writer._load_header()
