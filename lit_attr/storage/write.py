@@ -46,7 +46,7 @@ def write_result(
         w_unembed: The unembedding.
         ci_threshold: The threshold to be recorded.
         provenance: What is to be recorded; plain types.
-        check: As for `publish`.
+        check: Raises a StorageError if what is there must stay; called right before it is replaced.
 
     Raises:
         NumericalError: If a sum is not finite, or too large for float32; it names tensor and part.
