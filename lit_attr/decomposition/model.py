@@ -124,6 +124,12 @@ class DecomposedModel(nn.Module):
         """The anatomy of the target; None for a model class whose anatomy is not known."""
         return self.target_model.anatomy()
 
+    @property
+    def libraries(self) -> list[str]:
+        """Libraries, beside torch, whose code the target runs: their versions have a part in the numbers."""
+        packages = {type(module).__module__.partition(".")[0] for module in self.target_model.modules()}
+        return sorted(packages & {"transformers"})
+
     def causal_importance(
         self, tokens: Int[Tensor, "batch seq"], batch_id: int = 0, first_row: int = 0
     ) -> dict[str, Float[Tensor, "batch seq _"]]:

@@ -27,9 +27,12 @@ class Commits:
         rank: The rank of the process.
         minutes: Time between commits, at least.
         batches: Batches between commits, instead; None to go by time.
+        by: The versions of what computes; None for those of `software()`.
     """
 
-    def __init__(self, generation: Generation, rank: int, minutes: float, batches: int | None) -> None:
+    def __init__(
+        self, generation: Generation, rank: int, minutes: float, batches: int | None, by: Software | None = None
+    ) -> None:
         self.generation = generation
         self.rank = rank
         self.path: Path = generation.part_path(rank)
@@ -40,6 +43,7 @@ class Commits:
         self._done = known.ids
         # The versions that have added to the sums.
         self.software: list[Software] = list(known.software)
+        self._by = software() if by is None else by
         self._new: list[int] = []
         self._n_before = len(self._done)
         self._started = time.time()
@@ -80,7 +84,7 @@ class Commits:
     def add(self, batch_id: int) -> None:
         """Note that a batch is in the sums."""
         if not self._new:
-            self.software = [*distinct([*self.software, software()])]
+            self.software = [*distinct([*self.software, self._by])]
         self._new.append(batch_id)
 
     def due(self) -> bool:

@@ -16,7 +16,7 @@ from lit_attr.parts.generations import Generation, newest_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.present_workers import Presence
-from lit_attr.parts.software import named_versions, software
+from lit_attr.parts.software import Software, named_versions, software
 from lit_attr.parts.worker_record import slurm_job
 from lit_attr.storage.provenance import Provenance
 from lit_attr.storage.result_folders import create_subrun, subrun_folder, subruns
@@ -38,14 +38,21 @@ class HarvestSettings:
         weights_digest: Digest of its weights.
         precision: Precision of the trainer.
         targets: How the components that are targets are found, in plain types.
-        versions: Name to version of the software that decides the numbers; empty where others may be continued.
+        software: Name to version of what computes.
+        any_versions: Whether a harvest of other versions may be continued.
     """
 
     run_id: str
     weights_digest: str
     precision: str
     targets: Mapping[str, Any]
-    versions: Mapping[str, str] = field(default_factory=dict)
+    software: Software = field(default_factory=software)
+    any_versions: bool = False
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions that are compared, by name."""
+        return {} if self.any_versions else named_versions(self.software)
 
     def entries(self, data: TokenDataModule, n_batches: int) -> dict[str, Any]:
         """The entries of a new plan.
@@ -142,7 +149,7 @@ def _join(
 
     Until then another process may, which has given up before the first commit: then it is sought, or begun, again.
     """
-    new = Plan(settings.entries(data, data.n_batches), data.n_batches, slurm_job(), software())
+    new = Plan(settings.entries(data, data.n_batches), data.n_batches, slurm_job(), settings.software)
     for attempt in range(_MAX_ATTEMPTS):
         try:
             folder = _folder(settings, data, out_dir, subrun_id)

@@ -9,6 +9,7 @@ from signal import Signals
 from time import monotonic
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -29,7 +30,7 @@ from lit_attr.parts.header import Header
 from lit_attr.parts.history import record_generation
 from lit_attr.parts.merge import write_merged
 from lit_attr.parts.present_workers import Presence
-from lit_attr.parts.software import Software, named_versions, software
+from lit_attr.parts.software import Software, software
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.storage.result_folders import run_folder
 from lit_attr.topology.words import HEADER_FILE
@@ -71,7 +72,7 @@ class StorageWriter(Callback):
         patience_minutes: Minutes for which the processes of a trainer wait for one that is silent, and, on the command
             line, for each other when they start. A process that is at work, however long, is not silent.
         allow_other_versions: Whether a process goes on whose versions of `lit_attr` and torch are not those that the
-            harvest began with; the result records all of them.
+            harvest began with, or of transformers, where the model is theirs; the result records all of them.
 
     Attributes:
         path: The written file; None before, and for independent workers.
@@ -165,11 +166,12 @@ class StorageWriter(Callback):
         self.processes.on_each(harvester.check)
         settings = self.processes.on_each(partial(self._settings, trainer, harvester))
         entries = self.processes.on_each(partial(settings.entries, data, data.n_batches))
-        check_same_settings(self.processes.gathered({**entries, "n_batches": data.n_batches, **settings.versions}))
+        entries |= {"n_batches": data.n_batches, "float32_matmul_precision": torch.get_float32_matmul_precision()}
+        check_same_settings(self.processes.gathered({**entries, **settings.versions}))
         generation = self.processes.on_first(partial(self._open, settings, data, world_size))
         self.folder = generation.folder
         self._commits = self.processes.on_each(
-            partial(Commits, generation, rank, self.commit_minutes, self.commit_batches)
+            partial(Commits, generation, rank, self.commit_minutes, self.commit_batches, settings.software)
         )
         self._write_record(WorkerRecord.of_this_process())
         remaining = self._commits.remaining
@@ -178,9 +180,9 @@ class StorageWriter(Callback):
 
     def _settings(self, trainer: Trainer, harvester: AttributionHarvester) -> HarvestSettings:
         run = harvester.load_run()
-        versions = {} if self.allow_other_versions else named_versions(software())
-        precision = str(trainer.precision)
-        return HarvestSettings(run.run_id, run.weights_digest, precision, harvester.target_settings(), versions)
+        by, any_versions = software(*run.model.libraries), self.allow_other_versions
+        precision, targets = str(trainer.precision), harvester.target_settings()
+        return HarvestSettings(run.run_id, run.weights_digest, precision, targets, by, any_versions)
 
     def _open(self, settings: HarvestSettings, data: TokenDataModule, world_size: int) -> Generation:
         """Find or begin the harvest, and mark it as worked on."""

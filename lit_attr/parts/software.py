@@ -5,14 +5,17 @@ from importlib.metadata import version
 
 from lit_attr._version import __version__
 
-# Data and weights are compared by their digests, whatever has read them.
-_LIBRARIES = ("torch",)
 Software = Mapping[str, str]
 
 
-def software() -> dict[str, str]:
-    """Name to version, `lit_attr` first."""
-    return {"lit_attr": __version__, **{name: version(name) for name in _LIBRARIES}}
+def software(*libraries: str) -> dict[str, str]:
+    """Name to version: of `lit_attr`, torch, and other libraries.
+
+    Args:
+        libraries: Names of others whose code the model runs. Data and weights are compared by their digests, whatever has read
+            them.
+    """
+    return {"lit_attr": __version__, **{name: version(name) for name in ("torch", *libraries)}}
 
 
 def named_versions(versions: Software) -> dict[str, str]:

@@ -222,6 +222,7 @@ def test_other_versions_that_are_allowed_are_recorded(two, expected, folder):
     assert two(actions={1: "other versions"}, allow_other_versions=True)[0] == [0, 0]
     assert_found(folder, expected)
     mine = software()
+    assert list(mine) == ["lit_attr", "torch"]
     assert Plan.load(folder).software == mine
     by = {rank: read_ledger(begun_generation(folder).part_path(rank)).software for rank in range(2)}
     assert by == {0: [mine], 1: [{**mine, "torch": "2.0.0"}]}

@@ -63,6 +63,7 @@ def test_harvest(run, tmp_path, engine):
     expected = harvest(AttributionHarvester(run, engine="autograd"), tokens, tmp_path / "autograd")
     assert_same(found, expected)
     assert list(found.provenance["engine_blocks"]) == ["closed_form"]
+    assert [list(by) for by in found.provenance["software"]] == [["lit_attr", "torch", "transformers"]]
     blocks = found.provenance["engine_blocks"]["closed_form"]
     assert len(blocks) == len(set(blocks))
 
