@@ -12,8 +12,8 @@ def software(*libraries: str) -> dict[str, str]:
     """Name to version: of `lit_attr`, torch, and other libraries.
 
     Args:
-        libraries: Names of others whose code the model runs. Data and weights are compared by their digests, whatever has read
-            them.
+        libraries: Names of others whose code the model runs. Data and weights are compared by their digests, whatever
+            has read them.
     """
     return {"lit_attr": __version__, **{name: version(name) for name in ("torch", *libraries)}}
 
