@@ -84,7 +84,9 @@ class Generation:
     def _dealt_out(self) -> Ids:
         """Batches that are in no frozen part."""
         free = np.ones(self.n_batches, dtype=bool)
-        free[self.frozen_ids] = False
+        for _, ranges in self.frozen:
+            for first, last, step in ranges:
+                free[first : last + 1 : step] = False
         return np.flatnonzero(free)
 
     def assigned(self, rank: int) -> Ids:
