@@ -159,7 +159,7 @@ class DatasetAttributionStorage(Content):
         if not path.is_file():
             raise StorageError(f"no result at {path}")
         nbytes = path.stat().st_size
-        if not zipfile.is_zipfile(path):
+        if not _ends_as_archive(path):
             raise StorageError(
                 f"cannot read {path}, which is truncated or no result of a harvest: the last of its "
                 f"{nbytes:,} bytes are not those of a zip archive"
@@ -260,3 +260,10 @@ def _nest_like(content: Content, sums: Mapping[str, Tensor]) -> dict[str, Any]:
         return sums.get(name, value)
 
     return {name: nest(name, value) for name, value in vars(content).items() if name != "provenance"}
+
+
+def _ends_as_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end says that it is one of several
+        return False

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lit_attr.errors import UnsupportedModelError
+from lit_attr.errors import UnsupportedModelError, shown
 from lit_attr.topology.address import EMBED, MATRICES, OUTPUT, block_address
 
 _BLOCK_INDEX = "{block}"
@@ -141,6 +141,6 @@ def path_table(architecture: str) -> PathTable:
         return PATH_TABLES[architecture]
     except KeyError:
         raise UnsupportedModelError(
-            f"unknown target model class {architecture!r}: no table says where its embedding, matrices and unembedding "
-            f"are; known are {', '.join(PATH_TABLES)}; for others give one by model.path_table"
+            f"unknown target model class {shown(architecture)}: no table says where its embedding, matrices and "
+            f"unembedding are; known are {', '.join(PATH_TABLES)}; for others give one by model.path_table"
         ) from None

@@ -1,6 +1,7 @@
 import inspect
 import math
 import pickle
+import struct
 import subprocess
 import sys
 
@@ -191,6 +192,15 @@ def test_merge_of_nothing():
 def test_load_missing_file(tmp_path):
     with pytest.raises(StorageError, match=r"no result at .*nothing\.pt"):
         DatasetAttributionStorage.load(tmp_path / "nothing.pt")
+
+
+def test_an_archive_that_is_one_of_several(tmp_path):
+    random_storage().save(tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    (tmp_path / "a.pt").write_bytes(content[:end] + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2) + content[end:])
+    with pytest.raises(StorageError, match=r"cannot read .*a\.pt, which is truncated or no result"):
+        DatasetAttributionStorage.load(tmp_path / "a.pt")
 
 
 def test_load_truncated_file(tmp_path):

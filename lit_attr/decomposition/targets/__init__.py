@@ -36,7 +36,9 @@ def build_target(architecture: str, options: dict[str, Any]) -> ConfiguredTarget
         RunFormatError: If an entry is unknown, contradictory or of the wrong kind.
     """
     if architecture not in TARGETS:
-        raise UnsupportedModelError(f"unknown target model class {architecture!r}; known are: {', '.join(TARGETS)}")
+        raise UnsupportedModelError(
+            f"unknown target model class {shown(architecture)}; known are: {', '.join(TARGETS)}"
+        )
     model_class, config_class = TARGETS[architecture]
     options = dict(options)
     declared = options.pop("model_type", architecture)
