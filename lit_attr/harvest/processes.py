@@ -65,6 +65,8 @@ class Processes:
             raise interrupted(reason)
         try:
             yield
+        except torch.OutOfMemoryError:  # of this process
+            raise
         except RuntimeError as error:  # torch's, whatever the cause
             raise self._lost(error) from error
 

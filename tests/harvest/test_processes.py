@@ -50,6 +50,12 @@ def first(monkeypatch):
     return first
 
 
+def test_a_process_that_runs_out_of_memory_blames_no_other(other):
+    other(gone=torch.OutOfMemoryError("my memory"))
+    with pytest.raises(torch.OutOfMemoryError, match="my memory"):
+        OF_TWO.gathered(1)
+
+
 def test_a_process_alone():
     assert [ALONE.greatest(number) for number in range(3)] == [0, 1, 2]
     for do in (ALONE.on_each, ALONE.on_first):
