@@ -142,6 +142,7 @@ def means(run, tokens, n_batches):
     return {layer: ci.double().mean((0, 1)) for layer, ci in found.items()}
 
 
+@pytest.mark.slow
 def test_an_extended_harvest_has_the_targets_of_one_that_was_not_interrupted(given, tmp_path, caplog):
     """Targets are found over as many batches of the data as was asked, however few of them the first run harvests."""
     caplog.set_level(logging.INFO)
@@ -181,6 +182,7 @@ def test_targets_of_fewer_batches_than_asked_are_not_extended(given, tmp_path):
     assert work(*given, tmp_path, model=model, data={"n_batches": 3}).folder == folder, "it can be finished"
 
 
+@pytest.mark.slow
 def test_more_batches_extend_a_finished_harvest_if_it_is_named(given, expected, tmp_path):
     first = work(*given, tmp_path, data={"n_batches": 3})
     assert work(*given, tmp_path, data={"n_batches": 3}).folder != first.folder

@@ -72,6 +72,7 @@ def test_on_a_terminal_a_bar(harvest, capfd, monkeypatch):
     assert "batches," not in out
 
 
+@pytest.mark.slow
 def test_the_logger_gets_rate_coverage_and_configuration(harvest, monkeypatch):
     monkeypatch.setattr(progress, "_HEARTBEAT", 0.0)
     logger = Recorder()

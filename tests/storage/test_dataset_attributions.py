@@ -250,6 +250,7 @@ def test_load_refuses_a_list(tmp_path):
         DatasetAttributionStorage.load(tmp_path / "a.pt")
 
 
+@pytest.mark.slow
 def test_opening_does_not_read(tmp_path):
     """A 400 MB file opens and answers one row within a few megabytes of anonymous memory."""
     n = 10_000

@@ -71,6 +71,7 @@ def in_float64(model, tokens, ci):
     return sums
 
 
+@pytest.mark.slow
 def test_float32_over_thousands_of_positions():
     """Components and tokens at nearly every position: what they feed is a sum of 8,000 terms."""
     options = architecture_options(2, 2, 8, 24, 2, "LlamaSimpleMLP")

@@ -54,6 +54,7 @@ def test_temporaries_of_many_sizes_stay_within_the_workspace(architecture, densi
         assert peak(model, tokens, ci, times * smallest) < times * smallest, times
 
 
+@pytest.mark.slow
 def test_whole_batches_take_no_more_than_their_parts():
     """The workspace bounds temporaries whatever the batch."""
     model = larger_toy()
