@@ -22,7 +22,9 @@ def union(parts: Iterable[Ids]) -> Ids:
     """The ids that are in any of several sets."""
     ids = np.concatenate([np.empty(0, np.int64), *parts])
     ids.sort(kind="stable")  # sorted stretches are merged; np.unique would hash each id, for ten times as long
-    return ids[np.concatenate([ids[:1] == ids[:1], ids[1:] != ids[:-1]])]
+    is_new = np.ones(len(ids), dtype=bool)
+    is_new[1:] = ids[1:] != ids[:-1]
+    return ids[is_new]
 
 
 def without(ids: Ids, taken: Ids) -> Ids:

@@ -11,13 +11,14 @@ from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from lit_attr.data.rows import loader_order, read_rows
 from lit_attr.data.spec import DatasetSpec
 from lit_attr.errors import DataError, StorageError
 from lit_attr.files.file_system import explain
+from lit_attr.files.json_file import parse_object
 from lit_attr.files.lock import locked
 from lit_attr.files.publish import make_folder, publish
 from lit_attr.files.roots import user_path
@@ -41,9 +42,6 @@ class _Progress:
     n_rows: Annotated[int, Field(ge=0, lt=_MAX_ROWS)] = 0
     n_batches: Annotated[int, Field(ge=0, lt=_MAX_ROWS)] = 0
     complete: bool = False
-
-
-_PROGRESS = TypeAdapter(_Progress)
 
 
 class TokenCache:
@@ -71,14 +69,15 @@ class TokenCache:
         path = self.folder / "progress.json"
         try:
             with path.open("rb") as file:
-                return _PROGRESS.validate_json(file.read(_MAX_PROGRESS))
+                text = file.read(_MAX_PROGRESS)
         except (FileNotFoundError, NotADirectoryError):
             return _Progress()
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error}") from error
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-            raise DataError(f"damaged token cache {path}: {problems}; delete {self.folder} to make it anew") from error
+        try:
+            return parse_object(text, _Progress, path)
+        except StorageError as error:
+            raise DataError(f"damaged token cache: {error}; delete {self.folder} to make it anew") from error
 
     def has(self, n_rows: int | None) -> bool:
         """Whether so many rows are there, or all that the dataset has; `n_rows` None asks for all."""

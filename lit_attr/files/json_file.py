@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from lit_attr.errors import StorageError, few
+from lit_attr.errors import StorageError, few, shown
 from lit_attr.files.publish import publish, reading
 
 _Kind = TypeVar("_Kind")
 # The largest file of ours, a generation of 100,000 frozen parts, is a tenth of it.
 _MAX_BYTES = 1 << 28
-_SHOWN = 80
 
 
 def publish_json(path: Path, content: Mapping[str, Any], *, replace: bool) -> None:
@@ -72,8 +71,7 @@ def _describe(problem: Mapping[str, Any]) -> str:
     text = ".".join(map(str, problem["loc"])) + ": " * bool(problem["loc"]) + problem["msg"]
     if problem["type"] in ("missing", "json_invalid"):
         return text
-    found = repr(problem["input"])
-    return f"{text}, found {found if len(found) <= _SHOWN else found[:_SHOWN] + '...'}"
+    return f"{text}, found {shown(problem['input'])}"
 
 
 def _read(path: Path) -> bytes:

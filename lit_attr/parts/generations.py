@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, StringConstraints
 
-from lit_attr.data.batch_ids import MAX_BATCHES, Ids, Ranges, check_ranges, count, from_ranges, show, union
+from lit_attr.data.batch_ids import MAX_BATCHES, Ids, Ranges, check_ranges, count, show
 from lit_attr.errors import StorageError
 from lit_attr.files.json_file import read_object
 from lit_attr.files.publish import names_in
@@ -74,11 +74,6 @@ class Generation:
     def n_frozen(self) -> int:
         """How many batches are in frozen parts."""
         return sum(count(ranges) for _, ranges in self.frozen)
-
-    @property
-    def frozen_ids(self) -> Ids:
-        """The batches in frozen parts."""
-        return union(from_ranges(ranges) for _, ranges in self.frozen)
 
     @cached_property
     def _dealt_out(self) -> Ids:

@@ -247,7 +247,7 @@ def test_rows_that_are_gone(stories, tmp_path):
 def test_damaged_progress(stories, tmp_path, damaged):
     cache = prepared(make_spec(stories, **STREAM), tmp_path / "c", n_rows=1)
     (cache.folder / "progress.json").write_bytes(damaged)
-    message = rf"damaged token cache .*progress\.json: .*; delete {cache.folder} to make it anew"
+    message = rf"damaged token cache: .*progress\.json is damaged: .*; delete {cache.folder} to make it anew"
     for use in (cache.open, lambda: cache.prepare(5)):
         with pytest.raises(DataError, match=message):
             use()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lit_attr.data.batch_ids import to_ranges, union
+from lit_attr.data.batch_ids import Ids, from_ranges, to_ranges, union
 from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.generations import Generation, begun_generation
@@ -66,6 +66,11 @@ def commit(generation: Generation, rank: int, batches: Iterable[int] | None = No
     }
     write_part(generation.part_path(rank), sums, Ledger(**{**known, **changes}))
     return generation.part_path(rank)
+
+
+def frozen_ids(generation: Generation) -> Ids:
+    """Batches in the frozen parts of a generation, as its file names them."""
+    return union(from_ranges(ranges) for _, ranges in generation.frozen)
 
 
 def committed(generation: Generation, rank: int) -> list[int]:
