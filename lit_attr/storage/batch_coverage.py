@@ -9,7 +9,7 @@ import numpy as np
 from lit_attr.data.batch_ids import MAX_BATCHES, Ids, show, to_ranges
 from lit_attr.errors import StorageError, shown
 
-_EXPECTED = "expected complete, n_batches, and batches as [first, last, step]"
+_EXPECTED = "complete, n_batches, and batches as [first, last, step]"
 _MOST_IDS = 1 << 62
 
 
@@ -44,9 +44,9 @@ class Coverage:
             ranges = [(first, last, step) for first, last, step in entry["batches"]]
             n_batches, complete = entry["n_batches"], entry["complete"]
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise _damaged(entry) from error
+            raise damaged("coverage", _EXPECTED, entry) from error
         if type(complete) is not bool or not _is_count(n_batches) or not all(map(_is_range, ranges)):
-            raise _damaged(entry)
+            raise damaged("coverage", _EXPECTED, entry)
         return cls(n_batches, ranges, complete)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -110,5 +110,6 @@ def _is_range(batches: tuple[object, object, object]) -> bool:
     return all(map(_is_count, batches)) and first <= last and step > 0  # type: ignore[operator]
 
 
-def _damaged(entry: object) -> StorageError:
-    return StorageError(f"the provenance's coverage is damaged: {_EXPECTED}, found {shown(entry)}")
+def damaged(entry: str, expected: str, found: object) -> StorageError:
+    """What is raised where an entry of a provenance is otherwise than `lit_attr` writes it."""
+    return StorageError(f"the provenance's {entry} is damaged: expected {expected}, found {shown(found)}")

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from lit_attr.data.batch_ids import Ids
-from lit_attr.errors import StorageError, UnsupportedModelError, shown
+from lit_attr.errors import StorageError, UnsupportedModelError
 from lit_attr.files.roots import could_be_path
-from lit_attr.storage.batch_coverage import Coverage
+from lit_attr.storage.batch_coverage import Coverage, damaged
+from lit_attr.storage.harvested_metrics import HarvestedMetrics
 from lit_attr.topology.paths import PathTable
 
 # Version 1 has no number of its own: what was written before there were versions.
@@ -23,7 +24,7 @@ SCHEMA = 2
 SAME_IN_ALL_PARTS = ("weights_digest", "not_targets", "precision")
 _MOST_INDICES = 1 << 31
 # Entries that would be wrong of a sum of results, even where these agree by chance.
-_OF_ONE_RESULT = ("coverage", "n_tokens", "data_shape", "generations", "merged_from")
+_OF_ONE_RESULT = ("coverage", "n_tokens", "data_shape", "generations", "merged_from", "n_abs_tokens")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Provenance:
         if schema is None:
             return 1
         if type(schema) is not int:
-            raise _damaged("schema", "a number", schema)
+            raise damaged("schema", "a number", schema)
         return schema
 
     @property
@@ -110,7 +111,7 @@ class Provenance:
         try:
             return PathTable(**table)
         except (TypeError, AttributeError, UnsupportedModelError) as error:
-            raise _damaged("path_table", f"a table of paths ({error})", table) from error
+            raise damaged("path_table", f"a table of paths ({error})", table) from error
 
     @property
     def software(self) -> list[dict[str, str]]:
@@ -118,6 +119,11 @@ class Provenance:
         entry = self._entry("software")
         known = [each for each in entry if isinstance(each, Mapping)] if isinstance(entry, list) else []
         return [{str(name): str(version) for name, version in each.items()} for each in known]
+
+    @property
+    def harvested_metrics(self) -> HarvestedMetrics:
+        """Which metrics were harvested, and from how much of the data; both from all of it if not recorded."""
+        return HarvestedMetrics.from_entries(self.entries)
 
     @property
     def coverage(self) -> Coverage | None:
@@ -136,7 +142,7 @@ class Provenance:
         if indices is None:
             return np.empty(0, np.int64)
         if not isinstance(indices, list | tuple) or not all(type(i) is int and 0 <= i < _MOST_INDICES for i in indices):
-            raise _damaged(f"not_targets of {layer}", "indices", indices)
+            raise damaged(f"not_targets of {layer}", "indices", indices)
         return np.array(indices, np.int64)
 
     def _entry(self, *names: str) -> Any:  # noqa: ANN401 - whatever someone wrote
@@ -157,10 +163,6 @@ class Provenance:
         return text if text is not None and could_be_path(text) else None
 
 
-def _damaged(entry: str, expected: str, found: object) -> StorageError:
-    return StorageError(f"the provenance's {entry} is damaged: expected {expected}, found {shown(found)}")
-
-
 def merged_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     """The provenance of a sum of results: what all agree on, the coverage of all, and each of them in full.
 
@@ -171,7 +173,7 @@ def merged_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, An
         parts: The provenance of each result; None where it has none.
 
     Raises:
-        StorageError: If a part's coverage is damaged.
+        StorageError: If a part's coverage, or what it says of its metrics, is damaged.
     """
     known = [dict(part) for part in parts if part is not None]
     if not known:
@@ -187,4 +189,7 @@ def merged_provenance(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     total = Coverage.joined(covered)
     if not total.complete or len(covered) == len(parts):
         common["coverage"] = total.to_mapping()
+    samples = [part.harvested_metrics.n_abs_tokens for part in map(Provenance.from_mapping, parts)]
+    if any(n is not None for n in samples):
+        common["n_abs_tokens"] = sum(n or 0 for n in samples)
     return {**common, "merged_from": [None if part is None else dict(part) for part in parts]}

@@ -4,6 +4,9 @@ from typing import Literal
 
 AttrMetric = Literal["attr", "attr_abs"]
 METRICS: tuple[AttrMetric, ...] = ("attr", "attr_abs")
+# What a harvest sums: `attr` alone, or both metrics.
+Harvested = Literal["attr", "both"]
+HARVESTED: tuple[Harvested, ...] = ("attr", "both")
 
 Sign = Literal["positive", "negative"]
 SIGNS: tuple[Sign, ...] = ("positive", "negative")
