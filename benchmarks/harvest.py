@@ -2,12 +2,12 @@
 
     python benchmarks/harvest.py --shape ss-2l --batch 4 --density 0.01 [--decomposed mlp] [--json]
 
-In one process, in turns: two plain forwards of the target; the plain autograd loop, as goodfire-ai/spd runs it (one
-backward pass for each target component and metric, and one for each output dimension), on a sample of targets of each
-layer, extrapolated; the engines that `auto` chooses: closed forms, and forward mode where matrices on the paths are not
-decomposed (`--decomposed mlp` or `attention`). The last two include the component forward that they start from, and the
-last the normalisers. Times are medians of the rounds; FLOPs are those that the closed forms need, counted with the
-non-zero causal importances.
+In one process, in turns: two plain forwards of the target; the plain loop, as goodfire-ai/spd runs it (one backward
+pass for each target component and metric, and one for each output dimension), on a sample of targets of each layer,
+extrapolated, for both metrics and for `attr` alone; the engines that `auto` chooses: closed forms, and forward mode
+where matrices on the paths are not decomposed (`--decomposed mlp` or `attention`). The last two include the component
+forward that they start from, and the last the normalisers. Times are medians of the rounds; FLOPs are those that the closed
+forms need, counted with the non-zero causal importances.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.plain_loop import PlainLoop
 from benchmarks.shapes import DECOMPOSED, SHAPES, model_and_tokens, random_ci
-from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.batch import add_batch_with_ci_
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
 from lit_attr.attribution.connectivity import trace_topology
@@ -38,6 +37,7 @@ from lit_attr.harvest.memory import PeakMemory, keep_freed_memory
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
+from lit_attr.topology.words import AttrMetric
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
@@ -102,14 +102,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     def auto() -> None:
         add_batch_with_ci_(sums, model, topology, engine(choice), tokens, ci)
 
-    times: dict[str, list[float]] = {"forwards": [], "auto": [], "component_forward": [], "autograd": []}
+    names = ("forwards", "auto", "component_forward", "autograd", "autograd_attr")
+    times: dict[str, list[float]] = {name: [] for name in names}
     forwards(), auto()
     for _ in range(arguments.rounds):
         times["forwards"].append(seconds(forwards, device))
         times["auto"].append(seconds(auto, device))
         times["component_forward"].append(seconds(lambda: model.component_forward(tokens), device))
         if arguments.sample:
-            times["autograd"].append(plain_loop(model, topology, tokens, ci, sums, arguments.sample))
+            loop = plain_loop_seconds(model, topology, tokens, ci, arguments.sample)
+            times["autograd"].append(sum(loop.values()))
+            times["autograd_attr"].append(loop["attr"])
     median = {name: statistics.median(values) for name, values in times.items() if values}
 
     capture = model.component_forward(tokens, graph=False)
@@ -153,26 +156,25 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         result["fraction_of_matmul_rate"] = total / rate / in_engine
     if "autograd" in median:
         result["seconds_autograd_extrapolated"] = median["autograd"] + median["component_forward"]
+        result["seconds_autograd_attr_extrapolated"] = median["autograd_attr"] + median["component_forward"]
         result["autograd_sample_per_layer"] = arguments.sample
         result["ratio_to_autograd"] = result["seconds_autograd_extrapolated"] / median["auto"]
     return result
 
 
-def plain_loop(
-    model: DecomposedModel, topology: Topology, tokens: Tensor, ci: dict[str, Tensor], sums: Sums, sample: int
-) -> float:
-    """Seconds that one backward pass for each target and metric would take, from a sample of targets of each layer."""
-    capture = model.component_forward(tokens)
-    total = 0.0
-    for target, sources in topology.sources.items():
-        n_targets = topology.d_model if target == OUTPUT else topology.n_components[target]
-        alone = replace(topology, sources={target: sources})
-        taken = [
-            seconds(partial(AutogradEngine(alone, {target: mask}, 1).add_, sums, capture, ci), tokens.device)
-            for mask in (torch.arange(n_targets) < n for n in (0, min(sample, n_targets)))
-        ]
-        # What does not depend on the number of targets is left out.
-        total += (taken[1] - taken[0]) * n_targets / min(sample, n_targets)
+def plain_loop_seconds(
+    model: DecomposedModel, topology: Topology, tokens: Tensor, ci: dict[str, Tensor], sample: int
+) -> dict[AttrMetric, float]:
+    """Seconds of the plain loop by metric, from a sample of targets of each layer, without the component forward."""
+    loop = PlainLoop(model.component_forward(tokens), topology, ci, most_targets=sample)
+    total: dict[AttrMetric, float] = dict.fromkeys(loop.tables, 0.0)
+    for metric, tables in loop.tables.items():
+        for target in tables:
+            n = loop.n_targets(target)
+            none, some = (seconds(partial(loop.take_passes, metric, target, k), tokens.device) for k in (0, n))
+            # What does not depend on the number of targets is left out.
+            n_all = topology.d_model if target == OUTPUT else topology.n_components[target]
+            total[metric] += (some - none) * n_all / n
     return total
 
 
