@@ -1,4 +1,4 @@
-"""How fast the engines are, against the plain autograd loop and against the forwards that a harvest needs anyway.
+"""How fast the engines are, against the plain loop and against the forwards that a harvest needs anyway.
 
     python benchmarks/harvest.py --shape ss-2l --batch 4 --density 0.01 [--decomposed mlp] [--json]
 
@@ -6,8 +6,8 @@ In one process, in turns: two plain forwards of the target; the plain loop, as g
 pass for each target component and metric, and one for each output dimension), on a sample of targets of each layer,
 extrapolated, for both metrics and for `attr` alone; the engines that `auto` chooses: closed forms, and forward mode
 where matrices on the paths are not decomposed (`--decomposed mlp` or `attention`). The last two include the component
-forward that they start from, and the last the normalisers. Times are medians of the rounds; FLOPs are those that the closed
-forms need, counted with the non-zero causal importances.
+forward that they start from, and the last the normalisers. Times are medians of the rounds; FLOPs are those that the
+closed forms need, counted with the non-zero causal importances.
 """
 
 import argparse
