@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_attr.storage.file_content import Content
 from lit_attr.storage.normalisation import Normalisation, widened
 from lit_attr.topology.address import EMBED, OUTPUT
-from lit_attr.topology.choice import Measure, check_metric
+from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AttrMetric
 
 # Numbers that one piece of a product converts: bounds its temporary, 64 MB in float32.
@@ -21,6 +21,8 @@ _ALL = slice(None)
 
 class Blocks:
     """Attributions by pair of layers.
+
+    Whatever is asked for a metric raises a `ConfigurationError` if it was not harvested.
 
     Args:
         content: What was harvested.
@@ -96,8 +98,8 @@ class Blocks:
         return self.content.embed_unembed_attr if source == EMBED else self.content.unembed_attr[source]
 
     def _by_metric(self, metric: AttrMetric) -> tuple:
-        check_metric(metric)
         content = self.content
+        content.check_harvested(metric)
         if metric == "attr":
             return content.regular_attr, content.embed_attr
         return content.regular_attr_abs, content.embed_attr_abs

@@ -86,6 +86,7 @@ class DatasetAttributionStorage(Content):
 
         Raises:
             KeyFormatError: If the key is malformed.
+            ConfigurationError: If an option is not understood, or the metric was not harvested.
         """
         return strongest(KeyEdges(self).sources(ComponentKey.parse(target_key), Measure(metric)), k, sign)
 
@@ -111,6 +112,7 @@ class DatasetAttributionStorage(Content):
 
         Raises:
             KeyFormatError: If the key is malformed.
+            ConfigurationError: If an option is not understood, or the metric was not harvested.
         """
         query, source = KeyEdges(self), ComponentKey.parse(source_key)
         fed = query.blocks.target_layers(source.layer, metric)
@@ -135,6 +137,7 @@ class DatasetAttributionStorage(Content):
         Raises:
             KeyFormatError: If a key is malformed.
             EdgeNotFoundError: If there is no such edge.
+            ConfigurationError: If the metric is unknown, or was not harvested.
         """
         source, target = ComponentKey.parse(source_key), ComponentKey.parse(target_key)
         value = KeyEdges(self).edge(source, target, Measure(metric, normalized))
@@ -183,15 +186,15 @@ class DatasetAttributionStorage(Content):
         """Add harvests of disjoint data of one model.
 
         All sums, counts and numbers of tokens are added, in float64; that is the token-weighted mean of per-token
-        values.
+        values. Sums of `attr_abs` from a share of the sequences are of all tokens already, and are added alike.
 
         Args:
             paths: Files, whatever their order.
 
         Raises:
             StorageError: If there are none, one is given twice, or one is damaged or of another model, threshold,
-                precision or set of targets; or if one does not record its targets, and has sums of edges that
-                another has not measured.
+                precision, set of metrics, share of the sequences or set of targets; or if one does not record its
+                targets, and has sums of edges that another has not measured.
         """
         if not paths:
             raise StorageError("nothing to merge: no files given")

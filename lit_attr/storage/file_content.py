@@ -9,10 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_attr.errors import StorageError, few
+from lit_attr.errors import ConfigurationError, StorageError, few
 from lit_attr.errors import shown as short
+from lit_attr.storage.batch_coverage import damaged
+from lit_attr.storage.harvested_metrics import HarvestedMetrics, Sample
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.choice import check_metric
+from lit_attr.topology.words import METRICS, AttrMetric
 
 _SHOWN = 5
 _LONGEST_NAME = 200
@@ -34,7 +38,8 @@ class Content:
 
     Attributes:
         regular_attr: Target layer to source layer to sums; empty for a target that the embedding alone feeds.
-        regular_attr_abs: The sums of the metric `attr_abs`, nested as `regular_attr`.
+        regular_attr_abs: The sums of the metric `attr_abs`, nested as `regular_attr`; empty where this metric was not
+            harvested, as `embed_attr_abs` is then.
         embed_attr: Target layer to sums by token, for targets that the embedding feeds.
         embed_attr_abs: The sums of the metric `attr_abs`, nested as `embed_attr`.
         unembed_attr: Source layer to sums by dimension of the residual stream that the unembedding reads.
@@ -66,6 +71,38 @@ class Content:
     ci_threshold: float
     n_tokens_processed: int
     provenance: Mapping[str, Any] | None = None
+
+    @property
+    def metrics(self) -> tuple[AttrMetric, ...]:
+        """The metrics that were harvested: `attr` alone where there are no sums of `attr_abs`."""
+        return METRICS if self.regular_attr_abs or self.embed_attr_abs else ("attr",)
+
+    def check_harvested(self, metric: AttrMetric) -> None:
+        """Refuse a metric that does not exist, or was not harvested.
+
+        Raises:
+            ConfigurationError: If it is one of these.
+        """
+        check_metric(metric)
+        if metric not in self.metrics:
+            raise ConfigurationError(self.recorded.harvested_metrics.why_no_abs)
+
+    def sample(self, metric: AttrMetric) -> Sample | None:
+        """The part of the data from which the sums of a metric are estimated; None if they are of all of it.
+
+        Raises:
+            ConfigurationError: If the metric does not exist, or was not harvested.
+            StorageError: If what the provenance says of it is damaged, or is not true of the sums.
+        """
+        self.check_harvested(metric)
+        known = HarvestedMetrics() if metric == "attr" else self.recorded.harvested_metrics
+        if known.metrics == "attr":
+            raise damaged("metrics", "both, since there are sums of attr_abs", known.metrics)
+        if known.n_abs_tokens is None:
+            return None
+        if not 0 < known.n_abs_tokens <= self.n_tokens_processed:
+            raise damaged("n_abs_tokens", f"a number from 1 to {self.n_tokens_processed}", known.n_abs_tokens)
+        return Sample(known.abs_share, known.n_abs_tokens, self.n_tokens_processed)
 
     @property
     def recorded(self) -> Provenance:
@@ -106,9 +143,11 @@ class Content:
             shown = "; ".join(problems[:_SHOWN])
             raise StorageError(f"shapes do not belong together ({len(problems)} problems): {shown}")
         unpaired = {*_edges(self.regular_attr, self.embed_attr)} ^ {*_edges(self.regular_attr_abs, self.embed_attr_abs)}
-        if unpaired:
-            shown = ", ".join(sorted(unpaired)[:_SHOWN])
-            raise StorageError(f"edges with only one of attr and attr_abs: {shown}")
+        if unpaired and (self.regular_attr_abs or self.embed_attr_abs):
+            raise StorageError(
+                f"edges with only one of attr and attr_abs: {few(sorted(unpaired))}; expected attr_abs of all edges, "
+                "or of none"
+            )
         if reserved := {EMBED, OUTPUT} & counts.keys():
             raise StorageError(f"{sorted(reserved)} cannot be decomposed layers")
 

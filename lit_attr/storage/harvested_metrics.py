@@ -39,7 +39,7 @@ class HarvestedMetrics:
         metrics: `both`, or `attr` for a harvest of `attr` alone.
         abs_share: The share of the sequences whose `attr_abs` was asked for, above 0 and at most 1.
         n_abs_tokens: Number of tokens whose `attr_abs` was summed; None for all of them, where the share is 1. It is 0
-            where no sequence of the share was among those that were harvested.
+            where no sequence of the share was among those that were harvested; such a result has no sums of `attr_abs`.
     """
 
     metrics: Harvested = "both"
@@ -67,6 +67,17 @@ class HarvestedMetrics:
         if is_sampled and not (type(n_tokens) is int and n_tokens >= 0):
             raise damaged(_N_TOKENS, f"a number beside abs_share {share}", n_tokens)
         return cls(metrics or "both", float(share or 1), n_tokens)
+
+    @property
+    def why_no_abs(self) -> str:
+        """Why a result without sums of `attr_abs` has none, and what can be done, in words."""
+        if self.n_abs_tokens == 0:
+            return (
+                f"attr_abs was not harvested (--model.abs_share {self.abs_share:g} chose none of the sequences): ask "
+                "for attr, or harvest more sequences, or a larger share"
+            )
+        why = "--model.metrics attr" if self.metrics == "attr" else "the result has no sums of it"
+        return f"attr_abs was not harvested ({why}): ask for attr, or harvest with --model.metrics both"
 
     def to_entries(self) -> dict[str, Any]:
         """The provenance's entries, in plain types."""

@@ -18,6 +18,8 @@ _NORMALIZED = Measure()
 class KeyEdges:
     """Questions to one content.
 
+    Whatever is asked for a metric raises a `ConfigurationError` if it was not harvested.
+
     Args:
         content: What was harvested.
     """
@@ -54,6 +56,7 @@ class KeyEdges:
             measure: Which numbers.
             layers: Layers to look at; all if None.
         """
+        self.content.check_harvested(measure.metric)
         if not self.has_target(target) or not self.harvested.include(target):
             return []
         blocks = self.blocks
@@ -72,6 +75,7 @@ class KeyEdges:
             measure: Which numbers.
             layers: Layers to look at; all if None.
         """
+        self.content.check_harvested(measure.metric)
         if not self.has_source(source):
             return []
         blocks = self.blocks
@@ -87,6 +91,7 @@ class KeyEdges:
         """
         blocks = self.blocks
         metric = measure.metric
+        self.content.check_harvested(metric)
         layers = blocks.source_layers(target.layer, metric) if self.has_target(target) else []
         if not self.has_source(source) or source.layer not in layers:
             raise EdgeNotFoundError(

@@ -1,10 +1,10 @@
-"""What must hold of results for their sum to be one of them: the same model, and the same targets."""
+"""What must hold of results for their sum to be one of them: the same model, targets, metrics, and share of data."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from lit_attr.errors import StorageError, few
+from lit_attr.errors import StorageError, few, naming
 from lit_attr.storage.file_content import Content
 from lit_attr.storage.harvested_targets import HarvestedTargets
 from lit_attr.storage.provenance import SAME_IN_ALL_PARTS
@@ -20,11 +20,13 @@ def check_mergeable(results: Mapping[str, Content]) -> None:
         results: Name of each result to its content; at least one.
 
     Raises:
-        StorageError: If one is of another model, threshold, precision or set of targets than another; or has sums of
-            edges that are not measured according to another, and does not record which were.
+        StorageError: If one is of another model, threshold, precision, set of metrics, share of the sequences for
+            attr_abs, or set of targets than another; or has sums of edges that are not measured according to another,
+            and does not record which were.
     """
     (first_name, first), *others = results.items()
     for name, other in others:
+        _check_same_metrics(first_name, first, name, other)
         _check_same_shapes(first_name, first, name, other)
     for entry in SAME_IN_ALL_PARTS:
         recorded = [(name, value) for name, one in results.items() if (value := _recorded(one, entry)) is not None]
@@ -33,6 +35,22 @@ def check_mergeable(results: Mapping[str, Content]) -> None:
                 expected, actual = (f"{shown!r:.{_SHOWN_TEXT}}" for shown in (recorded[0][1], value))
                 raise _refusal(name, recorded[0][0], entry, expected, actual)
     _check_targets(results)
+
+
+def _check_same_metrics(first_name: str, first: Content, name: str, other: Content) -> None:
+    if first.metrics != other.metrics:
+        raise _refusal(name, first_name, "metrics", *(" and ".join(one.metrics) for one in (first, other)))
+    if "attr_abs" in first.metrics:
+        expected, actual = (_share(*named) for named in ((first_name, first), (name, other)))
+        if expected != actual:
+            raise _refusal(name, first_name, "abs_share", expected, actual)
+
+
+def _share(name: str, content: Content) -> float:
+    """The share of the sequences from which the sums of attr_abs are."""
+    with naming(name):
+        sample = content.sample("attr_abs")
+    return 1.0 if sample is None else sample.share
 
 
 def _check_same_shapes(first_name: str, first: Content, name: str, other: Content) -> None:

@@ -1,4 +1,4 @@
-"""Is a result what it says? Digests, shapes, coverage, finiteness."""
+"""Is a result what it says? Digests, shapes, metrics, coverage, finiteness."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from lit_attr.data.batch_ids import show
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, naming
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, is_sealed
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -41,6 +41,7 @@ def verify(path: Path) -> list[str]:
     if counted != storage.n_tokens_processed:
         raise StorageError(f"{path}: {storage.n_tokens_processed} tokens in all, but {counted} counted one by one")
     lines.append(f"tokens: {counted}, as counted one by one")
+    lines.append(_metrics(path, storage))
     lines.append(f"written by: {_software(storage)}")
     lines.append(_coverage(path, storage))
     return lines
@@ -56,19 +57,25 @@ def _digest(path: Path) -> str:
     return "digest: none, the file was written by another tool or version"
 
 
+def _metrics(path: Path, storage: DatasetAttributionStorage) -> str:
+    with naming(path):
+        if "attr_abs" not in storage.metrics:
+            return f"metrics: attr alone; {storage.recorded.harvested_metrics.why_no_abs}"
+        sample = storage.sample("attr_abs")
+    return "metrics: attr and attr_abs" if sample is None else f"metrics: attr; attr_abs from {sample}"
+
+
 def _software(storage: DatasetAttributionStorage) -> str:
     by = storage.recorded.software
     return "; ".join(", ".join(f"{name} {version}" for name, version in each.items()) for each in by) or "not recorded"
 
 
 def _coverage(path: Path, storage: DatasetAttributionStorage) -> str:
-    try:
+    with naming(path):
         coverage = storage.recorded.coverage
         if coverage is None:
             return "coverage: not recorded, the file was written by another tool or version"
         missing = coverage.missing()
-    except StorageError as error:
-        raise StorageError(f"{path}: {error}") from error
     if len(missing):
         return f"coverage: PARTIAL, of {coverage.n_batches} batches {show(missing)} are missing"
     return f"coverage: all {coverage.n_batches} batches"

@@ -3,6 +3,7 @@
 import torch
 
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.harvested_metrics import HarvestedMetrics
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
 
@@ -17,6 +18,8 @@ TOPOLOGY = Topology(
     vocab_size=5,
     d_model=6,
 )
+
+ATTR_ALONE = HarvestedMetrics("attr").to_entries()
 
 
 def random_sums(seed: int = 0, dtype: torch.dtype = torch.float64) -> Sums:
@@ -53,3 +56,19 @@ def partly_harvested(not_targets: dict[str, list[int]], seed: int = 0, **provena
             if layer in by_target:
                 by_target[layer][indices] = 0
     return storage
+
+
+def without_abs(storage: DatasetAttributionStorage, provenance: dict | None) -> DatasetAttributionStorage:
+    """The same storage as a harvest of `attr` alone writes it."""
+    empty = {"regular_attr_abs": {}, "embed_attr_abs": {}}
+    return DatasetAttributionStorage(**{**vars(storage), **empty, "provenance": provenance})
+
+
+def attr_alone(seed: int = 0, provenance: dict | None = ATTR_ALONE) -> DatasetAttributionStorage:
+    """A storage of `attr` alone."""
+    return without_abs(random_storage(seed), provenance)
+
+
+def from_a_share(share: float, n_tokens: int, seed: int = 0) -> DatasetAttributionStorage:
+    """A storage whose `attr_abs` comes from a share of the sequences."""
+    return random_storage(seed, provenance=HarvestedMetrics("both", share, n_tokens).to_entries())

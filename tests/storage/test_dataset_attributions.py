@@ -232,6 +232,7 @@ def test_load_pickle_is_not_executed(tmp_path):
         (lambda raw: raw.update(provenance=5), r"of a wrong type are \['provenance'\]"),
         (lambda raw: raw.update(logit_sq_sum=torch.zeros(4)), r"logit_sq_sum: expected \(5,\), found \(4,\)"),
         (lambda raw: raw["embed_attr"].pop("0.attn.q"), "only one of attr and attr_abs: embed->0.attn.q"),
+        (lambda raw: raw.update(embed_attr_abs={}), "embed->0.attn.q, embed->0.mlp.up; expected attr_abs of all edges"),
         (lambda raw: raw["ci_sum"].pop("0.mlp.up"), r"shapes do not belong together"),
     ],
 )

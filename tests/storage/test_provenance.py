@@ -3,7 +3,6 @@ import pytest
 
 from lit_attr.errors import StorageError
 from lit_attr.storage.batch_coverage import Coverage
-from lit_attr.storage.harvested_metrics import HarvestedMetrics
 from lit_attr.storage.provenance import SCHEMA, Provenance
 
 
@@ -87,34 +86,3 @@ def test_a_damaged_path_table_is_named():
     known = Provenance({"configuration": {"model": {"path_table": {"embed": 1}}}})
     with pytest.raises(StorageError, match="the provenance's path_table is damaged: expected a table of paths"):
         _ = known.path_table
-
-
-@pytest.mark.parametrize(
-    ("entries", "expected"),
-    [
-        ({}, HarvestedMetrics()),  # files before these entries, and those of other tools
-        ({"metrics": "both"}, HarvestedMetrics("both")),
-        ({"metrics": "attr"}, HarvestedMetrics("attr")),
-        ({"metrics": "both", "abs_share": 0.1, "n_abs_tokens": 13}, HarvestedMetrics("both", 0.1, 13)),
-    ],
-)
-def test_metrics_come_back(entries, expected):
-    assert Provenance.from_mapping(entries).harvested_metrics == expected
-    assert expected.to_entries() == (entries or {"metrics": "both"})
-
-
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ({"metrics": "attr_abs"}, r"metrics is damaged: expected one of \['attr', 'both'\], found 'attr_abs'"),
-        ({"metrics": ["attr"]}, "metrics is damaged: .* found .'attr'"),
-        *(({"abs_share": x, "n_abs_tokens": 1}, "abs_share is damaged: .*above 0") for x in (0, 1.5, "1", True, -0.1)),
-        ({"abs_share": float("nan"), "n_abs_tokens": 1}, "abs_share is damaged: expected a number above 0"),
-        ({"metrics": "attr", "abs_share": 0.5, "n_abs_tokens": 1}, "abs_share is damaged: expected none beside"),
-        *(({"abs_share": 0.5, "n_abs_tokens": x}, "n_abs_tokens is damaged: expected a n") for x in (None, -1, 1.0)),
-        ({"n_abs_tokens": 3}, "n_abs_tokens is damaged: expected none beside abs_share None, found 3"),
-    ],
-)
-def test_damaged_metrics_are_named(entries, message):
-    with pytest.raises(StorageError, match=f"the provenance's {message}"):
-        _ = Provenance(entries).harvested_metrics

@@ -36,6 +36,7 @@ def test_what_is_in_order_is_said(result):
         "shapes: 18 sums belong together",
         "finite: all entries",
         "tokens: 1023, as counted one by one",
+        "metrics: attr and attr_abs",
         "written by: not recorded",
         "coverage: all 10 batches",
     ]
