@@ -6,9 +6,8 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lit_attr.files.archive import lay_out, layout, offset_of
+from lit_attr.files.archive import blank, lay_out, layout, offset_of
 from lit_attr.files.publish import publish
 from lit_attr.files.seal import digest_of, trailer
 
@@ -34,11 +33,11 @@ def write_large_storage(path: Path, n_components: int, n_blocks: int, vocab: int
     def write(file: BinaryIO) -> None:
         length = lay_out(skeleton, file)
         generator = torch.Generator().manual_seed(0)
-        for name, fake in _tensors(layout(file)):
-            itemsize = fake.element_size()
-            for start in range(0, fake.numel(), _CHUNK):
-                numbers = _numbers(name, min(_CHUNK, fake.numel() - start), generator)
-                file.seek(offset_of(fake) + start * itemsize)
+        for name, empty in _tensors(layout(file)):
+            itemsize = empty.element_size()
+            for start in range(0, empty.numel(), _CHUNK):
+                numbers = _numbers(name, min(_CHUNK, empty.numel() - start), generator)
+                file.seek(offset_of(empty) + start * itemsize)
                 file.write(numbers.numpy().data)
         file.flush()
         digest = digest_of(file, length)
@@ -64,28 +63,30 @@ def _skeleton(n_components: int, n_blocks: int, vocab: int, d_model: int) -> dic
     writers = [layer for layer in layers if layer.endswith(("attn.o", "mlp.down"))]
     sources = {layer: _sources(layer, writers) for layer in layers}
     readers = [layer for layer in layers if layer.endswith(("attn.q", "attn.k", "attn.v", "mlp.up"))]
-    with FakeTensorMode():
-        size = n_components
+    size = n_components
 
-        def regular() -> dict[str, Any]:
-            return {t: {s: torch.empty(size, size) for s in feeding} for t, feeding in sources.items()}
+    def numbers(*shape: int) -> Tensor:
+        return blank(shape, torch.float32)
 
-        return {
-            "regular_attr": regular(),
-            "regular_attr_abs": regular(),
-            "embed_attr": {layer: torch.empty(size, vocab) for layer in readers},
-            "embed_attr_abs": {layer: torch.empty(size, vocab) for layer in readers},
-            "unembed_attr": {layer: torch.empty(d_model, size) for layer in writers},
-            "embed_unembed_attr": torch.empty(d_model, vocab),
-            "w_unembed": torch.empty(d_model, vocab),
-            "ci_sum": {layer: torch.empty(size) for layer in layers},
-            "component_act_sq_sum": {layer: torch.empty(size) for layer in layers},
-            "logit_sq_sum": torch.empty(vocab),
-            "embed_token_count": torch.empty(vocab, dtype=torch.int64),
-            "ci_threshold": 0.0,
-            "n_tokens_processed": _N_TOKENS_OF_ONE * vocab,
-            "provenance": None,
-        }
+    def regular() -> dict[str, Any]:
+        return {t: {s: numbers(size, size) for s in feeding} for t, feeding in sources.items()}
+
+    return {
+        "regular_attr": regular(),
+        "regular_attr_abs": regular(),
+        "embed_attr": {layer: numbers(size, vocab) for layer in readers},
+        "embed_attr_abs": {layer: numbers(size, vocab) for layer in readers},
+        "unembed_attr": {layer: numbers(d_model, size) for layer in writers},
+        "embed_unembed_attr": numbers(d_model, vocab),
+        "w_unembed": numbers(d_model, vocab),
+        "ci_sum": {layer: numbers(size) for layer in layers},
+        "component_act_sq_sum": {layer: numbers(size) for layer in layers},
+        "logit_sq_sum": numbers(vocab),
+        "embed_token_count": blank((vocab,), torch.int64),
+        "ci_threshold": 0.0,
+        "n_tokens_processed": _N_TOKENS_OF_ONE * vocab,
+        "provenance": None,
+    }
 
 
 def _sources(target: str, writers: list[str]) -> list[str]:

@@ -12,12 +12,14 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from math import prod
 from typing import Any, BinaryIO, cast
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lit_attr.errors import StorageError
 from lit_attr.files.limits import check_content, check_records
@@ -35,17 +37,29 @@ def lay_out(content: Mapping[str, Any], file: BinaryIO) -> int:
     """Write an archive with holes where the numbers go.
 
     Args:
-        content: What is to be saved; its tensors may be fake ones, which take no memory.
+        content: What is to be saved; its tensors may be blank ones, which take no memory.
         file: Open, at its beginning; what it has behind the archive is cut off.
 
     Returns:
         The archive's length.
     """
-    with torch.serialization.skip_data(materialize_fake_tensors=True):
+    with torch.serialization.skip_data():
         torch.save(dict(content), file)
     length = file.tell()
     file.truncate()  # an archive is read from its end
     return length
+
+
+def blank(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor for `lay_out` that has an address and no memory: its numbers are never looked at.
+
+    Args:
+        shape: Of at least one number.
+        dtype: Of the numbers.
+    """
+    nbytes = prod(shape) * dtype.itemsize
+    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    return on_map(pages).view(dtype).view(*shape)
 
 
 def write_checksums(file: BinaryIO, length: int) -> str:
@@ -97,7 +111,7 @@ def _chunks(descriptor: int, start: int, end: int) -> Iterator[bytes]:
 
 
 def layout(file: BinaryIO) -> Any:  # noqa: ANN401 - whatever was saved
-    """What an archive holds, with fake tensors in place of its own; no numbers are read.
+    """What an archive holds, with tensors without numbers in place of its own; none is read.
 
     Raises:
         StorageError: If it is no archive, or declares more than fits into it.
@@ -106,16 +120,25 @@ def layout(file: BinaryIO) -> Any:  # noqa: ANN401 - whatever was saved
     nbytes = os.fstat(file.fileno()).st_size
     check_records(file, nbytes)
     file.seek(0)
-    with FakeTensorMode():
-        content = torch.load(file, weights_only=True)
+    with _reading_no_numbers():
+        content = torch.load(file, weights_only=True, map_location="meta")
     check_content(content, nbytes)
     return content
 
 
-def offset_of(fake: Tensor) -> int:
+def _reading_no_numbers() -> AbstractContextManager[object]:
+    """What `torch.load` needs to leave out the numbers of tensors on the meta device."""
+    if torch.__version__ >= "2.12":
+        return nullcontext()
+    from torch._subclasses.fake_tensor import FakeTensorMode  # it imports torch's compiler, for a second
+
+    return FakeTensorMode()
+
+
+def offset_of(empty: Tensor) -> int:
     """Where in the file the storage of a tensor of `layout` begins."""
     # torch's own record, for this purpose: "layout control" in its notes on serialization.
-    return cast("int", fake.untyped_storage()._checkpoint_offset)
+    return cast("int", empty.untyped_storage()._checkpoint_offset)
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
@@ -128,21 +151,30 @@ def bytes_of(tensor: Tensor) -> memoryview:
     return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
-def mapped(file: BinaryIO, fakes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def on_map(view: mmap.mmap, offset: int = 0) -> UInt8[Tensor, " byte"]:
+    """The bytes of a map as a tensor, which must not be written to.
+
+    Args:
+        view: A map for reading.
+        offset: Where in it the tensor begins.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        return torch.frombuffer(view, dtype=torch.uint8, offset=offset)
+
+
+def mapped(file: BinaryIO, empty: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of an archive as the file's own bytes, which are read when they are used, and must not be written to.
 
     Args:
         file: Open; may be closed afterwards.
-        fakes: Some tensors of `layout`.
+        empty: Some tensors of `layout`.
     """
-    view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given buffer is not writable")
-        whole = torch.frombuffer(view, dtype=torch.uint8)
+    whole = on_map(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
-    def find(fake: Tensor) -> Tensor:
-        start = offset_of(fake)
-        storage = whole[start : start + fake.untyped_storage().nbytes()].view(fake.dtype)
-        return storage.as_strided(fake.shape, fake.stride(), storage.storage_offset() + fake.storage_offset())
+    def find(tensor: Tensor) -> Tensor:
+        start = offset_of(tensor)
+        storage = whole[start : start + tensor.untyped_storage().nbytes()].view(tensor.dtype)
+        return storage.as_strided(tensor.shape, tensor.stride(), storage.storage_offset() + tensor.storage_offset())
 
-    return {name: find(fake) for name, fake in fakes.items()}
+    return {name: find(tensor) for name, tensor in empty.items()}

@@ -92,5 +92,11 @@ def check_plain(values: object, what: str) -> None:
 
 
 def _check_plain(tensor: Tensor) -> None:
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_neg():
+    has_numbers = tensor.device.type == "cpu" or _is_in_file(tensor)
+    if tensor.layout != torch.strided or not has_numbers or tensor.is_neg():
         raise StorageError(f"expected plain tensors on the CPU, found one of {tensor.layout} on {tensor.device}")
+
+
+def _is_in_file(tensor: Tensor) -> bool:
+    """Whether the numbers of a tensor are in an archive from which they were not read."""
+    return tensor.layout == torch.strided and tensor.untyped_storage()._checkpoint_offset is not None

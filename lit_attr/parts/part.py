@@ -5,7 +5,6 @@ The file is one of safetensors, float64 sums and int64 counts in a fixed order, 
 
 import json
 import mmap
-import warnings
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_attr.errors import StorageError, reason
-from lit_attr.files.archive import bytes_of, layout, mapped
+from lit_attr.files.archive import bytes_of, layout, mapped, on_map
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
 from lit_attr.parts.ledger import Head, Ledger, archived_ledger, head, read_head
@@ -92,9 +91,7 @@ def _mapped(file: BinaryIO, path: Path, read: Head, expected: Mapping[str, Tenso
     view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if len(view) < read.length + sum(tensor.nbytes for tensor in expected.values()):
         raise StorageError(f"{path} is truncated: it ends before its numbers do")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given buffer is not writable")
-        rest = torch.frombuffer(view, dtype=torch.uint8, offset=read.length)
+    rest = on_map(view, read.length)
     named = {}
     for name, tensor in expected.items():
         named[name], rest = rest[: tensor.nbytes].view(tensor.dtype).view(tensor.shape), rest[tensor.nbytes :]

@@ -13,10 +13,9 @@ from typing import Any, BinaryIO
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lit_attr.errors import NumericalError, few
-from lit_attr.files.archive import bytes_of, lay_out, layout, offset_of, write_checksums
+from lit_attr.files.archive import blank, bytes_of, lay_out, layout, offset_of, write_checksums
 from lit_attr.files.publish import publish
 from lit_attr.files.seal import trailer
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -70,33 +69,32 @@ def write_result(
 
 def _write(skeleton: Mapping[str, Any], sources: Mapping[str, Mapping[str, Tensor]], file: BinaryIO) -> None:
     length = lay_out(skeleton, file)
-    for name, fake in _tensors(layout(file)):
-        for start, tile in _tiles(list(sources[name].values()), fake.dtype):
+    for name, empty in _tensors(layout(file)):
+        for start, tile in _tiles(list(sources[name].values()), empty.dtype):
             if not _is_finite(tile):
                 raise _not_finite(name, sources[name])
             for row, numbers in enumerate(tile):
-                place = start + row * fake.shape[-1]
-                _pwrite(file.fileno(), numbers, offset_of(fake) + place * fake.element_size())
+                place = start + row * empty.shape[-1]
+                _pwrite(file.fileno(), numbers, offset_of(empty) + place * empty.element_size())
     digest = write_checksums(file, length)
     file.seek(length)
     file.write(trailer(digest))
 
 
 def _skeleton(content: Content, n_tokens: int) -> dict[str, Any]:
-    """What the file holds, with fake tensors of its shapes and dtypes: they take no memory."""
+    """What the file holds, with tensors of its shapes and dtypes that take no memory."""
 
-    def empty(value: object) -> Any:  # noqa: ANN401 - a tensor, a mapping, or a plain value
+    def without_numbers(value: object) -> Any:  # noqa: ANN401 - a tensor, a mapping, or a plain value
         if isinstance(value, Tensor):
-            return torch.empty(value.shape, dtype=torch.float32 if value.is_floating_point() else value.dtype)
+            return blank(value.shape, torch.float32 if value.is_floating_point() else value.dtype)
         if isinstance(value, Mapping):
-            return {key: empty(inner) for key, inner in value.items()}
+            return {key: without_numbers(inner) for key, inner in value.items()}
         return value
 
     w_unembed, provenance = content.w_unembed, content.provenance
-    with FakeTensorMode():
-        sums = {name: empty(value) for name, value in vars(content).items() if name != "provenance"}
-        fake = torch.empty(w_unembed.shape, dtype=w_unembed.dtype)
-    return {**sums, _W_UNEMBED: fake, "n_tokens_processed": n_tokens, "provenance": provenance}
+    sums = {name: without_numbers(value) for name, value in vars(content).items() if name != "provenance"}
+    unembedding = blank(w_unembed.shape, w_unembed.dtype)
+    return {**sums, _W_UNEMBED: unembedding, "n_tokens_processed": n_tokens, "provenance": provenance}
 
 
 def _tensors(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
