@@ -1,18 +1,20 @@
-"""What stands below the table of an answer: which numbers are not in it, and why."""
+"""What stands below the table of an answer: which numbers it lacks, and why, and which data the others are from."""
 
 from collections.abc import Iterator
 
 from lit_attr.errors import few
-from lit_attr.query.answers import EdgeAnswer, Ranking, StrongestEdges, Subgraph
+from lit_attr.query.answers import Answer, EdgeAnswer, Ranking, StrongestEdges, Subgraph
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 
 
 def remarks(answer: object) -> Iterator[str]:
-    """What an answer does not have, line by line; nothing for an answer that is complete.
+    """What an answer does not have, or has from a part of the data, line by line; nothing for a complete answer.
 
     Args:
         answer: The answer to any question.
     """
+    if isinstance(answer, Answer) and answer.sample is not None:
+        yield str(answer.sample)
     if isinstance(answer, EdgeAnswer) and not answer.was_harvested:
         yield _unmeasured(answer.target.component_key)
     if isinstance(answer, Ranking):

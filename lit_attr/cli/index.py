@@ -26,6 +26,8 @@ def run(arguments: Sequence[str]) -> None:
     add_place(parser)
     options = parser.parse_args(arguments)
     from lit_attr.query.index_build import build_index
+    from lit_attr.query.index_file import IndexFile
 
     path = build_index(find_result(options.run, options.out_dir, options.subrun_id))
-    print(f"index written to {path}")
+    lacks_abs = "attr_abs" not in IndexFile(path).contents["metrics"]
+    print(f"index written to {path}" + (", of attr alone: attr_abs was not harvested" if lacks_abs else ""))

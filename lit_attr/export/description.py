@@ -21,14 +21,17 @@ def describe(content: Content, layout: str) -> dict[str, str]:
         Names and texts; entries that are not plain text are JSON. `partial` is empty for a result that is not partial.
         `not_harvested` has the numbers of components that were no targets, by layer: what feeds these was not measured,
         and is zero in tensors, and in no table. It is empty where all were targets, or where the result does not say.
+        `metrics` are those that were harvested; `abs_sample` says from which part of the data `attr_abs` is, and is
+        empty where it is of all of it, or was not harvested.
 
     Raises:
-        StorageError: If the provenance does not list these components, or the coverage, as `lit_attr` does, or has
-            what JSON cannot hold.
+        StorageError: If the provenance does not list these components, the coverage, or the metrics as `lit_attr` does,
+            or has what JSON cannot hold.
     """
     check_plain(content.provenance, "the provenance")
     known, harvested = content.recorded, HarvestedTargets(content)
     not_harvested = {layer: n for layer in content.ci_sum if (n := harvested.n_missing([layer]))}
+    sample = content.sample("attr_abs") if "attr_abs" in content.metrics else None
     return {
         "format": layout,
         "format_version": FORMAT_VERSION,
@@ -39,5 +42,7 @@ def describe(content: Content, layout: str) -> dict[str, str]:
         "coverage": json.dumps(known.coverage and known.coverage.to_mapping()),
         "partial": known.partial or "",
         "not_harvested": json.dumps(not_harvested),
+        "metrics": json.dumps(content.metrics),
+        "abs_sample": "" if sample is None else str(sample),
         "provenance": json.dumps(content.provenance and dict(content.provenance)),
     }

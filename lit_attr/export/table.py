@@ -13,7 +13,7 @@ from lit_attr.optional import require
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
 from lit_attr.storage.blocks import Blocks
-from lit_attr.topology.choice import check_count, check_metric
+from lit_attr.topology.choice import check_count
 from lit_attr.topology.words import AttrMetric, Per
 
 # Gives the text of a token, by layer and index.
@@ -52,11 +52,11 @@ def export_parquet(
         `path`.
 
     Raises:
-        ConfigurationError: If an option is not understood, or pyarrow is not installed.
+        ConfigurationError: If an option is not understood, the metric was not harvested, or pyarrow is not installed.
         StorageError: If the file exists already, cannot be written, or a value is not finite.
     """
     check_count("k", k)
-    check_metric(metric)
+    explorer.storage.check_harvested(metric)
     if per not in _FINDERS:
         raise ConfigurationError(f"per must be one of {list(_FINDERS)}, found {per!r}")
     arrow, parquet = require("pyarrow", "export"), require("pyarrow.parquet", "export")

@@ -42,7 +42,8 @@ def export_safetensors(
 
     Tensors are named `regular_attr/<target>/<source>`, `embed_attr/<target>`, `unembed_attr/<source>`,
     `ci_sum/<layer>`, `w_unembed` and so on, after the keys of `dataset_attributions.pt`. As there, rows of components
-    that were no targets are zero, and not measured: the metadata's provenance lists them under `not_targets`.
+    that were no targets are zero, and not measured: the metadata's provenance lists them under `not_targets`. There are
+    no tensors of a metric that was not harvested.
 
     Args:
         content: What is exported.

@@ -15,9 +15,11 @@ from lit_attr.plots.labels import full_label, short_label
 from lit_attr.plots.mass import plot_mass
 from lit_attr.plots.stability import stability
 from lit_attr.plots.stability_curves import plot_stability
+from lit_attr.plots.style import add_notes
 from lit_attr.plots.subgraph import plot_subgraph
 from lit_attr.query.answers import Node, Ranking
 from lit_attr.query.explorer import Explorer
+from lit_attr.storage.harvested_metrics import Sample
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.words import SIGNS, AttrMetric
 
@@ -35,14 +37,14 @@ def mass_figure(explorer: Explorer, *, metric: AttrMetric = "attr") -> "Figure":
         metric: `attr` or `attr_abs`.
 
     Raises:
-        ConfigurationError: If there are no edges, or matplotlib is not installed.
+        ConfigurationError: If there are no edges, the metric was not harvested, or matplotlib is not installed.
         StorageError: If a value is not finite.
     """
     matrix = explorer.matrix(metric=metric)
     masses = {(pair.source_layer, pair.target_layer): pair.value for pair in matrix.pairs}
     is_partial = any(pair.harvested < 1 for pair in matrix.pairs)
     label = f"sum of |{_VALUES[metric]}|" + (", edges that were harvested" if is_partial else "")
-    return _marked(plot_mass(masses, label), explorer)
+    return _marked(plot_mass(masses, label), explorer, matrix.sample)
 
 
 def component_figure(explorer: Explorer, key: str, *, k: int = 10, metric: AttrMetric = "attr") -> "Figure":
@@ -57,7 +59,8 @@ def component_figure(explorer: Explorer, key: str, *, k: int = 10, metric: AttrM
     Raises:
         KeyFormatError: If the key is malformed.
         EdgeNotFoundError: If the key is neither source nor target of any edge.
-        ConfigurationError: If it has no edges that are not zero, `k` is not positive, or matplotlib is not installed.
+        ConfigurationError: If it has no edges that are not zero, `k` is not positive, the metric was not harvested, or
+            matplotlib is not installed.
     """
     rankings: list[list[Ranking]] = []
     refusals: list[EdgeNotFoundError] = []
@@ -75,7 +78,9 @@ def component_figure(explorer: Explorer, key: str, *, k: int = 10, metric: AttrM
         name += " (no target of the harvest)"
     n_not_harvested = max(ranking.n_not_harvested for ranking in answered)
     sources, targets = ([entry for ranking in side for entry in ranking.entries] for side in rankings)
-    return _marked(plot_component(name, sources, targets, _VALUES[metric], n_not_harvested), explorer)
+    return _marked(
+        plot_component(name, sources, targets, _VALUES[metric], n_not_harvested), explorer, answered[0].sample
+    )
 
 
 def subgraph_figure(
@@ -103,20 +108,21 @@ def subgraph_figure(
         KeyFormatError: If a key is malformed.
         EdgeNotFoundError: If a key is neither source nor target of any edge.
         ConfigurationError: If there are no edges, a layer has more nodes than fit on a page, a number is not positive,
-            or matplotlib is not installed.
+            the metric was not harvested, or matplotlib is not installed.
     """
     graph = explorer.subgraph(keys, k=k, depth=depth, threshold=threshold, metric=metric, layers=layers)
     edges = [(_key(edge.source), _key(edge.target), edge.value) for edge in graph.edges]
     ends = {key for edge in edges for key in edge[:2]}
     labels = {_key(node): short_label(node) for node in graph.nodes if _key(node) in ends}
     begin, unmeasured = ([_key(node) for node in nodes] for nodes in (graph.keys, _not_harvested(graph.nodes)))
-    return _marked(plot_subgraph(edges, labels, begin, unmeasured, _VALUES[metric]), explorer)
+    return _marked(plot_subgraph(edges, labels, begin, unmeasured, _VALUES[metric]), explorer, graph.sample)
 
 
-def _marked(figure: "Figure", explorer: Explorer) -> "Figure":
-    """The picture of a partial result says so, in its corner."""
-    if partial := explorer.storage.recorded.partial:
-        figure.text(0.995, 0.005, f"partial result: {partial}", ha="right", va="bottom", fontsize=6)
+def _marked(figure: "Figure", explorer: Explorer, sample: Sample | None) -> "Figure":
+    """The picture of a partial result says so in its upper corner, as does one from a share of the sequences."""
+    partial = explorer.storage.recorded.partial
+    notes = [partial and f"partial result: {partial}", sample and str(sample)]
+    add_notes(figure, [note for note in notes if note])
     return figure
 
 

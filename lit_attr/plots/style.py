@@ -1,6 +1,6 @@
 """How all pictures look, and how they are saved."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Width of a page's text in inches, as most journals have it; pictures fit without being scaled.
 PAGE_WIDTH = 6.9
+# Height of a note in inches.
+_NOTE = 0.12
 # Of the palette of Okabe and Ito, which is told apart with every kind of colour vision; also in grey: dark and light.
 POSITIVE, NEGATIVE = "#0072B2", "#E69F00"
 INK, FAINT = "#222222", "#DDDDDD"
@@ -54,6 +56,28 @@ def new_figure(height: float, width: float = PAGE_WIDTH) -> Iterator["Figure"]:
         figure = figures.Figure(figsize=(width, height), layout="constrained")
         yield figure
         figure.draw_without_rendering()  # ticks come into being when they are drawn, in the style of that moment
+
+
+def add_notes(figure: "Figure", notes: Sequence[str]) -> None:
+    """Write small lines into the upper corner of a picture, which becomes higher by them.
+
+    Args:
+        figure: The picture.
+        notes: The lines; none leave the picture as it is.
+    """
+    if not notes:
+        return
+    width, height = figure.get_size_inches()
+    share = height / (height + _NOTE * len(notes))
+    figure.set_size_inches(width, height / share)
+    engines = require("matplotlib.layout_engine", "plot")
+    top: dict[str, float] = {}  # found by the layout, unless places are fixed
+    if not isinstance(figure.get_layout_engine(), engines.ConstrainedLayoutEngine):
+        top = {"y": 0.995}
+        for axes in figure.axes:
+            left, bottom, across, up = axes.get_position().bounds
+            axes.set_position((left, bottom * share, across, up * share))
+    figure.suptitle("\n".join(notes), x=0.995, ha="right", fontsize=6, **top)
 
 
 def save(figure: "Figure", path: Path, *, overwrite: bool = False) -> Path:

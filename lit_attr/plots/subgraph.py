@@ -134,8 +134,9 @@ def _draw_legend(axes: "Axes", largest: float, value: str, *, has_unmeasured: bo
         look = _look(size, 2.0)
         handles.append(lines.Line2D([], [], label=name, color=look.pop("edgecolor"), **look))
     for part in (1.0, 0.25):
-        width = part * _THICKEST
-        handles.append(lines.Line2D([], [], color=INK, linewidth=width, label=f"|{value}| = {largest * part:.2g}"))
+        name = f"|{value}| = " if part == 1 else ""  # twice, the name would not fit
+        label = f"{name}{largest * part:.2g}"
+        handles.append(lines.Line2D([], [], color=INK, linewidth=part * _THICKEST, label=label))
     if has_unmeasured:
         rim = {"facecolor": "white", "edgecolor": INK, "linewidth": 0.5, "linestyle": _DOTS}
         handles.append(require("matplotlib.patches", "plot").Patch(label="sources not harvested", **rim))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lit_attr.query.answers import Edge, EdgeAnswer, Node
+from lit_attr.storage.harvested_metrics import Sample
 
 
 def plain(answer: object) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def plain(answer: object) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever an answer holds
-    if isinstance(value, Node):
+    if isinstance(value, Node | Sample):
         return vars(value)
     if isinstance(value, Edge):
         return plain(value)

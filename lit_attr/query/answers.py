@@ -1,7 +1,7 @@
 """Answers about components, tokens and edges.
 
 What was not measured is never 0: the edges to a component that was no target of the harvest are unknown, and answers
-say so in `was_harvested` and `n_not_harvested`.
+say so in `was_harvested` and `n_not_harvested`. What was measured in a part of the data has a `sample`.
 """
 
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lit_attr.query.frames import to_frame
+from lit_attr.storage.harvested_metrics import Sample
 from lit_attr.topology.words import AnySign, AttrMetric, Direction, EdgeOrder
 
 if TYPE_CHECKING:
@@ -65,7 +66,18 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Answer:
+    """What all answers with attributions say.
+
+    Attributes:
+        sample: The part of the data from which the values are estimated; None if they are of all of it.
+    """
+
+    sample: Sample | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Ranking(Answer):
     """The strongest sources or targets of a key.
 
     Attributes:
@@ -97,7 +109,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class EdgeAnswer:
+class EdgeAnswer(Answer):
     """One edge.
 
     Attributes:
@@ -124,7 +136,7 @@ class EdgeAnswer:
 
 
 @dataclass(frozen=True)
-class StrongestEdges:
+class StrongestEdges(Answer):
     """The strongest edges between layers.
 
     Attributes:
@@ -150,7 +162,7 @@ class StrongestEdges:
 
 
 @dataclass(frozen=True)
-class Subgraph:
+class Subgraph(Answer):
     """The strongest edges around some keys.
 
     Attributes:

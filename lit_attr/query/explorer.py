@@ -29,7 +29,8 @@ class Explorer:
     `output:" her"`. `layers` are names, or patterns such as `0.*` and `*.attn.o`.
 
     Edges to components that were no targets of the harvest were not measured, and are never answered as 0: answers say
-    so in `was_harvested`, `n_not_harvested` and `harvested`.
+    so in `was_harvested`, `n_not_harvested` and `harvested`. A metric that was not harvested is a mistake to ask for:
+    `metrics` has those that were. Where `attr_abs` was harvested in a share of the sequences, answers have a `sample`.
 
     With an index beside the result (`lit-attr index`), questions about what a component or token feeds, about output
     tokens, and about pairs of layers are fast however large the result is. The answers are the same without it.
@@ -71,7 +72,7 @@ class Explorer:
         Raises:
             EdgeNotFoundError: If nothing feeds the key.
             KeyFormatError: If the key is malformed.
-            ConfigurationError: If an option is not understood.
+            ConfigurationError: If an option is not understood, or the metric was not harvested.
         """
         selection = self._result.selection(k, sign, layers)
         return self._key_questions.ranking("sources", key, Measure(metric, normalized), selection)
@@ -101,7 +102,7 @@ class Explorer:
         Raises:
             EdgeNotFoundError: If there is no such edge.
             KeyFormatError: If a key is malformed.
-            ConfigurationError: If there is no such metric.
+            ConfigurationError: If the metric is unknown, or was not harvested.
         """
         return self._key_questions.edge(source, target, metric)
 
@@ -134,7 +135,7 @@ class Explorer:
         Raises:
             EdgeNotFoundError: If nothing feeds a key, and it feeds nothing.
             KeyFormatError: If a key is malformed.
-            ConfigurationError: If an option is not understood.
+            ConfigurationError: If an option is not understood, or the metric was not harvested.
         """
         reach, selection = Reach(depth, threshold, direction), self._result.selection(k, sign, layers)
         return self._key_questions.subgraph(keys, reach, Measure(metric, normalized), selection)
@@ -157,7 +158,7 @@ class Explorer:
             layers: Pairs are shown that have one of these at either end; all if none are given.
 
         Raises:
-            ConfigurationError: If an option is not understood.
+            ConfigurationError: If an option is not understood, or the metric was not harvested.
         """
         return self._layer_questions.matrix(statistic, Measure(metric, normalized), layers)
 
@@ -174,7 +175,7 @@ class Explorer:
 
         Raises:
             EdgeNotFoundError: If there are no such edges.
-            ConfigurationError: If there are too many to be computed at once.
+            ConfigurationError: If there are too many to be computed at once, or the metric was not harvested.
             StorageError: If a value is not finite.
         """
         return self._layer_questions.block(source_layer, target_layer, Measure(metric, normalized))
@@ -201,7 +202,7 @@ class Explorer:
             layers: Pairs take part that have one of these at either end; all if none are given.
 
         Raises:
-            ConfigurationError: If an option is not understood.
+            ConfigurationError: If an option is not understood, or the metric was not harvested.
         """
         return self._layer_questions.edges(by, Measure(metric, normalized), self._result.selection(k, sign, layers))
 
@@ -227,7 +228,7 @@ class Explorer:
 
         Raises:
             EdgeNotFoundError: If there are no such edges.
-            ConfigurationError: If an option is not understood.
+            ConfigurationError: If an option is not understood, or the metric was not harvested.
         """
         selection = self._result.selection(k, sign, ())
         return self._layer_questions.pair_edges(source_layer, target_layer, Measure(metric, normalized), selection)
@@ -246,6 +247,11 @@ class Explorer:
     def storage(self) -> DatasetAttributionStorage:
         """The result."""
         return self._result.storage
+
+    @property
+    def metrics(self) -> tuple[AttrMetric, ...]:
+        """The metrics that were harvested."""
+        return self.storage.metrics
 
     @property
     def layers(self) -> Mapping[str, int]:

@@ -18,7 +18,7 @@ from lit_attr.query.running_lists import PairSummary, RunningLists
 from lit_attr.query.tiles import LayerEdges, Tile, parts, tiles
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.topology.words import METRICS, AttrMetric
+from lit_attr.topology.words import AttrMetric
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def _write(blocks: Blocks, known: dict, file: BinaryIO) -> None:
     sections, end = [], write_mark(file)
     summaries = {
         (*pair, metric): PairSummary(blocks.size(pair[0]), N_KEPT)
-        for metric in METRICS
+        for metric in blocks.content.metrics
         for pair in layer_pairs(blocks, metric)
     }
     todo = list(all_key_lists(blocks))
@@ -82,7 +82,7 @@ def _write(blocks: Blocks, known: dict, file: BinaryIO) -> None:
         positions, raw = (part[None].numpy() for part in summary.lists())
         file.write(section.encode(positions, raw))
     masses = [[*pair, summary.raw_mass, summary.normalized_mass] for pair, summary in summaries.items()]
-    write_contents(file, {"storage": known, "pairs": masses}, [*sections, section])
+    write_contents(file, {"storage": known, "metrics": blocks.content.metrics, "pairs": masses}, [*sections, section])
 
 
 def _lists(

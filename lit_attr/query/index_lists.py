@@ -2,7 +2,8 @@
 
 Every source has lists of its strongest targets: one of components, and one of output tokens. Every output token has
 lists of its strongest sources: components, and tokens. Sources of components need none: a block's rows lie together.
-Each is kept for every metric that it has, raw and normalised (which rank differently), and for both signs.
+Each is kept for every metric that it has and that was harvested, raw and normalised (which rank differently), and for
+both signs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -84,7 +85,7 @@ def all_key_lists(blocks: Blocks) -> Iterator[KeyLists]:
     for source in (EMBED, *blocks.content.ci_sum):
         fed = blocks.target_layers(source, "attr")
         if components := [layer for layer in fed if layer != OUTPUT]:
-            yield lists("targets", source, components, METRICS)
+            yield lists("targets", source, components, blocks.content.metrics)
         if OUTPUT in fed:
             yield lists("targets", source, [OUTPUT])
     if components := [*blocks.content.unembed_attr]:

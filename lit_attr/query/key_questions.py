@@ -26,6 +26,7 @@ class KeyQuestions:
     def ranking(self, question: Direction, text: str, measure: Measure, selection: Selection) -> Ranking:
         """The strongest sources or targets of a key."""
         result, key = self._result, self._result.reader.key(text)
+        sample = result.storage.sample(measure.metric)
         self._check_ranking(question, text, key, measure)
         neighbours = result.ranker.neighbours(question, key, measure, selection)
         nodes = [result.node(ComponentKey(entry.layer, entry.component_idx)) for entry in neighbours]
@@ -35,20 +36,22 @@ class KeyQuestions:
             n_not_harvested = result.harvested.n_missing(self._fed(key, measure, selection))
         was_harvested = question == "targets" or node.was_harvested
         asked = measure.metric, selection.sign, measure.normalized
-        return Ranking(question, node, *asked, was_harvested, n_not_harvested, tuple(entries))
+        return Ranking(question, node, *asked, was_harvested, n_not_harvested, tuple(entries), sample=sample)
 
     def edge(self, source: str, target: str, metric: AttrMetric) -> EdgeAnswer:
         """One edge, raw and normalised."""
         reader, node = self._result.reader, self._result.node
         ends = reader.key(source), reader.key(target)
+        sample = self._result.storage.sample(metric)
         raw, normalized = (
             self._result.key_edges.edge(*ends, Measure(metric, normalized=scaled)) for scaled in (False, True)
         )
-        return EdgeAnswer(node(ends[0]), node(ends[1]), metric, raw is not None, raw, normalized)
+        return EdgeAnswer(node(ends[0]), node(ends[1]), metric, raw is not None, raw, normalized, sample=sample)
 
     def subgraph(self, keys: Sequence[str], reach: Reach, measure: Measure, selection: Selection) -> Subgraph:
         """The strongest edges that lead to some keys, and those that lead away from them."""
         result, node = self._result, self._result.node
+        sample = result.storage.sample(measure.metric)
         begin = [result.reader.key(text) for text in ([keys] if isinstance(keys, str) else keys)]
         for key in begin:
             if not (result.key_edges.has_source(key) or result.key_edges.has_target(key)):
@@ -66,7 +69,8 @@ class KeyQuestions:
         edges = tuple(Edge(node(source), node(target), value) for (source, target), value in values.items())
         nodes = dict.fromkeys([*map(node, begin), *(end for edge in edges for end in (edge.source, edge.target))])
         asked = measure.metric, selection.sign, measure.normalized
-        return Subgraph(tuple(map(node, begin)), *asked, result.harvested.n_missing(fed), tuple(nodes), edges)
+        n_not_harvested = result.harvested.n_missing(fed)
+        return Subgraph(tuple(map(node, begin)), *asked, n_not_harvested, tuple(nodes), edges, sample=sample)
 
     def _fed(self, key: ComponentKey, measure: Measure, selection: Selection) -> list[str]:
         """The layers among which a key's targets are sought."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from lit_attr.query.answers import ENDS, Node, ends
+from lit_attr.query.answers import ENDS, Answer, Node, ends
 from lit_attr.query.frames import to_frame
 from lit_attr.topology.words import AttrMetric, Statistic
 
@@ -32,7 +32,7 @@ class PairStatistic:
 
 
 @dataclass(frozen=True)
-class LayerMatrix:
+class LayerMatrix(Answer):
     """How much the layers influence each other.
 
     Attributes:
@@ -73,7 +73,7 @@ class LayerMatrix:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerBlock:
+class LayerBlock(Answer):
     """All edges between two layers.
 
     Attributes:

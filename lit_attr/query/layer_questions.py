@@ -34,7 +34,7 @@ class LayerQuestions:
         """The edge mass between layers, or the mean edge."""
         if statistic not in STATISTICS:
             raise ConfigurationError(f"statistic must be one of {list(STATISTICS)}, found {statistic!r}")
-        result = self._result
+        result, sample = self._result, self._result.storage.sample(measure.metric)
         wanted = result.reader.matching(layers)
         pairs = self._pairs(measure.metric, wanted)
         shares = {pair: result.harvested.share(pair[1]) for pair in pairs}
@@ -49,11 +49,14 @@ class LayerQuestions:
             tuple(tuple(known.get((source, target)) for source in sources) for target in targets)
             for known in (values, shares)
         )
-        return LayerMatrix(measure.metric, statistic, measure.normalized, sources, targets, rows, harvested)
+        return LayerMatrix(
+            measure.metric, statistic, measure.normalized, sources, targets, rows, harvested, sample=sample
+        )
 
     def block(self, source_layer: str, target_layer: str, measure: Measure) -> LayerBlock:
         """All edges between two layers."""
         result, blocks = self._result, self._result.blocks
+        sample = result.storage.sample(measure.metric)
         source, target = result.layer_pair(source_layer, target_layer, measure.metric)
         not_harvested = list(result.harvested.missing(target))
         n_edges = blocks.size(source) * blocks.size(target)
@@ -73,7 +76,7 @@ class LayerQuestions:
             for layer in (source, target)
         )
         asked = measure.metric, measure.normalized
-        return LayerBlock(sources, targets, *asked, len(not_harvested), values.numpy())
+        return LayerBlock(sources, targets, *asked, len(not_harvested), values.numpy(), sample=sample)
 
     def edges(self, by: EdgeOrder, measure: Measure, selection: Selection) -> StrongestEdges:
         """The strongest edges of each pair of layers, or of all."""
@@ -110,7 +113,8 @@ class LayerQuestions:
         node, n_not_harvested = self._result.node, self._result.harvested.n_missing(targets)
         shown = tuple(Edge(node(source), node(target), value) for source, target, value in edges)
         asked = measure.metric, selection.sign, measure.normalized
-        return StrongestEdges(*asked, by, n_not_harvested, shown)
+        sample = self._result.storage.sample(measure.metric)
+        return StrongestEdges(*asked, by, n_not_harvested, shown, sample=sample)
 
     def _pairs(self, metric: AttrMetric, layers: Container[str] | None) -> list[_Pair]:
         pairs = layer_pairs(self._result.blocks, metric)

@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_attr.errors import ConfigurationError, StorageError, few
 from lit_attr.errors import shown as short
 from lit_attr.storage.batch_coverage import damaged
-from lit_attr.storage.harvested_metrics import HarvestedMetrics, Sample
+from lit_attr.storage.harvested_metrics import Sample
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import check_metric
@@ -74,8 +74,9 @@ class Content:
 
     @property
     def metrics(self) -> tuple[AttrMetric, ...]:
-        """The metrics that were harvested: `attr` alone where there are no sums of `attr_abs`."""
-        return METRICS if self.regular_attr_abs or self.embed_attr_abs else ("attr",)
+        """The metrics that were harvested: `attr` alone where edges into components have no sums of `attr_abs`."""
+        has_abs = self.regular_attr_abs or self.embed_attr_abs
+        return METRICS if has_abs or not (self.regular_attr or self.embed_attr) else ("attr",)
 
     def check_harvested(self, metric: AttrMetric) -> None:
         """Refuse a metric that does not exist, or was not harvested.
@@ -95,7 +96,9 @@ class Content:
             StorageError: If what the provenance says of it is damaged, or is not true of the sums.
         """
         self.check_harvested(metric)
-        known = HarvestedMetrics() if metric == "attr" else self.recorded.harvested_metrics
+        if metric == "attr" or not (self.regular_attr_abs or self.embed_attr_abs):
+            return None
+        known = self.recorded.harvested_metrics
         if known.metrics == "attr":
             raise damaged("metrics", "both, since there are sums of attr_abs", known.metrics)
         if known.n_abs_tokens is None:

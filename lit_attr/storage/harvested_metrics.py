@@ -12,7 +12,7 @@ _METRICS, _SHARE, _N_TOKENS = METRIC_ENTRIES = ("metrics", "abs_share", "n_abs_t
 
 @dataclass(frozen=True)
 class Sample:
-    """The part of the data from which sums are estimated; they are scaled to all of the data.
+    """The part of the data from which the sums of `attr_abs` are estimated; they are scaled to all of the data.
 
     Attributes:
         share: The share of the sequences that was asked for, above 0 and below 1.
@@ -25,8 +25,9 @@ class Sample:
     n_all_tokens: int
 
     def __str__(self) -> str:
-        """The sample in words, such as `10 % of the sequences (13,107 of 131,072 tokens)`."""
-        return f"{100 * self.share:.4g} % of the sequences ({self.n_tokens:,} of {self.n_all_tokens:,} tokens)"
+        """The sample in words, such as `attr_abs from 10 % of the sequences (13,107 of 131,072 tokens)`."""
+        share = f"{100 * self.share:.4g} % of the sequences"
+        return f"attr_abs from {share} ({self.n_tokens:,} of {self.n_all_tokens:,} tokens)"
 
 
 @dataclass(frozen=True)

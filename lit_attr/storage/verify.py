@@ -62,7 +62,7 @@ def _metrics(path: Path, storage: DatasetAttributionStorage) -> str:
         if "attr_abs" not in storage.metrics:
             return f"metrics: attr alone; {storage.recorded.harvested_metrics.why_no_abs}"
         sample = storage.sample("attr_abs")
-    return "metrics: attr and attr_abs" if sample is None else f"metrics: attr; attr_abs from {sample}"
+    return "metrics: attr and attr_abs" if sample is None else f"metrics: attr; {sample}"
 
 
 def _software(storage: DatasetAttributionStorage) -> str:

@@ -9,7 +9,7 @@ from lit_attr.export.description import describe
 from lit_attr.export.tensors import INDEX_FILE, export_safetensors, named_tensors
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.export.examples import PARTIAL, stored
-from tests.storage.examples import partly_harvested, random_storage
+from tests.storage.examples import attr_alone, from_a_share, partly_harvested, random_storage
 
 
 def read(folder):
@@ -95,6 +95,20 @@ def test_metadata_name_what_was_not_harvested(tmp_path):
     damaged = random_storage(provenance={"not_targets": {"0.mlp.up": [9]}})
     with pytest.raises(StorageError, match=r"not_targets of 0\.mlp\.up is damaged"):
         describe(damaged, "any")
+
+
+def test_metadata_say_which_metrics_were_harvested(tmp_path):
+    """The exports' readers have nothing else to tell a metric that was not harvested by, or one from a share."""
+    said = "attr_abs from 25 % of the sequences (3 of 10 tokens)"
+    for storage, metrics, sample in (
+        (random_storage(), ["attr", "attr_abs"], ""),
+        (from_a_share(0.25, 3), ["attr", "attr_abs"], said),
+        (attr_alone(), ["attr"], ""),
+    ):
+        export_safetensors(storage, tmp_path / "out", overwrite=True)
+        tensors, metadata = read(tmp_path / "out")
+        assert (json.loads(metadata["metrics"]), metadata["abs_sample"]) == (metrics, sample)
+        assert any("attr_abs/" in name for name in tensors) == ("attr_abs" in metrics)
 
 
 def test_files_of_other_tools_have_no_provenance(tmp_path):

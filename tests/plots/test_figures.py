@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from lit_attr.plots.mass import plot_mass
 from lit_attr.plots.style import NEGATIVE, POSITIVE
 from lit_attr.query.explorer import Explorer
 from tests.export.examples import PARTIAL, all_edges
-from tests.storage.examples import partly_harvested, random_storage
+from tests.storage.examples import from_a_share, partly_harvested, random_storage
+
+A_SHARE = from_a_share(0.25, 3).provenance
 
 
 @pytest.fixture
@@ -200,12 +204,28 @@ def test_refusals(explore):
         subgraph_figure(explore(storage), ["0.mlp.up:1"], threshold=1e12)
 
 
-def test_pictures_of_a_partial_result_say_so(explore):
-    explorer = explore(random_storage(provenance=PARTIAL))
-    for figure in (
-        mass_figure(explorer),
-        component_figure(explorer, "0.mlp.up:1"),
-        subgraph_figure(explorer, ["embed:1"]),
+@pytest.mark.parametrize(
+    ("provenance", "metric", "note"),
+    [
+        (PARTIAL, "attr", "partial result: 3 of 10 batches"),
+        (A_SHARE, "attr_abs", "attr_abs from 25 % of the sequences (3 of 10 tokens)"),
+        (
+            {**PARTIAL, **A_SHARE},
+            "attr_abs",
+            "partial result: 3 of 10 batches\nattr_abs from 25 % of the sequences (3 of",
+        ),
+    ],
+)
+def test_pictures_of_a_part_of_the_data_say_so(explore, provenance, metric, note):
+    """Above everything else, so that nothing is covered."""
+    explorer = explore(random_storage(provenance=provenance))
+    for draw in (
+        mass_figure,
+        partial(component_figure, key="0.mlp.up:1"),
+        partial(subgraph_figure, keys=["0.mlp.up:1"]),
     ):
-        assert "partial result: 3 of 10 batches" in texts(figure)
-    assert not any("partial" in text for text in texts(mass_figure(explore(random_storage()))))
+        figure = draw(explorer, metric=metric)
+        assert any(text.startswith(note) for text in texts(figure))
+        low = figure._suptitle.get_window_extent().y0
+        assert figure.axes[0].get_tightbbox().y1 <= low
+    assert not any("partial" in text or "%" in text for text in texts(mass_figure(explore(random_storage()))))

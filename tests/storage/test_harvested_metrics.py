@@ -85,7 +85,7 @@ def test_a_share_is_known_of_its_metric_alone(tmp_path):
     storage = from_a_share(0.25, 3)
     assert storage.sample("attr") is None
     assert storage.sample("attr_abs") == Sample(0.25, 3, 10)
-    assert str(Sample(0.1, 13_107, 131_072)) == "10 % of the sequences (13,107 of 131,072 tokens)"
+    assert str(Sample(0.1, 13_107, 131_072)) == "attr_abs from 10 % of the sequences (13,107 of 131,072 tokens)"
     storage.save(tmp_path / "a.pt")
     assert verify(tmp_path / "a.pt")[4] == "metrics: attr; attr_abs from 25 % of the sequences (3 of 10 tokens)"
     assert random_storage().sample("attr_abs") is None
