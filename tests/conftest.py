@@ -38,6 +38,12 @@ def _own_output_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Kernels are interpreted, but for the tests on a GPU alone; Triton asks when it is imported.
+    if config.getoption("markexpr") != "gpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--forbid-skips", action="store_true", help="a skipped test is a failure")
 

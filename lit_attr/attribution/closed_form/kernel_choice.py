@@ -1,0 +1,86 @@
+"""Whether the Triton kernel for MLPs may be used: on a CUDA device where it was compared with float64."""
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lit_attr.attribution.closed_form.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+
+# `mlp_kernel.signed_sums`, which is imported only where it is used: it needs Triton.
+SignedSums = Callable[..., Float[Tensor, "source target"]]
+# The largest error of a sum that is accepted, as a share of the sum of the sizes of its terms. Float32 is off by 1e-7
+# here, products in TF32 without a split by 1e-4.
+_LARGEST_ERROR = 1e-6
+
+
+@cache
+def checked_kernel(device: torch.device) -> SignedSums | None:
+    """The kernel, if the device can run it and its result is right there; looked at once in a process.
+
+    Args:
+        device: Device of the tensors.
+
+    Returns:
+        `mlp_kernel.signed_sums`; None where the plain way is to be taken.
+    """
+    if device.type != "cuda" or find_spec("triton") is None:
+        return None
+    try:
+        kernel: SignedSums = import_module("lit_attr.attribution.closed_form.mlp_kernel").signed_sums
+        error = largest_error(kernel, device)
+    except Exception as problem:  # whatever compilers, drivers and linkers raise
+        _log.warning(f"MLPs go the plain way on {device}: the Triton kernel does not run: {problem!r:.300}")
+        return None
+    if not error <= _LARGEST_ERROR:
+        _log.warning(f"MLPs go the plain way on {device}: the Triton kernel is off by {error:.1e} of the terms")
+        return None
+    return kernel
+
+
+def largest_error(kernel: SignedSums, device: torch.device) -> float:
+    """How far a kernel's sums are from those in float64, as a share of the sums of their terms' sizes.
+
+    The problem is random and small, with sources of none, few and many pairs, and of sizes that are no multiples of
+    blocks.
+
+    Args:
+        kernel: A function with the arguments of `mlp_kernel.signed_sums`.
+        device: Device of the tensors.
+    """
+    generator = torch.Generator().manual_seed(0)
+    n_positions, n_hidden, n_targets = 150, 200, 140
+    counts = torch.tensor([150, 0, 1, 64, *[3] * 20, 130])
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    source = torch.arange(len(counts)).repeat_interleave(counts).to(device)
+    position = torch.cat([torch.arange(int(count)) for count in counts]).to(device)
+    weight, slope, write = normal(len(source)), normal(n_positions, n_hidden), normal(len(counts), n_hidden)
+    read, sign = normal(n_hidden, n_targets), normal(n_positions, n_targets).sign()
+    sums = kernel(position, source, weight, slope, write, read, sign, Workspace(1 << 24, device))
+    doubles = [values.double() for values in (weight, slope, write, read, sign)]
+    exact = _plainly(position, source, *doubles)
+    sizes = _plainly(position, source, *(values.abs() for values in doubles))
+    return float(((sums - exact).abs() / sizes.clamp_min(torch.finfo(torch.float64).tiny)).max())
+
+
+def _plainly(
+    position: Int[Tensor, " pair"],
+    source: Int[Tensor, " pair"],
+    weight: Float[Tensor, " pair"],
+    slope: Float[Tensor, "position hidden"],
+    write: Float[Tensor, "source hidden"],
+    read: Float[Tensor, "hidden target"],
+    sign: Float[Tensor, "position target"],
+) -> Float[Tensor, "source target"]:
+    effects = (slope[position] * write[source]) @ read * sign[position] * weight[:, None]
+    return write.new_zeros(len(write), read.shape[1]).index_add_(0, source, effects)

@@ -1,0 +1,121 @@
+"""The kernel in Triton's interpreter (see `tests/conftest.py`), compiled for GPUs that are not here, and on one."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lit_attr.attribution.closed_form.kernel_choice import checked_kernel, largest_error
+from lit_attr.attribution.closed_form.workspace import Workspace
+
+pytest.importorskip("triton")
+from lit_attr.attribution.closed_form.mlp_kernel import signed_sums
+
+# Compiles for a compute capability without a device of it, and prints what the compiler made.
+_COMPILE = """
+import sys, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from lit_attr.attribution.closed_form.mlp_kernel import BLOCKS, LAUNCH, add_blocks_
+kinds = {"position": "*i64", "source": "*i64", "n_pairs": "i32", "n_hidden": "i32", "n_targets": "i32"}
+signature = {name: "constexpr" if name in BLOCKS else kinds.get(name, "*fp32") for name in add_blocks_.arg_names}
+target = GPUTarget("cuda", int(sys.argv[1]), 32)
+compiled = triton.compile(ASTSource(add_blocks_, signature, constexprs=BLOCKS), target=target, options=LAUNCH)
+print(compiled.metadata.shared, compiled.asm["ptx"])
+"""
+
+
+def problem(counts, n_positions, n_hidden, n_targets, device="cpu"):
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator).to(device)
+
+    positions = [torch.randperm(n_positions, generator=generator)[:count].sort().values for count in counts]
+    sources = [torch.full((count,), source) for source, count in enumerate(counts)]
+    pairs = torch.cat(positions).to(device), torch.cat(sources).to(device)
+    rest = normal(n_positions, n_hidden), normal(len(counts), n_hidden), normal(n_hidden, n_targets)
+    return *pairs, normal(len(pairs[0])), *rest, normal(n_positions, n_targets).sign()
+
+
+@pytest.mark.parametrize(
+    ("counts", "n_positions", "n_hidden", "n_targets", "workspace"),
+    [
+        ([3, 0, 200, 64, 1, 1, 0, 130], 250, 40, 150, 1 << 20),  # sources over several blocks, none a multiple
+        ([1] * 70, 80, 33, 5, 1 << 20),  # more sources in a block than there are in others
+        ([64, 64], 64, 32, 128, 1 << 20),  # whole blocks
+        ([300, 10, 300], 300, 32, 130, 1200 * 4),  # a block at a time
+        ([0, 0], 4, 5, 6, 1 << 20),
+        ([1], 1, 1, 1, 1 << 20),
+    ],
+)
+def test_sums_of_each_source(counts, n_positions, n_hidden, n_targets, workspace):
+    operands = problem(counts, n_positions, n_hidden, n_targets)
+    sums = signed_sums(*operands, Workspace(workspace, torch.device("cpu")))
+    expected = torch.zeros(len(counts), n_targets, dtype=torch.float64)
+    position, source, *floats = operands
+    weight, slope, write, read, sign = (values.double() for values in floats)
+    for pair, (p, s) in enumerate(zip(position, source, strict=True)):
+        expected[s] += weight[pair] * sign[p] * ((slope[p] * write[s]) @ read)
+    assert sums.dtype == torch.float32
+    torch.testing.assert_close(sums.double(), expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+
+
+def plain(rounded):
+    """The sums pair by pair, from factors that are rounded before they are multiplied."""
+
+    def sums(position, source, weight, slope, write, read, sign, _workspace):
+        effect = rounded(slope[position] * write[source]) @ rounded(read) * sign[position] * weight[:, None]
+        return torch.zeros(len(write), read.shape[1]).index_add_(0, source, effect)
+
+    return sums
+
+
+def tf32(values):
+    return ((values.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
+
+
+def test_a_kernel_is_right_that_is_as_good_as_float32():
+    cpu = torch.device("cpu")
+    assert largest_error(plain(lambda values: values), cpu) < 2e-7
+    assert largest_error(signed_sums, cpu) < 2e-7
+    assert largest_error(plain(tf32), cpu) > 1e-5
+    assert (
+        not largest_error(lambda *operands: signed_sums(*operands).index_fill_(0, torch.tensor(1), torch.nan), cpu) < 1
+    )
+
+
+def test_without_a_device_the_plain_way_is_taken(caplog):
+    assert checked_kernel(torch.device("cpu")) is None
+    assert not caplog.records
+    if not torch.cuda.is_available():
+        assert [checked_kernel(torch.device("cuda", 7)) for _ in range(2)] == [None, None]
+        (record,) = caplog.records
+        assert "MLPs go the plain way on cuda:7: the Triton kernel does not run: " in record.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("capability", "instruction"), [("80", "mma.sync"), ("90", "wgmma.mma_async")])
+def test_compiles_for_gpus(tmp_path, capability, instruction):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-W", "error", "-c", _COMPILE, capability]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shared, ptx = done.stdout.split(" ", 1)
+    assert int(shared) < 110 << 10  # two programs on an H100's multiprocessor
+    assert instruction in ptx
+    assert "tf32" in ptx
+    assert not re.search(r"\b(atom|red)\.", ptx)  # additions to memory in no fixed order
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_kernel_is_chosen_and_gives_the_same_bits_twice():
+    device = torch.device("cuda", torch.cuda.current_device())
+    kernel = checked_kernel(device)
+    assert kernel is signed_sums
+    operands = problem([2000, 0, 1, 5, *[70] * 100], 3000, 513, 700, device)
+    first, second = (kernel(*operands, Workspace(1 << 26, device)) for _ in range(2))
+    assert torch.equal(first, second)
