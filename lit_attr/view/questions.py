@@ -8,6 +8,7 @@ from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query.answer_json import plain
 from lit_attr.query.answers import Ranking
 from lit_attr.query.explorer import Explorer
+from lit_attr.storage.file_content import Content
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.words import METRICS, SIGNS, Direction
 from lit_attr.view.drawing import subgraph
@@ -34,6 +35,7 @@ def about(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
             for layer, size in explorer.layers.items()
         ],
         "partial": _partial(storage.recorded),
+        **_about_abs(storage),
         "provenance": _plain_json(storage.provenance),
         "indexed": explorer.is_indexed,
         "tokenizer": None if tokens is None else str(tokens.file),
@@ -67,9 +69,9 @@ def neighbours(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
 
 
 def edge(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
-    """One edge, by every metric that it has."""
+    """One edge, by every metric that it has, and that can be shown."""
     answers = {}
-    for metric in METRICS:
+    for metric in METRICS if _about_abs(result.explorer.storage)["why_no_abs"] is None else METRICS[:1]:
         try:
             answer = result.explorer.edge(parameters.text("source"), parameters.text("target"), metric=metric)
         except EdgeNotFoundError:
@@ -122,6 +124,19 @@ def _partial(provenance: Provenance) -> str | None:
         return provenance.partial
     except StorageError as error:  # what is in the result can be looked at all the same
         return f"unknown share of batches ({error})"
+
+
+def _about_abs(storage: Content) -> dict[str, str | None]:
+    """Why attr_abs was not harvested, or from which share of the sequences it is, if not from all; None otherwise."""
+    why, sample = None, None
+    try:
+        if "attr_abs" in storage.metrics:
+            sample = storage.sample("attr_abs")
+        else:
+            why = storage.recorded.harvested_metrics.why_no_abs
+    except StorageError as error:  # attr can be looked at all the same
+        why = f"attr_abs cannot be shown: {error}"
+    return {"why_no_abs": why, "abs_sample": None if sample is None else str(sample)}
 
 
 def _plain_json(provenance: object) -> Any:  # noqa: ANN401 - whatever someone wrote

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 
 from lit_attr.query.explorer import Explorer
 from lit_attr.view import drawing, questions
-from tests.storage.examples import TOPOLOGY, partly_harvested, random_storage
+from tests.storage.examples import TOPOLOGY, attr_alone, from_a_share, partly_harvested, random_storage
 from tests.view.browser import NARROW, Keys, chromium
 from tests.view.serving import served
 
@@ -55,7 +55,7 @@ def test_what_is_saved(tab, page, file, downloads):
     assert saved_json == {
         **{"file": str(file), "n_tokens": Explorer(file).storage.n_tokens_processed, "partial": None},
         **{"key": "0.mlp.up:1", "walk": ["embed:2"], "pins": ["output:3"], "neighbours": "all"},
-        **{"metric": "attr", "sign": "both", "normalized": True, "k": 3, "depth": 2, "threshold": 0},
+        **{"metric": "attr", "sample": None, "sign": "both", "normalized": True, "k": 3, "depth": 2, "threshold": 0},
     }
     picture = ElementTree.fromstring(saved("Picture as SVG", "lit-attr_0.mlp.up_1.svg").read_text())
     assert picture.tag == f"{SVG}svg"
@@ -82,6 +82,43 @@ def test_partial_results_say_so(tab, tmp_path):
         assert "partial: 4 of 9 batches" in tab.text(".about dl")
         tab.search("Mia")
         assert "no tokenizer was found" in tab.text(".search .why")
+
+
+def test_a_metric_that_was_not_harvested_cannot_be_chosen(tab, tmp_path):
+    attr_alone().save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        for address in ("#key=0.mlp.up:1", "#key=0.mlp.up:1&metric=attr_abs"):
+            tab.open(page.address + address)
+            field = tab.one("input[name=metric][value=attr_abs]")
+            assert (field.is_enabled(), field.is_selected()) == (False, False)
+            title = field.find_element("xpath", "..").get_attribute("title")
+            assert title.startswith("attr_abs was not harvested (--model.metrics attr): ask for attr, or harvest")
+            assert tab.entries("positive sources")
+            assert ("What is shown is attr." in tab.text("#banners")) == ("attr_abs" in address)
+        tab.button("Result")
+        assert "attr; attr_abs was not harvested" in tab.text(".about dl")
+    assert tab.problems == []
+
+
+def test_a_share_of_the_sequences_is_said_wherever_its_values_are(tab, tmp_path, downloads):
+    from_a_share(0.25, 3).save(tmp_path / "x.pt")
+    said = "attr_abs from 25 % of the sequences (3 of 10 tokens)"
+    with served(tmp_path / "x.pt") as page:
+        tab.open(f"{page.address}#key=0.mlp.up:1")
+        assert said not in tab.text("#banners")
+        tab.click(".edges summary")
+        tab.click(".edges .number")
+        assert tab.text(".detail").endswith(said)
+        tab.choose("metric", "attr_abs")
+        assert f"Values are estimates: {said}." in tab.text("#banners")
+        tab.click(".tools .menu summary")
+        tab.button("Picture as SVG", ".tools .menu")
+        path = downloads / "lit-attr_0.mlp.up_1.svg"
+        tab.until(lambda: path.exists() and said in path.read_text())
+        tab.button("Result")
+        assert f"attr; {said}" in tab.text(".about dl")
+        assert said not in tab.text("#banners")
+    assert tab.problems == []
 
 
 def test_what_was_not_harvested_is_told_from_zero(tab, tmp_path):

@@ -9,7 +9,7 @@ from lit_attr.query.answers import Node
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from tests.storage.examples import partly_harvested, random_storage
+from tests.storage.examples import attr_alone, from_a_share, partly_harvested, random_storage
 from tests.view.serving import served
 
 
@@ -185,6 +185,38 @@ def test_partial_results_say_so(tmp_path):
     random_storage(provenance={"coverage": coverage}).save(tmp_path / "x.pt")
     with served(tmp_path / "x.pt") as page:
         assert page.answer("about")["partial"] == "4 of 9 batches"
+
+
+@pytest.mark.parametrize(
+    ("storage", "why"),
+    [
+        (attr_alone(), "attr_abs was not harvested (--model.metrics attr): ask for attr, or harvest with"),
+        (random_storage(provenance={"abs_share": 7}), "attr_abs cannot be shown: the provenance's abs_share is d"),
+    ],
+)
+def test_of_attr_alone_attr_is_answered_and_attr_abs_refused(tmp_path, storage, why):
+    storage.save(tmp_path / "x.pt")
+    questions = [
+        ("neighbours", {"key": "0.mlp.up:1"}),
+        ("subgraph", {"key": "0.mlp.up:1"}),
+        ("overview", {}),
+        ("pair", {"source": "embed", "target": "0.mlp.up"}),
+    ]
+    with served(tmp_path / "x.pt") as page:
+        about = page.answer("about")
+        assert (about["why_no_abs"].startswith(why), about["abs_sample"]) == (True, None)
+        for question, asked in questions:
+            assert page.answer(question, **asked)
+            assert why.removeprefix("attr_abs cannot be shown: ") in page.error(question, **asked, metric="attr_abs")
+        assert list(page.answer("edge", source="embed:0", target="0.mlp.up:1")["by_metric"]) == ["attr"]
+
+
+def test_a_share_of_the_sequences(tmp_path):
+    from_a_share(0.25, 3).save(tmp_path / "x.pt")
+    with served(tmp_path / "x.pt") as page:
+        about = page.answer("about")
+        said = "attr_abs from 25 % of the sequences (3 of 10 tokens)"
+        assert (about["why_no_abs"], about["abs_sample"]) == (None, said)
 
 
 def test_a_provenance_that_lists_targets_otherwise(tmp_path):

@@ -28,6 +28,7 @@ export function aboutPanel(about: About): HTMLElement {
     ["by lit_attr", text(provenance.lit_attr_version)],
     ["tokens", whole(about.n_tokens)],
     ["coverage", coverageOf(about)],
+    ["metrics", about.why_no_abs ? `attr; ${about.why_no_abs}` : about.abs_sample ? `attr; ${about.abs_sample}` : "attr, attr_abs"],
     ["CI threshold", String(about.ci_threshold)],
     ["precision", text(provenance.precision)],
     ["engine", text(provenance.engine)],

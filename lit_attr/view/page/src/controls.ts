@@ -6,6 +6,7 @@ export interface Choice<Value> {
   value: Value;
   label: string;
   title?: string;
+  disabled?: boolean;
 }
 
 /** A row of radio buttons that looks like one switch. */
@@ -16,7 +17,7 @@ export function choice<Value extends string>(
   current: Value,
   pick: (value: Value) => void,
 ): HTMLElement {
-  const options = choices.map(({ value, label: text, title }) =>
+  const options = choices.map(({ value, label: text, title, disabled }) =>
     h(
       "label",
       { title },
@@ -25,6 +26,7 @@ export function choice<Value extends string>(
         name,
         value,
         checked: value === current,
+        disabled,
         "data-focus": `${name}-${value}`,
         onchange: () => pick(value),
       }),

@@ -65,15 +65,20 @@ export async function savePng(svg: SVGSVGElement, caption: string, name: string)
   }
 }
 
+/** From which share of the sequences the values are; null where they are from all of them. */
+function sampleOf({ metric }: State, about: About): string | null {
+  return metric === "attr_abs" ? about.abs_sample : null;
+}
+
 /** What an exported picture or list shows, in plain types; steps and pins without those that the result has not. */
 export function described(state: State, about: About, missing: string[]): Record<string, unknown> {
   const [walk, pins] = [state.walk, state.pins].map((keys) => keys.filter((one) => !missing.includes(one)));
   const { key, metric, sign, raw, components, k, depth, threshold } = state;
   const neighbours = components ? "components" : "all";
-  return { file: about.file, n_tokens: about.n_tokens, partial: about.partial, key, walk, pins, metric, sign, normalized: !raw, neighbours, k, depth, threshold };
+  return { file: about.file, n_tokens: about.n_tokens, partial: about.partial, key, walk, pins, metric, sample: sampleOf(state, about), sign, normalized: !raw, neighbours, k, depth, threshold };
 }
 
-/** The same in words. */
+/** What an exported picture shows, in words. */
 export function captioned(state: State, about: About, missing: string[]): string {
   const { key, metric, sign, raw, components, k, depth, threshold } = state;
   const { walk, pins } = described(state, about, missing) as { walk: string[]; pins: string[] };
@@ -83,6 +88,7 @@ export function captioned(state: State, about: About, missing: string[]): string
     walk.length && `walked from ${walk.join(", ")}`,
     pins.length && `pinned ${pins.join(", ")}`,
     about.partial && `partial: ${about.partial}`,
+    sampleOf(state, about),
     about.file,
   ];
   return parts.filter(Boolean).join("; ");

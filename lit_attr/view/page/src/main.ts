@@ -76,9 +76,17 @@ class Page {
 
   private async show(): Promise<void> {
     const { state } = this.store;
-    if (!this.about) return;
+    const { about } = this;
+    if (!about) return;
+    if (state.metric === "attr_abs" && about.why_no_abs) {
+      // A link of another result, or an address that was edited.
+      this.note("metric", `${about.why_no_abs}. What is shown is attr.`);
+      return this.store.amend({ ...state, metric: "attr" });
+    }
+    const sample = state.view !== "about" && state.metric === "attr_abs" && about.abs_sample;
+    this.banners.set("sample", sample ? { text: `Values are estimates: ${sample}.` } : null);
     this.drawHeader(state);
-    if (state.view === "about") fill(this.main, aboutPanel(this.about));
+    if (state.view === "about") fill(this.main, aboutPanel(about));
     else if (state.view === "overview") {
       this.put(this.overview!.element);
       await this.overview!.show();
@@ -113,7 +121,7 @@ class Page {
     const hasSigns = state.view === "walk" || (isAsked && state.pair.length === 2);
     fill(
       switches,
-      isAsked && choice("metric", "metric", [{ value: "attr", label: "attr" }, { value: "attr_abs", label: "attr_abs", title: "effect on the activation's magnitude" }], state.metric, (metric) => go({ metric })),
+      isAsked && choice("metric", "metric", [{ value: "attr", label: "attr" }, { value: "attr_abs", label: "attr_abs", title: about.why_no_abs ?? "effect on the activation's magnitude", disabled: about.why_no_abs !== null }], state.metric, (metric) => go({ metric })),
       hasSigns && choice("sign", "sign", [{ value: "both", label: "both" }, { value: "positive", label: "+", title: "positive" }, { value: "negative", label: "\u2212", title: "negative" }], state.sign, (sign) => go({ sign })),
       isAsked && choice("scale", "values", [{ value: "normalised", label: "normalised" }, { value: "raw", label: "raw", title: "sums as they are stored" }], state.raw ? "raw" : "normalised", (scale) => go({ raw: scale === "raw" })),
       state.view === "walk" && choice("neighbours", "neighbours", [{ value: "all", label: "all" }, { value: "components", label: "components", title: "no tokens of the embedding and the output" }], state.components ? "components" : "all", (kind) => go({ components: kind === "components" })),

@@ -36,6 +36,10 @@ export interface About {
   ci_threshold: number;
   layers: { layer: string; size: number; n_not_harvested: number | null }[];
   partial: string | null;
+  /** Why attr_abs was not harvested, or cannot be shown; null where it can. */
+  why_no_abs: string | null;
+  /** From which share of the sequences attr_abs is; null where it is from all of them. */
+  abs_sample: string | null;
   provenance: Record<string, unknown> | null;
   indexed: boolean;
   tokenizer: string | null;

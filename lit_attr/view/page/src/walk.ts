@@ -171,7 +171,8 @@ export class WalkPanel {
     try {
       const { by_metric } = await this.server.ask<EdgeByMetric>("edge", { source: edge.source, target: edge.target });
       const values = Object.entries(by_metric).map(([metric, one]) => one.raw === null || one.normalized === null ? `${metric} not harvested` : `${metric} ${signed(one.normalized)} (raw ${signed(one.raw)})`);
-      fill(this.detail, `${ends}: ${values.join(", ")}`);
+      const sample = by_metric.attr_abs && this.about.abs_sample;
+      fill(this.detail, `${ends}: ${values.join(", ")}${sample ? `; ${sample}` : ""}`);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       fill(this.detail, `${ends}: ${error.message}`);
