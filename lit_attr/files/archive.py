@@ -54,8 +54,8 @@ def blank(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A tensor for `lay_out` that has an address and no memory: its numbers are never looked at.
 
     Args:
-        shape: Of at least one number.
-        dtype: Of the numbers.
+        shape: Sizes of the axes, all of them above 0.
+        dtype: Type of the numbers.
     """
     nbytes = prod(shape) * dtype.itemsize
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
