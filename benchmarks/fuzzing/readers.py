@@ -47,7 +47,7 @@ def load_result(folder: Path) -> None:
     storage = DatasetAttributionStorage.load(folder / RESULT)
     for layer, size in {layer: len(values) for layer, values in storage.ci_sum.items()}.items():
         for index in range(min(size, 2)):
-            storage.get_top_sources(f"{layer}:{index}", metric="attr_abs")
+            storage.get_top_sources(f"{layer}:{index}", metric=storage.metrics[-1])
             storage.get_top_targets(f"{layer}:{index}", sign="negative")
 
 
