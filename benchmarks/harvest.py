@@ -76,8 +76,15 @@ def flops(edge: EdgeBlock, topology: Topology, n_pairs: int, n_positions: int, s
 HIDDEN: dict[str, int] = {}
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run everything in turns."""
+def measure(
+    arguments: argparse.Namespace, also: Callable[[Callable[[], None], torch.device], dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Run everything in turns.
+
+    Args:
+        arguments: Options of the command line.
+        also: More that is measured: takes a function that takes one batch, and its device.
+    """
     keep_freed_memory()  # as the harvest does
     device = torch.device(arguments.device)
     model, tokens = model_and_tokens(arguments.shape, arguments.batch, arguments.tokens, arguments.decomposed)
@@ -154,6 +161,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if not choice.forward_mode:
         result["gflop"] = total / 1e9
         result["fraction_of_matmul_rate"] = total / rate / in_engine
+    if also is not None:
+        result |= also(auto, device)
     if "autograd" in median:
         result["seconds_autograd_extrapolated"] = median["autograd"] + median["component_forward"]
         result["seconds_autograd_attr_extrapolated"] = median["autograd_attr"] + median["component_forward"]

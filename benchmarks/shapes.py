@@ -16,7 +16,7 @@ from lit_attr.topology.paths import path_table
 
 @dataclass(frozen=True)
 class Shape:
-    """A LlamaSimpleMLP and its decomposition.
+    """A model and its decomposition.
 
     Attributes:
         n_layer: Number of blocks.
@@ -27,6 +27,7 @@ class Shape:
         vocab: Number of token ids.
         seq_len: Number of positions of a sequence.
         components: Matrix to its number of components.
+        architecture: Class of the model.
     """
 
     n_layer: int
@@ -37,15 +38,24 @@ class Shape:
     vocab: int
     seq_len: int
     components: dict[str, int] = field(default_factory=dict)
+    architecture: str = "LlamaSimpleMLP"
 
 
-_MATRICES = ("mlp.c_fc", "mlp.down_proj", "attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj")
+_ATTENTION = ("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj")
+_MATRICES = ("mlp.c_fc", "mlp.down_proj", *_ATTENTION)
+_GATED = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", *_ATTENTION)
 # Name of a choice to the beginning of the names of the decomposed matrices.
 DECOMPOSED = {"all": "", "mlp": "mlp.", "attention": "attn."}
 SHAPES = {
     "ss-2l": Shape(2, 128, 512, 4, 2, 4019, 128, dict.fromkeys(_MATRICES, 650)),
     "pile-4l": Shape(
         4, 768, 3072, 12, 3, 50277, 512, dict(zip(_MATRICES, (3072, 3584, 512, 512, 1024, 1024), strict=True))
+    ),
+    # Two blocks of Llama-3.2-1B, each matrix of as many components as its rank; of its 128,256 token ids the first.
+    "llama-1b-2l": Shape(
+        *(2, 2048, 8192, 32, 8, 16384, 512),
+        dict(zip(_GATED, (2048, 2048, 2048, 2048, 512, 512, 2048), strict=True)),
+        "LlamaSimple",
     ),
 }
 
@@ -60,7 +70,7 @@ def build(shape: Shape, seed: int = 0, decomposed: str = "all") -> DecomposedMod
     """
     chosen = {matrix: count for matrix, count in shape.components.items() if matrix.startswith(DECOMPOSED[decomposed])}
     options = {
-        "pretrained_model_class": "spd.pretrain.models.LlamaSimpleMLP",
+        "pretrained_model_class": f"spd.pretrain.models.{shape.architecture}",
         "pretrained_model_name": None,
         "module_info": [{"module_pattern": f"h.*.{matrix}", "C": count} for matrix, count in chosen.items()],
         "ci_config": {"mode": "layerwise", "fn_type": "shared_mlp", "hidden_dims": [1]},
@@ -79,8 +89,10 @@ def build(shape: Shape, seed: int = 0, decomposed: str = "all") -> DecomposedMod
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        target = build_target("LlamaSimpleMLP", model_options)
-        model = decompose_by_config(target, RunConfig.from_options(options, "benchmark"), path_table("LlamaSimpleMLP"))
+        target = build_target(shape.architecture, model_options)
+        model = decompose_by_config(
+            target, RunConfig.from_options(options, "benchmark"), path_table(shape.architecture)
+        )
         for layer in model.paths:
             components = model.components(layer)
             components.V.normal_(std=components.V.shape[0] ** -0.5)

@@ -1,7 +1,7 @@
 """Whether the Triton kernel for MLPs may be used: on a CUDA device where it was compared with float64."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -55,25 +55,39 @@ def largest_error(kernel: SignedSums, device: torch.device) -> float:
         kernel: A function with the arguments of `mlp_kernel.signed_sums`.
         device: Device of the tensors.
     """
+    position, source, *values = random_problem([150, 0, 1, 64, *[3] * 20, 130], 150, 200, 140, device)
+    sums = kernel(position, source, *values, Workspace(1 << 24, device))
+    doubles = [tensor.double() for tensor in values]
+    exact = sums_of_pairs(position, source, *doubles)
+    sizes = sums_of_pairs(position, source, *(tensor.abs() for tensor in doubles))
+    return float(((sums - exact).abs() / sizes.clamp_min(torch.finfo(torch.float64).tiny)).max())
+
+
+def random_problem(
+    counts: Sequence[int], n_positions: int, n_hidden: int, n_targets: int, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Random positions, sources, weights, slopes, write and read vectors and signs, as `sums_of_pairs` takes them.
+
+    Args:
+        counts: Number of pairs of each source, at most one at a position.
+        n_positions: Number of positions.
+        n_hidden: Width of the hidden layer.
+        n_targets: Number of targets.
+        device: Device of the tensors.
+    """
     generator = torch.Generator().manual_seed(0)
-    n_positions, n_hidden, n_targets = 150, 200, 140
-    counts = torch.tensor([150, 0, 1, 64, *[3] * 20, 130])
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(device)
 
-    source = torch.arange(len(counts)).repeat_interleave(counts).to(device)
-    position = torch.cat([torch.arange(int(count)) for count in counts]).to(device)
+    source = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
+    some = [torch.randperm(n_positions, generator=generator)[:count].sort().values for count in counts]
     weight, slope, write = normal(len(source)), normal(n_positions, n_hidden), normal(len(counts), n_hidden)
     read, sign = normal(n_hidden, n_targets), normal(n_positions, n_targets).sign()
-    sums = kernel(position, source, weight, slope, write, read, sign, Workspace(1 << 24, device))
-    doubles = [values.double() for values in (weight, slope, write, read, sign)]
-    exact = _plainly(position, source, *doubles)
-    sizes = _plainly(position, source, *(values.abs() for values in doubles))
-    return float(((sums - exact).abs() / sizes.clamp_min(torch.finfo(torch.float64).tiny)).max())
+    return torch.cat(some).to(device), source, weight, slope, write, read, sign
 
 
-def _plainly(
+def sums_of_pairs(
     position: Int[Tensor, " pair"],
     source: Int[Tensor, " pair"],
     weight: Float[Tensor, " pair"],
@@ -82,5 +96,16 @@ def _plainly(
     read: Float[Tensor, "hidden target"],
     sign: Float[Tensor, "position target"],
 ) -> Float[Tensor, "source target"]:
+    """What the kernel computes, pair by pair.
+
+    Args:
+        position: Position of each pair.
+        source: Source of each pair.
+        weight: Weight of each pair.
+        slope: Derivative of the hidden layer.
+        write: Write vectors.
+        read: Read vectors.
+        sign: Signs of the targets' activations.
+    """
     effects = (slope[position] * write[source]) @ read * sign[position] * weight[:, None]
     return write.new_zeros(len(write), read.shape[1]).index_add_(0, source, effects)

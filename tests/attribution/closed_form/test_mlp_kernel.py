@@ -8,12 +8,13 @@ import sys
 import pytest
 import torch
 
-from lit_attr.attribution.closed_form.kernel_choice import checked_kernel, largest_error
+from lit_attr.attribution.closed_form.kernel_choice import checked_kernel, largest_error, random_problem
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 pytest.importorskip("triton")
 from lit_attr.attribution.closed_form.mlp_kernel import signed_sums
 
+CPU = torch.device("cpu")
 # Compiles for a compute capability without a device of it, and prints what the compiler made.
 _COMPILE = """
 import sys, triton
@@ -28,19 +29,6 @@ print(compiled.metadata.shared, compiled.asm["ptx"])
 """
 
 
-def problem(counts, n_positions, n_hidden, n_targets, device="cpu"):
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator).to(device)
-
-    positions = [torch.randperm(n_positions, generator=generator)[:count].sort().values for count in counts]
-    sources = [torch.full((count,), source) for source, count in enumerate(counts)]
-    pairs = torch.cat(positions).to(device), torch.cat(sources).to(device)
-    rest = normal(n_positions, n_hidden), normal(len(counts), n_hidden), normal(n_hidden, n_targets)
-    return *pairs, normal(len(pairs[0])), *rest, normal(n_positions, n_targets).sign()
-
-
 @pytest.mark.parametrize(
     ("counts", "n_positions", "n_hidden", "n_targets", "workspace"),
     [
@@ -53,8 +41,8 @@ def problem(counts, n_positions, n_hidden, n_targets, device="cpu"):
     ],
 )
 def test_sums_of_each_source(counts, n_positions, n_hidden, n_targets, workspace):
-    operands = problem(counts, n_positions, n_hidden, n_targets)
-    sums = signed_sums(*operands, Workspace(workspace, torch.device("cpu")))
+    operands = random_problem(counts, n_positions, n_hidden, n_targets, CPU)
+    sums = signed_sums(*operands, Workspace(workspace, CPU))
     expected = torch.zeros(len(counts), n_targets, dtype=torch.float64)
     position, source, *floats = operands
     weight, slope, write, read, sign = (values.double() for values in floats)
@@ -79,17 +67,16 @@ def tf32(values):
 
 
 def test_a_kernel_is_right_that_is_as_good_as_float32():
-    cpu = torch.device("cpu")
-    assert largest_error(plain(lambda values: values), cpu) < 2e-7
-    assert largest_error(signed_sums, cpu) < 2e-7
-    assert largest_error(plain(tf32), cpu) > 1e-5
+    assert largest_error(plain(lambda values: values), CPU) < 2e-7
+    assert largest_error(signed_sums, CPU) < 2e-7
+    assert largest_error(plain(tf32), CPU) > 1e-5
     assert (
-        not largest_error(lambda *operands: signed_sums(*operands).index_fill_(0, torch.tensor(1), torch.nan), cpu) < 1
+        not largest_error(lambda *operands: signed_sums(*operands).index_fill_(0, torch.tensor(1), torch.nan), CPU) < 1
     )
 
 
 def test_without_a_device_the_plain_way_is_taken(caplog):
-    assert checked_kernel(torch.device("cpu")) is None
+    assert checked_kernel(CPU) is None
     assert not caplog.records
     if not torch.cuda.is_available():
         assert [checked_kernel(torch.device("cuda", 7)) for _ in range(2)] == [None, None]
@@ -116,6 +103,6 @@ def test_on_a_gpu_the_kernel_is_chosen_and_gives_the_same_bits_twice():
     device = torch.device("cuda", torch.cuda.current_device())
     kernel = checked_kernel(device)
     assert kernel is signed_sums
-    operands = problem([2000, 0, 1, 5, *[70] * 100], 3000, 513, 700, device)
+    operands = random_problem([2000, 0, 1, 5, *[70] * 100], 3000, 513, 700, device)
     first, second = (kernel(*operands, Workspace(1 << 26, device)) for _ in range(2))
     assert torch.equal(first, second)
