@@ -315,7 +315,14 @@ class Explorer:
         return self._result.key_edges.why_unknown(key, "target" if key.layer == OUTPUT else "source")
 
     def layer_pairs(self, *, metric: AttrMetric = "attr") -> list[tuple[str, str]]:
-        """All pairs of source and target layer between which there are edges, harvested or not."""
+        """All pairs of source and target layer between which there are edges, to targets of the harvest or not.
+
+        Args:
+            metric: `attr` or `attr_abs`.
+
+        Raises:
+            ConfigurationError: If the metric is unknown, or was not harvested.
+        """
         return layer_pairs(self._result.blocks, metric)
 
     def layer_pair(self, source: str, target: str, *, metric: AttrMetric = "attr") -> tuple[str, str]:
@@ -329,5 +336,6 @@ class Explorer:
         Raises:
             EdgeNotFoundError: If there are no such edges.
             KeyFormatError: If a module path may be that of several layers.
+            ConfigurationError: If the metric is unknown, or was not harvested.
         """
         return self._result.layer_pair(source, target, metric)

@@ -208,7 +208,6 @@ def test_refusals(explore):
     ("provenance", "metric", "note"),
     [
         (PARTIAL, "attr", "partial result: 3 of 10 batches"),
-        (A_SHARE, "attr_abs", "attr_abs from 25 % of the sequences (3 of 10 tokens)"),
         (
             {**PARTIAL, **A_SHARE},
             "attr_abs",
