@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
+from lit_attr.decomposition.ci.layerwise import dashed
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.load import decompose_by_config, load_run
 from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG
 from lit_attr.decomposition.targets import build_target
 from lit_attr.topology.paths import path_table
 
@@ -60,24 +64,19 @@ SHAPES = {
 }
 
 
-def build(shape: Shape, seed: int = 0, decomposed: str = "all") -> DecomposedModel:
-    """A model of a shape with random weights, activations of about unit size.
-
-    Args:
-        shape: Shape of the model.
-        seed: Seed of the weights.
-        decomposed: Matrices that are decomposed: `all`, those of the `mlp`, or those of the `attention`.
-    """
+def _options(shape: Shape, decomposed: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configurations of a run and of its target."""
     chosen = {matrix: count for matrix, count in shape.components.items() if matrix.startswith(DECOMPOSED[decomposed])}
-    options = {
+    config = {
         "pretrained_model_class": f"spd.pretrain.models.{shape.architecture}",
         "pretrained_model_name": None,
         "module_info": [{"module_pattern": f"h.*.{matrix}", "C": count} for matrix, count in chosen.items()],
-        "ci_config": {"mode": "layerwise", "fn_type": "shared_mlp", "hidden_dims": [1]},
+        "ci_config": {"mode": "layerwise", "fn_type": "shared_mlp", "hidden_dims": [16]},
         "sigmoid_type": "leaky_hard",
         "sampling": "continuous",
     }
-    model_options = {
+    model_config = {
+        "model_type": shape.architecture,
         "vocab_size": shape.vocab,
         "block_size": shape.seq_len,
         "n_ctx": shape.seq_len,
@@ -87,17 +86,50 @@ def build(shape: Shape, seed: int = 0, decomposed: str = "all") -> DecomposedMod
         "n_intermediate": shape.d_ff,
         "n_key_value_heads": shape.n_kv_head,
     }
+    return config, model_config
+
+
+def build(shape: Shape, seed: int = 0, decomposed: str = "all") -> DecomposedModel:
+    """A model of a shape with random weights, activations of about unit size.
+
+    Args:
+        shape: Shape of the model.
+        seed: Seed of the weights.
+        decomposed: Matrices that are decomposed: `all`, those of the `mlp`, or those of the `attention`.
+    """
+    config, model_config = _options(shape, decomposed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        target = build_target(shape.architecture, model_options)
-        model = decompose_by_config(
-            target, RunConfig.from_options(options, "benchmark"), path_table(shape.architecture)
-        )
+        target = build_target(shape.architecture, model_config)
+        model = decompose_by_config(target, RunConfig.from_options(config, "benchmark"), path_table(shape.architecture))
         for layer in model.paths:
             components = model.components(layer)
             components.V.normal_(std=components.V.shape[0] ** -0.5)
             components.U.normal_(std=components.U.shape[0] ** -0.5)
     return model
+
+
+def write_run(folder: Path, shape: Shape, density: float) -> None:
+    """Write a run of a shape to disk, where the CI of every component is non-zero at a share of random tokens.
+
+    Args:
+        folder: Where the run is written.
+        shape: Shape of the model.
+        density: Share of the tokens.
+    """
+    model = build(shape)
+    tokens = torch.randint(0, shape.vocab, (8, shape.seq_len), generator=torch.Generator().manual_seed(1))
+    pre_sigmoid: dict[str, Tensor] = {}
+    with model.ci_fn.register_forward_hook(lambda _module, _inputs, values: pre_sigmoid.update(values)):
+        model.target_forward(tokens)
+    state = model.state_dict()
+    for path, values in pre_sigmoid.items():
+        *_, last_bias = (x for name, x in state.items() if name.startswith(f"ci_fn._ci_fns.{dashed(path)}."))
+        last_bias -= values.flatten(0, 1).quantile(1 - density, dim=0)
+    folder.mkdir(parents=True)
+    for name, options in zip((RUN_CONFIG, MODEL_CONFIG), _options(shape, "all"), strict=True):
+        (folder / name).write_text(yaml.safe_dump(options))
+    torch.save(state, folder / "model_0.pth")
 
 
 def random_ci(model: DecomposedModel, tokens: Tensor, density: float, seed: int = 0) -> dict[str, Tensor]:
