@@ -9,7 +9,8 @@ environment, and what is missing is said.
 Both harvest the same batches of the same run in one process, in turns, all components alive, from token ids to sums:
 causal importances, component forward, both metrics, normalisers. goodfire-ai/spd always runs its forwards under
 bfloat16 autocast; it is timed so, and with autocast off. lit_attr runs in float32, as by default. The process keeps
-freed memory, as a harvest of lit_attr does; that helps both. Errors are relative, in the Frobenius norm of each block,
+freed memory, as a harvest of lit_attr does; that helps both. With one thread processor time is taken, which other work
+on the machine hardly changes, and with several wall time. Errors are relative, in the Frobenius norm of each block,
 against lit_attr in float64.
 """
 
@@ -19,6 +20,7 @@ import re
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,6 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.goodfire_spd import GoodfireRun, GoodfireSpd
-from benchmarks.harvest import seconds
 from lit_attr.attribution.batch import add_batch_
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engine_choice import build_engine, choose_engines
@@ -68,6 +69,13 @@ class Ours:
 def timed(theirs: GoodfireRun, ours: Ours, tokens: Tensor, threads: int, rounds: int) -> dict[str, Any]:
     """Seconds of one batch, medians of rounds, and their ratios."""
     torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
+
+    def seconds(run: Callable[[], None]) -> float:
+        start = clock()
+        run()
+        return clock() - start
+
     runs: dict[str, Callable[[], None]] = {
         "lit_attr": lambda: ours.add(tokens),
         "spd": lambda: theirs.add(tokens, autocast=True),
@@ -79,12 +87,12 @@ def timed(theirs: GoodfireRun, ours: Ours, tokens: Tensor, threads: int, rounds:
         for name, run in runs.items():
             # A batch of lit_attr is short: a round takes the median of several.
             times = 5 if name == "lit_attr" else 1
-            taken[name].append(statistics.median(seconds(run, tokens.device) for _ in range(times)))
+            taken[name].append(statistics.median(seconds(run) for _ in range(times)))
     median = {name: statistics.median(times) for name, times in taken.items()}
     result: dict[str, Any] = {"batch": len(tokens), "threads": threads}
-    for name, time in median.items():
-        result[f"seconds_{name}"] = time
-        result[f"tokens_per_second_{name}"] = tokens.numel() / time
+    for name, value in median.items():
+        result[f"seconds_{name}"] = value
+        result[f"tokens_per_second_{name}"] = tokens.numel() / value
     for name in ("spd", "spd_float32"):
         result[f"ratio_to_{name}"] = median[name] / median["lit_attr"]
     return result
