@@ -55,7 +55,7 @@ def signed_sums(
     bounds = torch.arange(len(write) + 1, device=source.device)
     size = BLOCKS["BLOCK_PAIR"]
     # Pieces of whole blocks, whose beginnings in memory are aligned alike: the kernel is compiled once.
-    for piece in workspace.pieces(-(-len(source) // size), n_targets * sums.element_size()):
+    for piece in workspace.pieces(-(-len(source) // size), n_targets * (4 + 8)):
         pairs = slice(piece.start * size, piece.stop * size)
         sources = source[pairs]
         first = sources[::size].contiguous()
@@ -65,10 +65,9 @@ def signed_sums(
             position[pairs], sources, weight[pairs], slope, write, by_target, sign, sums, continued,
             len(sources), n_hidden, n_targets, **BLOCKS, **LAUNCH,
         )  # fmt: skip
-        rows = torch.arange(len(first), device=first.device)
-        sums += F.embedding_bag(
-            rows, continued, torch.searchsorted(first, bounds), mode="sum", include_last_offset=True
-        )
+        # Block by block: where there are many for a source, float32 would round too much.
+        rows, offsets = torch.arange(len(first), device=first.device), torch.searchsorted(first, bounds)
+        sums += F.embedding_bag(rows, continued.double(), offsets, mode="sum", include_last_offset=True)
     return sums
 
 
