@@ -27,9 +27,9 @@ _COMMANDS = {
 _USAGE_ERROR = 2
 _CTRL_C = 130  # by the convention of shells
 _HELP = ("-h", "--help")
-# torchmetrics imports them where they are installed, for metrics that nobody uses here: a second of CPU time. Who needs
-# them imports them later.
-_NOT_FOR_METRICS = ("matplotlib", "transformers")
+# torchmetrics and Lightning import them where they are installed, for what nobody uses here: a second of CPU time. Who
+# needs them imports them later.
+_NOT_YET = ("matplotlib", "transformers", "triton")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,9 +111,9 @@ def _import_command(command: str, *, is_short: bool) -> Callable[[Sequence[str]]
     module, _ = _COMMANDS[command]
     if not is_short:
         return import_module(module).run
-    from lit_attr.cli.not_installed import not_installed
+    from lit_attr.lean_imports import compiler_later, not_installed
 
-    with not_installed(*_NOT_FOR_METRICS):
+    with compiler_later(), not_installed(*_NOT_YET):
         return import_module(module).run
 
 

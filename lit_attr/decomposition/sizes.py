@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lit_attr.errors import RunFormatError, reason
+from lit_attr.lean_imports import compiler_later
 
 # The largest vocabularies have 300,000 entries, and the deepest models 126 blocks.
 MAX_WIDTH = 1 << 30
@@ -29,7 +30,7 @@ def without_numbers(build: Callable[[], Model], where: str) -> Model:
         RunFormatError: If a tensor would have more numbers than can be counted.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), compiler_later():
             return build()
     except (RuntimeError, OverflowError) as error:
         raise RunFormatError(f"{where} is the configuration of no model: {reason(error)}") from error

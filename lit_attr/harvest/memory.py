@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lit_attr.errors import ConfigurationError
+from lit_attr.lean_imports import compiler_later
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
 
@@ -164,7 +165,7 @@ def rows_that_fit(
     """
     peaks = []
     for n_rows in range(1, min(2, len(tokens)) + 1):
-        with PeakMemory() as memory:
+        with compiler_later(), PeakMemory() as memory:
             step(tokens[:n_rows])
         peaks.append(memory.peak)
     if peaks[0] > limit:

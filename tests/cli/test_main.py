@@ -90,7 +90,7 @@ def test_libraries_are_there_again_after_the_help():
     script = """
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from lit_attr.cli.not_installed import not_installed
+from lit_attr.lean_imports import not_installed
 with not_installed("yaml", "PyYAML"):
     try:
         import yaml

@@ -7,7 +7,7 @@ from tools.architecture.imports import PACKAGE, Module, When
 # From the ground up. A room imports from rows before its own only: rooms of one row do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "_version"),
-    ("optional", "assets", "early_signal"),
+    ("optional", "assets", "early_signal", "lean_imports"),
     ("files", "topology"),
     ("data",),
     ("decomposition",),
