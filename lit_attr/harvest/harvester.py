@@ -189,14 +189,19 @@ class AttributionHarvester(LightningModule):
         """
         self._postponed.raise_mistake()
         dtype = prepare_trainer(self.trainer)
-        model = self.load_run().model
+        if self._run is None:
+            self._run = self.source.load(lambda model: self._check_fits(trace_topology(model), dtype))
+        model = self._run.model
         if isinstance(data := self._data(), TokenDataModule):
             data.check(model.vocab_size, model.block_size)
         if self._topology is None or self._choice is None:
             self._topology = trace_topology(model)
             self._choice = choose_engines(self.engine_name, model, self._topology)
-        check_sums_fit(self._topology, dtype, self.trainer.strategy.root_device, self.trainer.num_devices)
+        self._check_fits(self._topology, dtype)
         return dtype
+
+    def _check_fits(self, topology: Topology, dtype: torch.dtype) -> None:
+        check_sums_fit(topology, dtype, self.trainer.strategy.root_device, self.trainer.num_devices)
 
     def setup(self, stage: str = "predict") -> None:
         """Allocate the sums, and let Lightning know the model; on every process.

@@ -13,7 +13,8 @@ from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.matrix import bias_of, is_matrix, weight_of
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.targets.target_model import TargetModel
-from lit_attr.decomposition.untrained.rule import Decomposition
+from lit_attr.decomposition.untrained.rule import Decomposition, Factors
+from lit_attr.decomposition.untrained.svd import Svd
 from lit_attr.errors import ConfigurationError, UnsupportedModelError
 from lit_attr.topology.address import block_address
 from lit_attr.topology.paths import PathTable
@@ -50,6 +51,31 @@ def decompose(target: TargetModel, table: PathTable, decomposition: Decompositio
     return DecomposedModel(
         target, table, components, ci, None, vocab_size=target.n_token_ids, block_size=target.block_size
     )
+
+
+def preview(target: TargetModel, table: PathTable, decomposition: Decomposition) -> DecomposedModel | None:
+    """Decompose a model into as many components as a rule does, in no time, where singular values would take long.
+
+    Args:
+        target: The target model.
+        table: Path table of the target.
+        decomposition: The rule.
+
+    Returns:
+        A model with other components, of the same number; None for a rule that is asked itself.
+    """
+    if type(decomposition).factors is not Svd.factors:
+        return None
+    return decompose(target, table, _AsWide(decomposition.threshold, decomposition.matrices))
+
+
+class _AsWide(Decomposition):
+    """As many components of each matrix as it has singular ones: its rows or its columns."""
+
+    def factors(self, layer: str, weight: Float[Tensor, "d_in d_out"]) -> Factors:
+        """The identity, and the matrix, on the side that is narrower; see `Decomposition.factors`."""
+        d_in, d_out = weight.shape
+        return (None, weight) if d_in < d_out else (weight, None)
 
 
 def _factors(decomposition: Decomposition, layer: str, weight: Tensor) -> tuple[Tensor | None, Tensor | None] | None:

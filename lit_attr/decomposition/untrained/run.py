@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 
 from lit_attr.decomposition.checkpoint import weights_digest
 from lit_attr.decomposition.huggingface import load_pretrained
 from lit_attr.decomposition.load import Run
-from lit_attr.decomposition.untrained.decompose import decompose
+from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.decomposition.untrained.decompose import decompose, preview
 from lit_attr.decomposition.untrained.rule import Decomposition
 from lit_attr.files.roots import user_path
 from lit_attr.topology.paths import PathTable
@@ -16,7 +18,10 @@ _DIGEST_CHARACTERS = 6
 
 
 def load_untrained(
-    reference: str | os.PathLike[str], decomposition: Decomposition, table: PathTable | None = None
+    reference: str | os.PathLike[str],
+    decomposition: Decomposition,
+    table: PathTable | None = None,
+    check: Callable[[DecomposedModel], object] | None = None,
 ) -> Run:
     """Load a language model, and decompose it by a rule.
 
@@ -24,6 +29,8 @@ def load_untrained(
         reference: A local folder, or the model's name on the Hugging Face hub.
         decomposition: The rule.
         table: Path table of the model; None for the package's own table of its class.
+        check: Refuses a model that has too many components, before singular values are computed, which takes minutes;
+            it is given one with other components of the same number.
 
     Raises:
         RunNotFoundError: If there is no such model.
@@ -32,6 +39,8 @@ def load_untrained(
         ConfigurationError: If the decomposition does not fit the model.
     """
     target, table = load_pretrained(str(reference), table)
+    if check is not None and (model := preview(target, table, decomposition)) is not None:
+        check(model)
     model = decompose(target, table, decomposition)
     # The digest is of what the factors are computed from, and not of the factors: machines round them differently.
     known = json.dumps([weights_digest(target.state_dict()), decomposition.description], sort_keys=True)
