@@ -119,5 +119,5 @@ def test_sums_that_do_not_fit_are_refused_before_singular_values_are_computed(mo
     monkeypatch.undo()
     monkeypatch.setattr("lit_attr.harvest.memory.free_bytes", lambda _: 10)
     monkeypatch.setattr(torch.linalg, "svd", lambda *_, **__: pytest.fail("singular values are computed"))
-    with pytest.raises(ConfigurationError, match="the sums need .* GB on cpu, where 1e-08 GB are free"):
+    with pytest.raises(ConfigurationError, match=r"the sums need .* GB on cpu, where 1e-08 GB are free"):
         harvest(AttributionHarvester(models / "gpt2", decomposition=Svd()), tokens, tmp_path / "c")
