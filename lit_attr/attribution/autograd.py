@@ -1,4 +1,4 @@
-"""Attributions by their definition: one gradient for each target component and metric.
+"""Attributions by their definition: gradients of what targets do, weighted by what sources do.
 
 With y_t[p] the activation of target component t at position p, a_s[p] that of source component s and c_s[p] its causal
 importance, over all positions of a batch:
@@ -9,6 +9,9 @@ importance, over all positions of a batch:
 An embedding source is a token id: the gradient at each of its positions times the embedding, without causal importance.
 The output's targets are the dimensions of the residual stream that the unembedding reads; they have no `attr_abs`. The
 definition is that of goodfire-ai/spd's dataset attributions.
+
+`attr` is linear in y_t = V_t . x, so that the gradients taken for it are those of the entries of the input x: one for
+each of them, whatever the number of targets. `attr_abs` takes one for each target.
 """
 
 from collections.abc import Mapping
@@ -17,12 +20,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lit_attr.attribution.edge_sums import EdgeSums
+from lit_attr.attribution.edge_sums import add_at_
 from lit_attr.decomposition.model import Capture
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
-from lit_attr.topology.words import AttrMetric
 
 
 class AutogradEngine:
@@ -30,50 +32,66 @@ class AutogradEngine:
 
     Args:
         topology: The attribution graph.
-        alive: Layer to the components that are targets; rows of others stay zero. Under `output` the dimensions of the
-            residual stream that are targets; all of them where it is missing.
+        alive: Layer to the components that are targets; what no target reads stays zero.
         targets_per_pass: Gradients taken in one batched backward pass; memory grows with it. 1 takes them singly, which
             needs no batching rules of the model's operations.
+        first_only: Whether to take only the first pass of each input and of each target layer.
     """
 
     needs_graph = True
     reserved_bytes = 0
 
     def __init__(
-        self, topology: Topology, alive: Mapping[str, Bool[Tensor, " component"]], targets_per_pass: int
+        self,
+        topology: Topology,
+        alive: Mapping[str, Bool[Tensor, " component"]],
+        targets_per_pass: int,
+        *,
+        first_only: bool = False,
     ) -> None:
         self.topology = topology
         self.alive = alive
         self.targets_per_pass = targets_per_pass
+        self.first_only = first_only
 
     def truncated(self) -> "AutogradEngine":
-        """An engine that takes one pass for each target layer: enough to see how much memory a pass needs."""
-        masks = {OUTPUT: torch.ones(self.topology.d_model, dtype=torch.bool), **self.alive}
-        first = {layer: mask & (mask.cumsum(0) <= self.targets_per_pass) for layer, mask in masks.items()}
-        return AutogradEngine(self.topology, first, self.targets_per_pass)
+        """An engine that takes one pass for each input and target layer: enough to see how much memory a pass needs."""
+        return AutogradEngine(self.topology, self.alive, self.targets_per_pass, first_only=True)
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add the attributions of one batch; see `Engine.add_`."""
-        batch = _Batch(capture, ci, self.topology, sums.logit_sq.dtype)
-        for target, sources in self.topology.sources.items():
-            values: dict[AttrMetric, Tensor]
-            if target == OUTPUT:
-                values = {"attr": capture.residual}
-            else:
-                values = {"attr": capture.pre[target], "attr_abs": capture.pre[target].abs()}
-            mask = self.alive.get(target, torch.ones(values["attr"].shape[-1], dtype=torch.bool))
-            indices = mask.nonzero()[:, 0].to(capture.residual.device)
-            for metric, value in values.items():
-                total = value.sum((0, 1))
-                for start in range(0, len(indices), self.targets_per_pass):
-                    chunk = indices[start : start + self.targets_per_pass]
-                    _add_pass_(sums, batch, target, sources, metric, total, chunk)
+        batch = _Batch(capture, ci, sums.logit_sq.dtype)
+        device = capture.residual.device
+        for name, readers in self.topology.readers.items():
+            if name == OUTPUT or any(self.alive[target].any() for target in readers):
+                x = capture.residual if name == OUTPUT else capture.inputs[name]
+                entries = torch.arange(x.shape[-1], device=device)
+                self._add_passes_(sums.attr[name], batch, self.topology.sources[readers[0]], x, entries)
+        for target in self.topology.component_targets if sums.attr_abs else ():
+            alive = self.alive[target].nonzero()[:, 0].to(device)
+            magnitudes = capture.pre[target].abs()
+            self._add_passes_(sums.attr_abs[target], batch, self.topology.sources[target], magnitudes, alive)
+
+    def _add_passes_(
+        self,
+        tables: Mapping[str, Float[Tensor, "_source _target"]],
+        batch: "_Batch",
+        sources: tuple[str, ...],
+        values: Float[Tensor, "batch seq target"],
+        indices: Int[Tensor, " chosen"],
+    ) -> None:
+        """Add what the sources do to the chosen entries of values, summed over positions."""
+        total = values.sum((0, 1))
+        passes = indices.split(self.targets_per_pass)
+        for chosen in passes[:1] if self.first_only else passes:
+            if len(chosen):
+                _add_pass_(tables, batch, sources, total, chosen)
 
 
 class _Batch:
     """What all passes over one batch share."""
 
-    def __init__(self, capture: Capture, ci: Mapping[str, Tensor], topology: Topology, dtype: torch.dtype) -> None:
+    def __init__(self, capture: Capture, ci: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         self.leaves = {EMBED: capture.embed, **capture.post}
         # What a gradient is multiplied with. The embedding has no causal importance.
         self.weights = {layer: capture.post[layer].detach().to(dtype) * ci[layer].to(dtype) for layer in capture.post}
@@ -83,11 +101,9 @@ class _Batch:
 
 
 def _add_pass_(
-    sums: Sums,
+    tables: Mapping[str, Float[Tensor, "_source _target"]],
     batch: _Batch,
-    target: str,
     sources: tuple[str, ...],
-    metric: AttrMetric,
     total: Float[Tensor, " target"],
     chosen: Int[Tensor, " chosen"],
 ) -> None:
@@ -100,11 +116,9 @@ def _add_pass_(
             # A frequent token is thousands of terms added one by one.
             by_token = at_position.new_zeros(len(batch.token_ids), len(chosen), dtype=torch.float64)
             by_token.index_add_(0, batch.token_slot, at_position.double())
-            into = EdgeSums(sums.edge(source, target)[metric], batch.token_ids, chosen)
-            into.add_(by_token)
+            add_at_(tables[source], batch.token_ids, chosen, by_token)
         else:
-            into = EdgeSums(sums.edge(source, target)[metric], None, chosen)
-            into.add_(gradient.mul(weight).sum((1, 2)).T)
+            add_at_(tables[source], None, chosen, gradient.mul(weight).sum((1, 2)).T)
 
 
 def _gradients(

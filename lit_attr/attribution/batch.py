@@ -1,15 +1,16 @@
-"""The recipe of a batch: from token ids to sums."""
+"""The recipe of a batch: from token ids to sums, and what makes attributions of these."""
 
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.engine import Engine
 from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
 
 
@@ -70,3 +71,17 @@ def add_batch_with_ci_(
     with torch.autocast(tokens.device.type, enabled=False):
         engine.add_(sums, capture, ci)
         add_normalisers_(sums, topology, capture, ci)
+
+
+def read_vectors(
+    model: DecomposedModel, topology: Topology, alive: Mapping[str, Bool[Tensor, " _component"]]
+) -> ReadVectors:
+    """What turns sums of `attr`, which are those of inputs, into those of single targets.
+
+    Args:
+        model: Decomposed model.
+        topology: The attribution graph.
+        alive: Layer to the components that are targets.
+    """
+    vectors = {layer: model.components(layer).V.detach().cpu() for layer in topology.component_targets}
+    return ReadVectors(topology.inputs, vectors, alive)

@@ -15,7 +15,7 @@ def trace_topology(model: DecomposedModel) -> Topology:
 
     A layer feeds another if the component activations of the second have a gradient with respect to those of the first,
     every decomposed matrix cutting the graph. The order is that of discovery, source by source: targets that the
-    embedding feeds come first.
+    embedding feeds come first. Targets whose matrices read one and the same tensor share an input.
     """
     n_rows, seq_len = _PROBE_SHAPE
     tokens = torch.zeros((n_rows, min(seq_len, model.block_size)), dtype=torch.long, device=model.unembedding.device)
@@ -38,4 +38,8 @@ def trace_topology(model: DecomposedModel) -> Topology:
         for target, gradients in connected.items():
             if source != target and gradients[source] is not None:
                 feeding[target] = (*feeding.get(target, ()), source)
-    return Topology(model.n_components, feeding, model.vocab_size, model.d_model)
+    tensors = {target: capture.residual if target == OUTPUT else capture.inputs[target] for target in feeding}
+    first: dict[int, str] = {}
+    inputs = {target: first.setdefault(id(tensor), target) for target, tensor in tensors.items()}
+    widths = {name: tensors[name].shape[-1] for name in first.values()}
+    return Topology(model.n_components, feeding, model.vocab_size, model.d_model, inputs, widths)

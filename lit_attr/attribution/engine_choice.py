@@ -1,7 +1,7 @@
 """The choice of an engine for each edge block."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxtyping import Bool
@@ -108,14 +108,13 @@ def build_engine(
     """
     edges = choice.closed_form
 
-    def only(blocks: Mapping[str, tuple[str, ...]]) -> Topology:
-        return replace(topology, sources=dict(blocks))
-
     engines: dict[str, Engine] = {}
     if edges:
         engines["closed_form"] = ClosedFormEngine(model, topology, alive, edges, workspace_bytes)
     if choice.forward_mode:
-        engines["forward_mode"] = ForwardModeEngine(model, only(choice.forward_mode), alive, targets_per_pass)
+        engines["forward_mode"] = ForwardModeEngine(
+            model, topology.restricted(choice.forward_mode), alive, targets_per_pass
+        )
     if choice.autograd:
-        engines["autograd"] = AutogradEngine(only(choice.autograd), alive, targets_per_pass)
+        engines["autograd"] = AutogradEngine(topology.restricted(choice.autograd), alive, targets_per_pass)
     return CombinedEngine(engines)

@@ -29,3 +29,5 @@ def add_normalisers_(
     sums.logit_sq.add_(capture.logits.to(dtype).square().sum((0, 1)))
     sums.token_count.add_(capture.tokens.reshape(-1).bincount(minlength=topology.vocab_size))
     sums.n_tokens.add_(capture.tokens.numel())
+    if sums.attr_abs:
+        sums.n_abs_tokens.add_(capture.tokens.numel())

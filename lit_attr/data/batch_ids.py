@@ -11,11 +11,28 @@ Ranges = list[tuple[int, int, int]]
 # More than any harvest has: at 16,000 tokens each, 1.6 trillion. A damaged number must not take all memory.
 MAX_BATCHES = 10**8
 _SHOWN = 8
+# The golden ratio less 1, times 2^64: batch ids times it, modulo 2^64, are places on a circle.
+_TWO_64 = 1 << 64
+_GOLDEN_RATIO = 0x9E3779B97F4A7C15
 
 
 def all_ids(n_batches: int) -> Ids:
     """The ids of all batches: 0, 1, 2..."""
     return np.arange(n_batches, dtype=np.int64)
+
+
+def is_in_share(batch_id: int, share: float) -> bool:
+    """Whether a batch belongs to a share of all batches; a pure function, so that every worker agrees.
+
+    Multiples of the golden ratio, less their whole parts, are spread more evenly than random numbers, and no period of
+    the data is in step with them. Batch 0 belongs to every share; of any n batches in a row share * n do, and at most a
+    few more or less.
+
+    Args:
+        batch_id: Global id of the batch.
+        share: Between 0 and 1; 1 for all batches.
+    """
+    return (batch_id * _GOLDEN_RATIO) % _TWO_64 < share * _TWO_64
 
 
 def union(parts: Iterable[Ids]) -> Ids:

@@ -84,12 +84,6 @@ class RowSource:
         """Places of evenly spaced rows of the first ones, 1,024 at most."""
         return np.unique(np.linspace(0, n_rows - 1, _SAMPLED_ROWS).astype(np.int64))
 
-    def fingerprint(self, n_rows: int) -> str:
-        """SHA-256 of a sample of the first rows, in hexadecimal: what plans of the version before have."""
-        digest = hashlib.sha256(f"{n_rows} {self.rows.shape[1]} {self.rows.dtype.str}\n".encode())
-        digest.update(np.ascontiguousarray(self.read(self.sample(n_rows))).data)
-        return digest.hexdigest()
-
     def check_unchanged(self) -> None:
         """Check that the file is still the one that was opened, and was not changed.
 

@@ -33,6 +33,7 @@ class Capture:
         embed: Token embeddings, before positions are added; a leaf.
         pre: Canonical layer to component activations as the matrix computes them from its input; in module order.
         post: Copies of `pre` without their past: the leaves that later matrices depend on.
+        inputs: Layer to the input of its matrix; those that read the same tensor share it. Empty without a graph.
         residual: Residual stream behind the final norm, which the unembedding reads.
         logits: Logits of the next token.
         stream: Path of each norm to the residual stream that it reads; without a graph.
@@ -44,6 +45,7 @@ class Capture:
     embed: Float[Tensor, "batch seq d_model"]
     pre: Mapping[str, Float[Tensor, "batch seq _"]]
     post: Mapping[str, Float[Tensor, "batch seq _"]]
+    inputs: Mapping[str, Float[Tensor, "batch seq _"]]
     residual: Float[Tensor, "batch seq d_model"]
     logits: Float[Tensor, "batch seq vocab"]
     stream: Mapping[str, Float[Tensor, "batch seq d_model"]]
@@ -170,6 +172,7 @@ class DecomposedModel(nn.Module):
         """
         pre: dict[str, Tensor] = {}
         post: dict[str, Tensor] = {}
+        inputs: dict[str, Tensor] = {}
         ends: dict[str, Tensor] = {}
         stream: dict[str, Tensor] = {}
         inner: dict[str, Tensor] = {}
@@ -180,6 +183,8 @@ class DecomposedModel(nn.Module):
                     f"the input of {layer} ({self.paths[layer]}) must have the axes batch, position and width, "
                     f"found the shape {tuple(x.shape)}"
                 )
+            if graph:
+                inputs[layer] = x
             pre[layer] = components.read(x)
             post[layer] = pre[layer].detach().requires_grad_()
             return components.write(post[layer])
@@ -218,6 +223,7 @@ class DecomposedModel(nn.Module):
             embed=ends[EMBED],
             pre={layer: pre[layer] for layer in self.paths},
             post={layer: post[layer] for layer in self.paths},
+            inputs=inputs,
             residual=ends[OUTPUT],
             logits=logits.detach(),
             stream={path: x.detach() for path, x in stream.items()},

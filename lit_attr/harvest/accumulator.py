@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from lit_attr.errors import ConfigurationError, NumericalError, few
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import CHUNK, Sums
+from lit_attr.topology.words import Harvested
 
 # A float32 sum of n numbers is off by at most n * 2^-24 of the sum of their magnitudes, a float64 sum by n * 2^-53.
 # With 32 updates between flushes the first is 2e-6 and the second negligible for any number of batches.
@@ -33,11 +34,12 @@ class AttributionSums(Metric):
     Example:
         >>> from lit_attr.topology.graph import Topology
         >>> sources = {"0.mlp.up": ("embed",), "output": ("embed",)}
-        >>> topology = Topology({"0.mlp.up": 1}, sources, vocab_size=2, d_model=1)
+        >>> inputs = {"0.mlp.up": "0.mlp.up", "output": "output"}
+        >>> topology = Topology({"0.mlp.up": 1}, sources, 2, 1, inputs, widths={"0.mlp.up": 1, "output": 1})
         >>> metric = AttributionSums()
         >>> metric.allocate(topology, torch.float32, "cpu")
         >>> def contribute(sums):
-        ...     sums.embed["0.mlp.up"][1] += 3.0
+        ...     sums.attr["0.mlp.up"]["embed"][1] += 3.0
         ...     sums.n_tokens.add_(2)
         >>> metric.update(contribute)
         >>> metric.compute()["attr/embed->0.mlp.up"]
@@ -57,18 +59,21 @@ class AttributionSums(Metric):
         self.updates_per_flush = updates_per_flush
         self._updates_since_flush = 0
 
-    def allocate(self, topology: Topology, dtype: torch.dtype, device: torch.device | str) -> None:
+    def allocate(
+        self, topology: Topology, dtype: torch.dtype, device: torch.device | str, metrics: Harvested = "both"
+    ) -> None:
         """Allocate all sums, zero, on every process, whether it will see a batch or not.
 
         Args:
             topology: Decides names and shapes.
             dtype: In which the engine computes.
             device: On which the engine computes.
+            metrics: Which metrics are summed.
         """
         self._is_synced = False
         self._updates_since_flush = 0
-        self.recent = Sums.zeros(topology, dtype, device)
-        self.totals = Sums.zeros(topology, torch.float64)
+        self.recent = Sums.zeros(topology, dtype, device, metrics)
+        self.totals = Sums.zeros(topology, torch.float64, metrics=metrics)
         for name, tensor in self.totals.named():
             # The registered default stays 0-d: torchmetrics keeps a copy of it.
             self.add_state(name, torch.zeros((), dtype=tensor.dtype), dist_reduce_fx="sum")
@@ -122,10 +127,14 @@ class AttributionSums(Metric):
             )
 
     def compute(self) -> dict[str, Float[Tensor, "..."]]:
-        """The token-weighted mean per edge and normaliser, over all processes: name to sum over number of tokens."""
+        """The token-weighted mean per edge and normaliser, over all processes: name to sum over number of tokens.
+
+        Those of `attr` are in read space, see `Sums`; those of `attr_abs` are over the tokens that were summed.
+        """
         self.flush()
-        n_tokens = self.totals.n_tokens.clamp(min=1)
-        return {name: total / n_tokens for name, total in self.totals.named()}
+        totals = self.totals
+        n_tokens = {True: totals.n_abs_tokens.clamp(min=1), False: totals.n_tokens.clamp(min=1)}
+        return {name: total / n_tokens[name.startswith("attr_abs/")] for name, total in totals.named()}
 
     def sync(
         self,

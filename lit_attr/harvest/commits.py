@@ -76,7 +76,7 @@ class Commits:
             StorageError: If it is damaged, or another worker has written one meanwhile.
         """
         if self._part_there is not None:
-            part, ledger = read_part(self.path, topology)
+            part, ledger = read_part(self.path, topology, self.generation.plan.metrics)
             if not np.array_equal(ledger.ids, self._done):  # batches are dealt out by what it held then
                 raise self._changed_by_another()
             sums.totals.add_(part)

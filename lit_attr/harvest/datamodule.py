@@ -213,17 +213,6 @@ class TokenDataModule(LightningDataModule):
         """
         return self._opened.digest(min(n_batches * self.batch_size, len(self.rows)))
 
-    def fingerprint(self, n_batches: int) -> str:
-        """SHA-256 of 1,024 rows, in hexadecimal: by it plans of version 0.1 know their data.
-
-        Of a token file, all of it is sampled; of a dataset, what is harvested, since its cache may hold more.
-
-        Args:
-            n_batches: As if the harvest had so many, and the dataset no more.
-        """
-        n_rows = min(n_batches * self.batch_size, self.n_rows)
-        return self._opened.fingerprint(n_rows if self.spec is not None else len(self.rows))
-
     def check_unchanged(self) -> None:
         """Check that the data is what it was when it was opened.
 

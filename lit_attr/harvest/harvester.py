@@ -11,10 +11,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lit_attr.attribution.batch import add_batch_
+from lit_attr.attribution.batch import add_batch_, read_vectors
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engine import Engine
 from lit_attr.attribution.engine_choice import EngineChoice, EngineName, build_engine, choose_engines
+from lit_attr.data.batch_ids import is_in_share
 from lit_attr.data.token_file import TokenBatch, check_batch
 from lit_attr.decomposition.diagnostics import Diagnostics, diagnose
 from lit_attr.decomposition.load import Run
@@ -32,9 +33,13 @@ from lit_attr.harvest.targets import Alive, TargetRule
 from lit_attr.harvest.trainer_settings import prepare_trainer
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.paths import PathTable
+from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
+from lit_attr.topology.words import HARVESTED, Harvested
 
 _Value = TypeVar("_Value")
+# A batch whose `attr_abs` is taken, whatever the share.
+_WITH_ABS = 0
 # Sequences of the first batch on which the decomposition is diagnosed: two forwards each.
 _DIAGNOSED_ROWS = 8
 
@@ -65,6 +70,10 @@ class AttributionHarvester(LightningModule):
         decomposition: How to decompose a language model without training: `Svd`, `Neurons`, or a class of your own by
             its dotted path. None for a run that was trained.
         path_table: Where the model keeps its matrices; None for the package's own table of its class.
+        metrics: What is attributed: `both` metrics, or `attr` alone, which costs about as much as the forwards, and
+            memory only for each source and input, not for each pair of components.
+        abs_share: Share of the sequences from which `attr_abs` is taken, batch by batch; its sums are scaled to all of
+            them, and every answer says so. Without it, the cost is nearly that of `attr` alone.
 
     Raises:
         ConfigurationError: If the settings contradict each other.
@@ -82,8 +91,16 @@ class AttributionHarvester(LightningModule):
         memory_gb: float | None = None,
         decomposition: Decomposition | None = None,
         path_table: PathTable | None = None,
+        metrics: Harvested = "both",
+        abs_share: float = 1.0,
     ) -> None:
         super().__init__()
+        if metrics not in HARVESTED:
+            raise ConfigurationError(f"model.metrics must be one of {list(HARVESTED)}, found {metrics!r}")
+        if not 0 < abs_share <= 1:
+            raise ConfigurationError(f"model.abs_share must be above 0 and at most 1, found {abs_share}")
+        if abs_share < 1 and metrics == "attr":
+            raise ConfigurationError(f"model.abs_share {abs_share} does nothing with metrics attr: drop one of them")
         if targets_per_pass < 1:
             raise ConfigurationError(f"model.targets_per_pass must be at least 1, found {targets_per_pass}")
         if workspace_mb < 1:
@@ -94,6 +111,8 @@ class AttributionHarvester(LightningModule):
             raise ConfigurationError("model.harvest_db is of a trained run: drop it, or model.decomposition")
         self.save_hyperparameters()
         self.engine_name = engine
+        self.metrics = metrics
+        self.abs_share = abs_share
         self.targets_per_pass = targets_per_pass
         self.workspace_bytes = workspace_mb << 20
         self.memory_gb = memory_gb
@@ -201,7 +220,7 @@ class AttributionHarvester(LightningModule):
         return dtype
 
     def _check_fits(self, topology: Topology, dtype: torch.dtype) -> None:
-        check_sums_fit(topology, dtype, self.trainer.strategy.root_device, self.trainer.num_devices)
+        check_sums_fit(topology, self.metrics, dtype, self.trainer.strategy.root_device, self.trainer.num_devices)
 
     def setup(self, stage: str = "predict") -> None:
         """Allocate the sums, and let Lightning know the model; on every process.
@@ -217,7 +236,7 @@ class AttributionHarvester(LightningModule):
         self._alive = None
         self.add_module("decomposed", self.model)  # so that Lightning moves it to the device
         device = self.trainer.strategy.root_device
-        self.sums.allocate(self.topology, dtype, device)
+        self.sums.allocate(self.topology, dtype, device, self.metrics)
         counts, place = self.topology.n_components, _describe(device, self.trainer.world_size)
         rank_zero_info(
             f"lit_attr: harvesting {self.load_run().run_id} on {place}: {sum(counts.values())} components in "
@@ -242,6 +261,14 @@ class AttributionHarvester(LightningModule):
         for problem in diagnostics.warnings():
             rank_zero_info(f"lit_attr: warning: {problem}")
         return diagnostics
+
+    def read_vectors(self, alive: Mapping[str, Bool[Tensor, " _component"]]) -> ReadVectors:
+        """What turns the sums of `attr` into those of single targets; after `check`.
+
+        Args:
+            alive: Decomposed layer to a mask of the components that are targets.
+        """
+        return read_vectors(self.model, self.topology, alive)
 
     def set_targets(self, alive: Mapping[str, Bool[Tensor, " _component"]]) -> None:
         """Take over the targets of a harvest that is continued or shared; between `setup` and `on_predict_start`.
@@ -313,6 +340,8 @@ class AttributionHarvester(LightningModule):
     def _contribute(
         self, engine: Engine, tokens: Int[Tensor, "rows seq"], batch_id: int, first_row: int, sums: Sums
     ) -> None:
+        if not is_in_share(batch_id, self.abs_share):
+            sums = sums.signed()
         add_batch_(sums, self.model, self.topology, engine, tokens, batch_id, first_row)
 
     def _measure_rows(self, batch: TokenBatch) -> int:
@@ -322,7 +351,7 @@ class AttributionHarvester(LightningModule):
 
         def trial(rows: Int[Tensor, "rows seq"]) -> None:
             with torch.enable_grad():
-                self._contribute(truncated, rows, batch.batch_id, 0, self.sums.recent)
+                self._contribute(truncated, rows, _WITH_ABS, 0, self.sums.recent)
 
         rows = rows_that_fit(trial, batch.tokens, limit)
         self.sums.recent.zero_()

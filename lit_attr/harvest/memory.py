@@ -18,6 +18,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.lean_imports import compiler_later
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
+from lit_attr.topology.words import Harvested
 
 _GB = 1e9
 # Of free memory, what is used without being told: allocators fragment, and kernels have workspaces of their own.
@@ -127,11 +128,14 @@ def memory_limit(memory_gb: float | None, device: torch.device, n_sharing: int) 
     return _DEFAULT_SHARE * free_bytes(device) / n_sharing
 
 
-def check_sums_fit(topology: Topology, dtype: torch.dtype, device: torch.device, n_processes: int) -> None:
+def check_sums_fit(
+    topology: Topology, metrics: Harvested, dtype: torch.dtype, device: torch.device, n_processes: int
+) -> None:
     """Refuse sums that are larger than free memory, before anything is allocated.
 
     Args:
         topology: Decides their shapes.
+        metrics: Which metrics are summed.
         dtype: Precision of the sums on the device; the totals on the host are float64.
         device: Where the engine computes.
         n_processes: Processes of this machine, each with its own sums.
@@ -140,13 +144,13 @@ def check_sums_fit(topology: Topology, dtype: torch.dtype, device: torch.device,
         ConfigurationError: If they are; it names the bytes and the ways out.
     """
     host = torch.device("cpu")
-    needed = {device: Sums.zeros(topology, dtype, "meta").nbytes * (n_processes if device == host else 1)}
-    needed[host] = needed.get(host, 0) + Sums.zeros(topology, torch.float64, "meta").nbytes * n_processes
+    needed = {device: Sums.zeros(topology, dtype, "meta", metrics).nbytes * (n_processes if device == host else 1)}
+    needed[host] = needed.get(host, 0) + Sums.zeros(topology, torch.float64, "meta", metrics).nbytes * n_processes
     for place, size in needed.items():
         if size > (free := free_bytes(place)):
             raise ConfigurationError(
                 f"the sums need {size / _GB:.3g} GB on {place}, where {free / _GB:.3g} GB are free: use fewer "
-                "processes on a machine (trainer.devices), or a machine with more memory"
+                "processes on a machine (trainer.devices), --model.metrics attr, or a machine with more memory"
             )
 
 

@@ -20,13 +20,13 @@ from lit_attr.parts.software import Software, named_versions, software
 from lit_attr.parts.worker_record import slurm_job
 from lit_attr.storage.provenance import Provenance
 from lit_attr.storage.result_folders import create_subrun, subrun_folder, subruns
-from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE
+from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE, Harvested
 
 _log = logging.getLogger(__name__)
 # How often a harvest is joined again that others remove this moment; each of them leaves once.
 _MAX_ATTEMPTS = 100
 # By which entry a plan knows its data: one of version 0.1 by the second.
-_DIGEST, _FINGERPRINT = "data_digest", "data_fingerprint"
+_DIGEST = "data_digest"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class HarvestSettings:
         run_id: Id of the decomposition run.
         weights_digest: Digest of its weights.
         precision: Precision of the trainer.
+        metrics: Which metrics are summed.
+        abs_share: Share of the sequences whose `attr_abs` is summed.
         targets: How the components that are targets are found, in plain types.
         software: Name to version of what computes.
         any_versions: Whether a harvest of other versions may be continued.
@@ -45,6 +47,8 @@ class HarvestSettings:
     run_id: str
     weights_digest: str
     precision: str
+    metrics: Harvested
+    abs_share: float
     targets: Mapping[str, Any]
     software: Software = field(default_factory=software)
     any_versions: bool = False
@@ -70,20 +74,18 @@ class HarvestSettings:
             "seq_len": data.seq_len,
             "batch_size": data.batch_size,
             "precision": self.precision,
+            "metrics": self.metrics,
+            "abs_share": self.abs_share,
             **self.targets,
         }
 
-    def data_entry(self, data: TokenDataModule, n_batches: int, *, by_sample: bool = False) -> dict[str, str]:
+    def data_entry(self, data: TokenDataModule, n_batches: int) -> dict[str, str]:
         """The entry of a plan by which it knows its data.
 
         Args:
             data: The data, open.
             n_batches: Number of batches of the plan.
-            by_sample: Whether the data is known by a sample of its rows, as in plans of version 0.1, and not by all
-                rows that decide the numbers.
         """
-        if by_sample:
-            return {_FINGERPRINT: data.fingerprint(n_batches)}
         return {_DIGEST: data.digest(max(n_batches, self.targets.get("alive_batches") or 0))}
 
 
@@ -218,16 +220,15 @@ def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: Toke
     entries = settings.entries_but_data(data)
     if (entries.get("alive_batches"), plan.entries.get("alive_batches")) == (None, None):
         entries["ci_threshold"] = plan.entries.get("ci_threshold")  # decides nothing, and may be set no more
-    data_of_plan = {name: plan.entries[name] for name in (_DIGEST, _FINGERPRINT) if name in plan.entries}
-    differences = [*plan.differences({**entries, **data_of_plan}), *_other_versions(plan, settings)]
+    data_of_plan = plan.entries.get(_DIGEST)
+    differences = [*plan.differences({**entries, _DIGEST: data_of_plan}), *_other_versions(plan, settings)]
     generation = newest_generation(folder, plan)
     n_batches = plan.n_batches if generation is None else generation.n_batches
     if n_batches > data.n_batches:
         differences.append(f"n_batches: the harvest has {n_batches}, this command {data.n_batches}")
     if differences:  # the data of a harvest that is not continued may be far more than this command's: it is not read
         return differences
-    by_sample = _FINGERPRINT in plan.entries
-    differences = plan.differences({**entries, **settings.data_entry(data, plan.n_batches, by_sample=by_sample)})
+    differences = plan.differences({**entries, **settings.data_entry(data, plan.n_batches)})
     if generation is None:
         return differences
     before, now = generation.data_digest, data.digest(generation.n_batches)

@@ -30,6 +30,7 @@ from lit_attr.parts.header import Header
 from lit_attr.parts.history import record_generation
 from lit_attr.parts.merge import write_merged
 from lit_attr.parts.present_workers import Presence
+from lit_attr.parts.read_vectors import publish_read_vectors
 from lit_attr.parts.software import Software, software
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.storage.result_folders import run_folder
@@ -182,7 +183,8 @@ class StorageWriter(Callback):
         run = harvester.load_run()
         by, any_versions = software(*run.model.libraries), self.allow_other_versions
         precision, targets = str(trainer.precision), harvester.target_settings()
-        return HarvestSettings(run.run_id, run.weights_digest, precision, targets, by, any_versions)
+        sums = harvester.metrics, harvester.abs_share
+        return HarvestSettings(run.run_id, run.weights_digest, precision, *sums, targets, by, any_versions)
 
     def _open(self, settings: HarvestSettings, data: TokenDataModule, world_size: int) -> Generation:
         """Find or begin the harvest, and mark it as worked on."""
@@ -208,6 +210,7 @@ class StorageWriter(Callback):
         _data(trainer).check_unchanged()  # the digest in the plan is that of the rows that were looked at
         known = harvest_record(trainer, harvester, _data(trainer), alive, {"out_dir": self.out_dir})
         if is_new:
+            publish_read_vectors(folder, harvester.read_vectors(alive).vectors)
             threshold = harvester.target_rule.ci_threshold
             Header(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
         record_generation(self.commits.generation, known)

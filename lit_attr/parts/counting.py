@@ -94,7 +94,7 @@ def _expected(generation: Generation, *, only_frozen: bool = False) -> Iterator[
 
 def _open(generation: Generation, path: Path, rank: int | None, batches: Ids, topology: Topology) -> CountingPart:
     try:
-        sums, ledger = read_part(path, topology)
+        sums, ledger = read_part(path, topology, generation.plan.metrics)
         if rank is not None:
             generation.check_ledger(path, rank, ledger)
         elif ledger.plan != generation.plan.digest or not np.array_equal(ledger.ids, batches):

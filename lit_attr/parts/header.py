@@ -19,6 +19,8 @@ from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.words import HEADER_FILE
 
+_MOST = 1 << 31
+
 
 @dataclass(frozen=True)
 class Header:
@@ -84,7 +86,9 @@ class Header:
             stored = content["topology"]
             counts = {str(layer): int(count) for layer, count in stored["n_components"].items()}
             sources = {str(target): tuple(map(str, names)) for target, names in stored["sources"].items()}
-            topology = Topology(counts, sources, int(stored["vocab_size"]), int(stored["d_model"]))
+            inputs = {str(target): str(name) for target, name in stored["inputs"].items()}
+            widths = {str(name): int(width) for name, width in stored["widths"].items()}
+            topology = Topology(counts, sources, int(stored["vocab_size"]), int(stored["d_model"]), inputs, widths)
             header = cls(
                 topology, content["alive"], content["w_unembed"], float(content["ci_threshold"]), content["provenance"]
             )
@@ -103,6 +107,11 @@ class Header:
         linked = {*self.topology.sources, *(name for names in self.topology.sources.values() for name in names)}
         if unknown := linked - {*layers, EMBED, OUTPUT}:
             return f"its graph has layers without components: {few(sorted(map(shown, unknown)))}"
+        inputs, widths = self.topology.inputs, self.topology.widths
+        if inputs.keys() != self.topology.sources.keys() or {*inputs.values()} != widths.keys():
+            return "its targets' inputs are not those of its graph"
+        if any(not 0 < width < _MOST for width in widths.values()) or widths.get(OUTPUT) != self.topology.d_model:
+            return f"its inputs have widths {shown(dict(widths))}"
         if {layer: _kind(mask) for layer, mask in self.alive.items()} != {
             layer: ((count,), torch.bool, True) for layer, count in layers.items()
         }:

@@ -57,8 +57,6 @@ def recorded_provenance(
         if number > 1 and not record:
             newest.pop("data_shape", None)  # would be that of a generation before, which may have had fewer batches
         newest |= {name: value for name, value in record.items() if name not in _OF_THE_HARVEST}
-        if "data_digest" in record:
-            newest.pop("data_fingerprint", None)  # of a generation of the version before
         known = record or (first if number == 1 else {})
         lines.append({"generation": number, **content, **{name: known.get(name) for name in _OF_EACH_GENERATION}})
     return {"schema": SCHEMA, **newest, "software": distinct(software), "generations": lines}

@@ -2,18 +2,15 @@
 
 import json
 import os
-import pickletools
-import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 from pydantic import AfterValidator, Field
 
 from lit_attr.data.batch_ids import Ids, check_ranges, count, from_ranges
-from lit_attr.errors import StorageError, reason
+from lit_attr.errors import StorageError
 from lit_attr.files.json_file import parse_object
 from lit_attr.files.publish import reading
 from lit_attr.parts.software import Software
@@ -25,10 +22,6 @@ MAX_WORKERS = 100_000
 _BEGIN, _COMMA = b'{"__metadata__":', b","
 _ALIGNED = 8
 _MAX_HEAD = 1 << 28
-# How archives of torch begin, in which the version before kept parts.
-_ARCHIVE = b"PK\x03\x04"
-# What is known of the versions that have added to those.
-_BEFORE = [{"lit_attr": "before 0.2"}]
 
 Count = Annotated[int, Field(ge=0)]
 Time = Annotated[float, Field(allow_inf_nan=False)]
@@ -50,8 +43,7 @@ class Ledger:
         started: When the worker began, in seconds since the epoch.
         committed: When the part was written.
         n_before: Batches that were in the part when the worker began.
-        software: The versions that have added to it, as `lit_attr.parts.software` names them; of parts of the version
-            before no more than that.
+        software: The versions that have added to it, as `lit_attr.parts.software` names them.
     """
 
     plan: str
@@ -104,8 +96,8 @@ def head(ledger: Ledger, table: bytes) -> bytes:
     return len(text).to_bytes(_ALIGNED, "little") + text
 
 
-def read_head(file: BinaryIO, path: Path) -> Head | None:
-    """The head of an open part; None for one of the version before, which has none.
+def read_head(file: BinaryIO, path: Path) -> Head:
+    """The head of an open part.
 
     Args:
         file: Open for reading.
@@ -115,8 +107,6 @@ def read_head(file: BinaryIO, path: Path) -> Head | None:
         StorageError: If it is damaged.
     """
     begin = os.pread(file.fileno(), _ALIGNED, 0)
-    if begin.startswith(_ARCHIVE):
-        return None
     length = int.from_bytes(begin, "little")
     if not 0 < length <= min(_MAX_HEAD, os.fstat(file.fileno()).st_size - _ALIGNED):
         raise StorageError(f"{path} is truncated, damaged, or no part of a harvest: it begins with {begin!r}")
@@ -139,20 +129,4 @@ def read_ledger(path: Path) -> Ledger:
         StorageError: If the file cannot be read.
     """
     with reading(path) as file:
-        read = read_head(file, path)
-        return archived_ledger(file, path) if read is None else read.ledger
-
-
-def archived_ledger(file: BinaryIO, path: Path) -> Ledger:
-    """The ledger of an open part of the version before, a text in an archive's pickle; errors as for `read_head`."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            with archive.open(name) as pickled:  # read up to the ledger, and not executed
-                texts = (text for code, text, _ in pickletools.genops(pickled) if code.name == "BINUNICODE")
-                ledger = str(next(text for key, text in pairwise(texts) if key == "ledger"))
-    except Exception as error:  # of many kinds, for a damaged file
-        raise StorageError(
-            f"cannot read {path}, which may be truncated or no part of a harvest: {reason(error)}"
-        ) from error
-    return replace(parse_object(ledger, Ledger, path), software=_BEFORE)
+        return read_head(file, path).ledger

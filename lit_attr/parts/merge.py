@@ -10,8 +10,10 @@ from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation, begun_generation, newest_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import recorded_provenance
+from lit_attr.parts.read_vectors import load_read_vectors
 from lit_attr.parts.software import Software
 from lit_attr.storage.batch_coverage import Coverage
+from lit_attr.storage.harvested_metrics import HarvestedMetrics
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import MERGED_FILE, PARTIAL_FILE
@@ -38,13 +40,16 @@ def write_merged(
     """
     coverage = Coverage.of(ids, generation.n_batches)
     path = generation.folder / (MERGED_FILE if coverage.complete else PARTIAL_FILE)
+    plan, read = generation.plan, load_read_vectors(generation.folder, header.topology, header.alive)
+    n_abs_tokens = sum(int(part.n_abs_tokens) for part in parts.values()) if plan.abs_share < 1 else None
     provenance = {
         **recorded_provenance(generation, header.provenance, software),
+        **HarvestedMetrics(plan.metrics, plan.abs_share, n_abs_tokens).to_entries(),
         "n_tokens": sum(int(part.n_tokens) for part in parts.values()),
         "coverage": coverage.to_mapping(),
     }
     not_extended = partial(_check_not_extended, generation)
-    write_result(path, parts, header.w_unembed, header.ci_threshold, provenance, not_extended)
+    write_result(path, parts, read, header.w_unembed, header.ci_threshold, provenance, not_extended)
     return path
 
 

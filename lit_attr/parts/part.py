@@ -13,13 +13,14 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from lit_attr.errors import StorageError, reason
-from lit_attr.files.archive import bytes_of, layout, mapped, on_map
+from lit_attr.errors import StorageError
+from lit_attr.files.archive import bytes_of, on_map
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
-from lit_attr.parts.ledger import Head, Ledger, archived_ledger, head, read_head
+from lit_attr.parts.ledger import Head, Ledger, head, read_head
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
+from lit_attr.topology.words import Harvested
 
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64"}
 
@@ -45,27 +46,25 @@ def write_part(path: Path, sums: Sums, ledger: Ledger) -> None:
     publish_sealed(path, write, sums.nbytes)
 
 
-def read_part(path: Path, topology: Topology) -> tuple[Sums, Ledger]:
+def read_part(path: Path, topology: Topology, metrics: Harvested) -> tuple[Sums, Ledger]:
     """A part, mapped read-only, after the whole file was compared with its seal.
 
     Its worker may publish another meanwhile: all that is returned is of the one file that was there first.
 
     Args:
         path: The part's file.
-        topology: Decides which sums there must be.
+        topology: Decides, with `metrics`, which sums there must be.
+        metrics: Which metrics the harvest sums.
 
     Raises:
         StorageError: If the file is missing, damaged, of another topology, or miscounts its tokens.
     """
-    expected = dict(Sums.zeros(topology, torch.float64, "meta").named())
+    expected = dict(Sums.zeros(topology, torch.float64, "meta", metrics).named())
     with reading(path) as file:
         check_open_seal(file, path)
         read = read_head(file, path)
-        if read is None:
-            ledger, named = archived_ledger(file, path), _archived(file, path, expected)
-        else:
-            ledger, named = read.ledger, _mapped(file, path, read, expected)
-    part = Sums.from_named(topology, named)
+        named = _mapped(file, path, read, expected)
+    part, ledger = Sums.from_named(topology, named, metrics), read.ledger
     counted = int(part.n_tokens), int(part.token_count.sum())
     if counted != (ledger.n_tokens, ledger.n_tokens):
         raise StorageError(
@@ -95,21 +94,6 @@ def _mapped(file: BinaryIO, path: Path, read: Head, expected: Mapping[str, Tenso
     named = {}
     for name, tensor in expected.items():
         named[name], rest = rest[: tensor.nbytes].view(tensor.dtype).view(tensor.shape), rest[tensor.nbytes :]
-    return named
-
-
-def _archived(file: BinaryIO, path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a part of the version before."""
-    try:
-        sums = layout(file)["sums"]
-        fitting = {k: (v.shape, v.dtype, v.is_contiguous()) for k, v in sums.items()} == {
-            k: (v.shape, v.dtype, True) for k, v in expected.items()
-        }
-        named = mapped(file, sums) if fitting else {}
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise StorageError(f"cannot read {path}, which may be no part of a harvest: {reason(error)}") from error
-    if not fitting:
-        raise _foreign(path)
     return named
 
 

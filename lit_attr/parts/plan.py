@@ -5,16 +5,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from lit_attr.data.batch_ids import MAX_BATCHES
+from lit_attr.errors import StorageError
 from lit_attr.files.json_file import publish_json, read_object
-from lit_attr.topology.words import PLAN_FILE
+from lit_attr.topology.words import PLAN_FILE, Harvested
 
-# 2: parts as `lit_attr.parts.part` writes them now, and `software`.
-_FORMAT = 2
+# 2: `software`. 3: parts whose sums of `attr` are in read space.
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,23 @@ class Plan:
         entries: Name to value, in plain types: weights, data, batch size, targets, precision.
         n_batches: How many batches it had when it began; the one thing that may grow.
         job: The scheduler's job that began it; None without one.
-        software: Name to version of what decides the numbers, see `lit_attr.parts.software`; None in harvests that were
-            begun before this was recorded.
+        software: Name to version of what decides the numbers, see `lit_attr.parts.software`; None if it is not known.
     """
 
     entries: Mapping[str, Any]
     n_batches: Annotated[int, Field(ge=1, le=MAX_BATCHES)]
     job: str | None = None
     software: Mapping[str, str] | None = None
+
+    @property
+    def metrics(self) -> Harvested:
+        """Which metrics are summed."""
+        return "attr" if self.entries.get("metrics") == "attr" else "both"
+
+    @property
+    def abs_share(self) -> float:
+        """Share of the sequences whose `attr_abs` is summed."""
+        return float(self.entries.get("abs_share", 1.0))
 
     @property
     def digest(self) -> str:
@@ -61,12 +71,17 @@ class Plan:
         """Read the plan of a harvest's folder.
 
         Raises:
-            StorageError: If there is none, or it is damaged.
+            StorageError: If there is none, it is damaged, or another version's.
         """
         stored = read_object(folder / PLAN_FILE, _Stored)
+        if stored.format != _FORMAT:
+            raise StorageError(
+                f"{folder / PLAN_FILE}: expected a harvest in format {_FORMAT}, found {stored.format}, whose sums are "
+                "kept otherwise: continue and merge it with the version of lit_attr that began it"
+            )
         return cls(stored.entries, stored.n_batches, stored.job, stored.software)
 
 
 @dataclass(frozen=True)
 class _Stored(Plan):
-    format: Literal[1, 2] = 1
+    format: int = 1

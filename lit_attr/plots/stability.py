@@ -15,14 +15,17 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.parts.counting import counting_parts
 from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.header import Header
+from lit_attr.parts.read_vectors import load_read_vectors
 from lit_attr.query.strongest_edges import strongest_of_targets
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.storage.file_content import Content
 from lit_attr.storage.top_k import has_sign, top_k
-from lit_attr.topology.address import ComponentKey
-from lit_attr.topology.choice import Measure, check_count
+from lit_attr.topology.address import EMBED, ComponentKey
+from lit_attr.topology.choice import check_count
+from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
+
+_LEAST = 1e-10  # what sources are divided by; those that never occurred have no attributions
 
 
 @dataclass(frozen=True)
@@ -70,24 +73,22 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
             f"{folder}: stability needs at least 2 committed parts, found {len(parts)}; harvest with several workers "
             "(--data.rank and --data.world_size, or lit-attr submit --n_gpus), or extend a harvest with more batches"
         )
-    blocks = [Blocks(_content(part.sums, header)) for part in parts]
-    largest = max(blocks, key=lambda part: part.content.n_tokens_processed)
-    targets = _strongest_targets(largest, n_targets)
+    read = load_read_vectors(folder, header.topology, header.alive)
+    sums = [part.sums for part in parts]
+    largest = max(sums, key=lambda part: int(part.n_tokens))
+    targets = _strongest_targets(largest, read, header, n_targets)
     return Stability(
         targets,
         k,
         list(accumulate(len(part.ids) for part in parts)),
-        list(accumulate(part.content.n_tokens_processed for part in blocks)),
-        torch.tensor([_overlaps(_tops(blocks, target, k)) for target in targets]).T,
+        list(accumulate(int(part.n_tokens) for part in sums)),
+        torch.tensor([_overlaps(_tops(sums, read, target, k)) for target in targets]).T,
         generation.n_batches,
     )
 
 
-def _content(sums: Sums, header: Header) -> Content:
-    return DatasetAttributionStorage.from_sums(sums, header.w_unembed, header.ci_threshold)
-
-
-def _strongest_targets(blocks: Blocks, n_targets: int) -> list[ComponentKey]:
+def _strongest_targets(sums: Sums, read: ReadVectors, header: Header, n_targets: int) -> list[ComponentKey]:
+    blocks = Blocks(DatasetAttributionStorage.from_sums(sums.signed(), read, header.w_unembed, header.ci_threshold))
     layers = [layer for layer in blocks.content.ci_sum if blocks.source_layers(layer, "attr")]
     strongest: list[tuple[float, ComponentKey]] = []
     for edges in strongest_of_targets(blocks, "attr", 1, layers):
@@ -98,16 +99,17 @@ def _strongest_targets(blocks: Blocks, n_targets: int) -> list[ComponentKey]:
     return [key for _, key in nlargest(n_targets, strongest, key=itemgetter(0))]
 
 
-def _tops(blocks: Sequence[Blocks], target: ComponentKey, k: int) -> list[set[int]]:
+def _tops(parts: Sequence[Sums], read: ReadVectors, target: ComponentKey, k: int) -> list[set[int]]:
     """The strongest sources after each part, as positions; the target's own scale does not change their order."""
-    layers = blocks[0].source_layers(target.layer, "attr")
-    raw_sums = Measure("attr", normalized=False)
+    vector = read.wide(target.layer)[:, target.index]
     raw = scale = torch.zeros((), dtype=torch.float64)
     tops = []
-    for part in blocks:
-        raw = raw + torch.cat([part.row(layer, target.layer, raw_sums, target.index).double() for layer in layers])
-        scale = scale + torch.cat([part.normalisation.of_sources(layer).double() for layer in layers])
-        best, places = top_k(raw / scale, k, "both")
+    for part in parts:
+        by_source = part.attr[read.inputs[target.layer]]
+        raw = raw + torch.cat([table @ vector for table in by_source.values()])
+        scales = [part.token_count if source == EMBED else part.ci[source] for source in by_source]
+        scale = scale + torch.cat(scales).double()
+        best, places = top_k(raw / scale.clamp(min=_LEAST), k, "both")
         tops.append(set(places[has_sign(best, "both")].tolist()))
     return tops
 

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from lit_attr.storage.file_content import Content, checked_keys, to_file
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.mergeable import check_mergeable
 from lit_attr.storage.provenance import merged_provenance
+from lit_attr.storage.summed import map_nested, scale_of_abs, summed_tensors
 from lit_attr.storage.top_k import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure
+from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums, add_chunked_
 from lit_attr.topology.words import AttrMetric, Sign
 
@@ -216,30 +219,25 @@ class DatasetAttributionStorage(Content):
     def from_sums(
         cls,
         sums: Sums,
+        read: ReadVectors,
         w_unembed: Float[Tensor, "d_model vocab"],
         ci_threshold: float,
         provenance: Mapping[str, Any] | None = None,
     ) -> "DatasetAttributionStorage":
-        """The storage of finished sums, in the file's layout.
+        """The storage of finished sums, in the file's layout; those of all edges are held in memory.
 
         Args:
             sums: Over the whole dataset.
+            read: The model's read vectors.
             w_unembed: The model's unembedding.
             ci_threshold: The threshold to be recorded.
             provenance: What is to be recorded of their origin; plain types.
         """
+        factor = scale_of_abs(int(sums.n_tokens), int(sums.n_abs_tokens))
+        tensors = summed_tensors(sums, read, len(w_unembed), factor)
         return cls(
-            regular_attr=sums.regular,
-            regular_attr_abs=sums.regular_abs,
-            embed_attr={target: by_token.T for target, by_token in sums.embed.items()},
-            embed_attr_abs={target: by_token.T for target, by_token in sums.embed_abs.items()},
-            unembed_attr=sums.unembed,
-            embed_unembed_attr=sums.embed_unembed.T,
+            **map_nested(tensors, attrgetter("whole")),
             w_unembed=w_unembed,
-            ci_sum=sums.ci,
-            component_act_sq_sum=sums.act_sq,
-            logit_sq_sum=sums.logit_sq,
-            embed_token_count=sums.token_count,
             ci_threshold=ci_threshold,
             n_tokens_processed=int(sums.n_tokens),
             provenance=provenance,

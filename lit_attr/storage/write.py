@@ -6,6 +6,7 @@ rounded to float32.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,8 +19,9 @@ from lit_attr.errors import NumericalError, few
 from lit_attr.files.archive import blank, bytes_of, lay_out, layout, offset_of, write_checksums
 from lit_attr.files.publish import publish
 from lit_attr.files.seal import trailer
-from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.file_content import Content
+from lit_attr.storage.summed import Summed, map_nested, scale_of_abs, summed_tensors
+from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
 
 # Numbers of a tile: 64 MB in float64, and as much again for what it is added from.
@@ -32,6 +34,7 @@ _W_UNEMBED = "w_unembed"
 def write_result(
     path: Path,
     parts: Mapping[str, Sums],
+    read: ReadVectors,
     w_unembed: Float[Tensor, "d_model vocab"],
     ci_threshold: float,
     provenance: Mapping[str, Any],
@@ -42,6 +45,7 @@ def write_result(
     Args:
         path: The file to write.
         parts: Sums of one topology, float64, in memory or mapped, by a name that messages give them; at least one.
+        read: The model's read vectors.
         w_unembed: The unembedding.
         ci_threshold: The threshold to be recorded.
         provenance: What is to be recorded; plain types.
@@ -52,27 +56,73 @@ def write_result(
         StorageError: If it cannot be written; what was there before stays.
     """
     w_unembed = w_unembed.detach().cpu()
-    contents = {
-        name: DatasetAttributionStorage.from_sums(part, w_unembed, ci_threshold, provenance)
-        for name, part in parts.items()
-    }
-    first = next(iter(contents.values()))
-    skeleton = _skeleton(first, sum(int(part.n_tokens) for part in parts.values()))
-    sources: dict[str, dict[str, Tensor]] = {name: {} for name, _ in first.named_sums()}
-    for part, content in contents.items():
-        for name, tensor in content.named_sums():
-            sources[name][part] = tensor
-    sources[_W_UNEMBED] = {"the model": w_unembed}
-    nbytes = sum(tensor.nbytes for _, tensor in _tensors(skeleton))
-    publish(path, partial(_write, skeleton, sources), reserve=nbytes + _OVERHEAD, check=check)
+    n_tokens, n_abs_tokens = (sum(map(int, counts)) for counts in zip(*map(_token_counts, parts.values()), strict=True))
+    if not n_abs_tokens:  # of a share of the sequences, none was among those that were harvested
+        parts = {name: part.signed() for name, part in parts.items()}
+    factor = scale_of_abs(n_tokens, n_abs_tokens)
+    by_part = {name: summed_tensors(part, read, len(w_unembed), factor) for name, part in parts.items()}
+    first = next(iter(by_part.values()))
+    content = Content(
+        **map_nested(first, _without_numbers),
+        w_unembed=blank(w_unembed.shape, w_unembed.dtype),
+        ci_threshold=ci_threshold,
+        n_tokens_processed=n_tokens,
+        provenance=provenance,
+    )
+    tensors = {name: _FileTensor(summed, {}) for name, summed in _leaves(first)}
+    for part, nested in by_part.items():
+        for name, summed in _leaves(nested):
+            tensors[name].sums[part] = summed.sums
+    tensors[_W_UNEMBED] = _FileTensor(Summed(w_unembed.T, read), {"the model": w_unembed.T})
+    nbytes = sum(tensor.nbytes for _, tensor in _leaves(vars(content)))
+    publish(path, partial(_write, vars(content), tensors), reserve=nbytes + _OVERHEAD, check=check)
 
 
-def _write(skeleton: Mapping[str, Any], sources: Mapping[str, Mapping[str, Tensor]], file: BinaryIO) -> None:
+def _token_counts(sums: Sums) -> tuple[Tensor, Tensor]:
+    return sums.n_tokens, sums.n_abs_tokens
+
+
+def _without_numbers(summed: Summed) -> Tensor:
+    return blank(summed.shape, torch.float32 if summed.sums.is_floating_point() else summed.sums.dtype)
+
+
+@dataclass(frozen=True)
+class _FileTensor:
+    """A tensor of the file.
+
+    Attributes:
+        summed: How it comes from sums.
+        sums: These sums by part.
+    """
+
+    summed: Summed
+    sums: dict[str, Tensor]
+
+    def tiles(self, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+        """The finished tensor in pieces: where each begins in it, row by row, and stretches of its rows.
+
+        A piece is contiguous, with an axis of rows; or a stretch of the whole tensor, with one row.
+        """
+        parts = list(self.sums.values())
+        shape = self.summed.shape
+        if len(shape) < 2:
+            for start in range(0, shape.numel(), _TILE):
+                yield start, self.summed.finished(_sum([part[start : start + _TILE] for part in parts])).to(dtype)[None]
+            return
+        # Sources are rows of sums and columns of the file: read rows, write a stretch of each row.
+        step = max(_TILE // max(shape[0], parts[0].shape[1]), 1)
+        for start in range(0, shape[1], step):
+            rows = self.summed.finished(_sum([part[start : start + step] for part in parts]))
+            tile = rows.T.to(dtype).contiguous()
+            yield start, tile if step < shape[1] else tile.view(1, -1)
+
+
+def _write(skeleton: Mapping[str, Any], tensors: Mapping[str, _FileTensor], file: BinaryIO) -> None:
     length = lay_out(skeleton, file)
-    for name, empty in _tensors(layout(file)):
-        for start, tile in _tiles(list(sources[name].values()), empty.dtype):
+    for name, empty in _leaves(layout(file)):
+        for start, tile in tensors[name].tiles(empty.dtype):
             if not _is_finite(tile):
-                raise _not_finite(name, sources[name])
+                raise _not_finite(name, tensors[name].sums)
             for row, numbers in enumerate(tile):
                 place = start + row * empty.shape[-1]
                 _pwrite(file.fileno(), numbers, offset_of(empty) + place * empty.element_size())
@@ -81,48 +131,14 @@ def _write(skeleton: Mapping[str, Any], sources: Mapping[str, Mapping[str, Tenso
     file.write(trailer(digest))
 
 
-def _skeleton(content: Content, n_tokens: int) -> dict[str, Any]:
-    """What the file holds, with tensors of its shapes and dtypes that take no memory."""
-
-    def without_numbers(value: object) -> Any:  # noqa: ANN401 - a tensor, a mapping, or a plain value
-        if isinstance(value, Tensor):
-            return blank(value.shape, torch.float32 if value.is_floating_point() else value.dtype)
-        if isinstance(value, Mapping):
-            return {key: without_numbers(inner) for key, inner in value.items()}
-        return value
-
-    w_unembed, provenance = content.w_unembed, content.provenance
-    sums = {name: without_numbers(value) for name, value in vars(content).items() if name != "provenance"}
-    unembedding = blank(w_unembed.shape, w_unembed.dtype)
-    return {**sums, _W_UNEMBED: unembedding, "n_tokens_processed": n_tokens, "provenance": provenance}
-
-
-def _tensors(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a nested mapping, named as `Content.named_sums` does."""
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Tensors, or what becomes tensors, of a nested mapping, named as `Content.named_sums` does."""
     for key, value in content.items():
         name = f"{prefix}[{key}]" if prefix else key
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor | Summed):
             yield name, value
         elif isinstance(value, Mapping):
-            yield from _tensors(value, name)
-
-
-def _tiles(sources: Sequence[Tensor], dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
-    """The sum of some tensors in pieces: where each begins in the row-major result, and stretches of its rows.
-
-    A piece is contiguous, with an axis of rows; or a stretch of the whole result, with one row.
-    """
-    first = sources[0]
-    if first.ndim < 2 or first.is_contiguous():
-        flat = [source.reshape(-1) for source in sources]
-        for start in range(0, len(flat[0]), _TILE):
-            yield start, _sum([source[start : start + _TILE] for source in flat]).to(dtype)[None]
-        return
-    # A transposed view: read in the order in which it is stored, write a stretch of each row.
-    n_rows, n_columns = first.shape
-    step = max(_TILE // n_rows, 1)
-    for start in range(0, n_columns, step):
-        yield start, _sum([source.T[start : start + step] for source in sources]).T.to(dtype).contiguous()
+            yield from _leaves(value, name)
 
 
 def _sum(pieces: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Raw sums of attributions and normalisers, before they become a storage."""
+"""Raw sums of attributions and normalisers, before they become a result."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.address import EMBED
 from lit_attr.topology.graph import Topology
-from lit_attr.topology.words import AttrMetric
+from lit_attr.topology.words import Harvested
 
 # Elements that one chunk of an addition converts: bounds its temporary, 32 MiB in float64.
 CHUNK = 1 << 22
@@ -20,124 +20,108 @@ CHUNK = 1 << 22
 class Sums:
     """Sums over tokens, to be updated in place.
 
-    Embedding sums are kept token by row, so that adding the tokens of a batch touches whole rows; the file's layout is
-    the transpose.
+    A target's activation is linear in its input: y = V . x. Sums of `attr` are therefore kept in *read space*: what
+    each source adds to x, which serves all targets that read x. Their read vectors meet it when a result is written;
+    see `ReadVectors`. The sign in `attr_abs` stands between source and target, so that every target has sums of its
+    own.
+
+    Sources are rows everywhere; those of the embedding are all token ids.
 
     Attributes:
-        regular: Target layer to source layer to sums.
-        regular_abs: Target layer to source layer to sums of `attr_abs`.
-        embed: Target layer to sums by token, for the targets that the embedding feeds.
-        embed_abs: Target layer to sums of `attr_abs` by token.
-        unembed: Source layer to sums by residual dimension, for the sources that feed the output.
-        embed_unembed: Sums by token and residual dimension.
+        attr: Name of an input (see `Topology.inputs`) to source layer to sums, source by width of the input.
+        attr_abs: Target layer to source layer to sums, source by target; empty where they are not harvested.
         ci: Layer to sums of causal importances.
         act_sq: Layer to sums of squared component activations; zero for layers that are no targets.
         logit_sq: Sums of squared logits.
         token_count: Occurrences of each token id.
         n_tokens: Number of tokens.
+        n_abs_tokens: Number of tokens over which `attr_abs` is summed.
     """
 
-    regular: dict[str, dict[str, Float[Tensor, "_target _source"]]]
-    regular_abs: dict[str, dict[str, Float[Tensor, "_target _source"]]]
-    embed: dict[str, Float[Tensor, "vocab _target"]]
-    embed_abs: dict[str, Float[Tensor, "vocab _target"]]
-    unembed: dict[str, Float[Tensor, "d_model _source"]]
-    embed_unembed: Float[Tensor, "vocab d_model"]
+    attr: dict[str, dict[str, Float[Tensor, "_source _width"]]]
+    attr_abs: dict[str, dict[str, Float[Tensor, "_source _target"]]]
     ci: dict[str, Float[Tensor, " _component"]]
     act_sq: dict[str, Float[Tensor, " _component"]]
     logit_sq: Float[Tensor, " vocab"]
     token_count: Int[Tensor, " vocab"]
     n_tokens: Int[Tensor, ""]
+    n_abs_tokens: Int[Tensor, ""]
 
     @classmethod
-    def zeros(cls, topology: Topology, dtype: torch.dtype, device: torch.device | str = "cpu") -> "Sums":
+    def zeros(
+        cls, topology: Topology, dtype: torch.dtype, device: torch.device | str = "cpu", metrics: Harvested = "both"
+    ) -> "Sums":
         """Sums of nothing.
 
         Args:
             topology: Decides names and shapes.
             dtype: Floating-point type of the sums; counts are int64.
             device: Device that keeps them.
+            metrics: Which metrics are summed.
         """
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        count = topology.n_components
-        vocab, d_model = topology.vocab_size, topology.d_model
+        def count() -> Tensor:
+            return torch.zeros((), dtype=torch.int64, device=device)
 
-        def regular() -> dict[str, dict[str, Tensor]]:
-            return {
-                t: {s: zeros(count[t], count[s]) for s in topology.component_sources(t)}
-                for t in topology.component_targets
-            }
-
-        def embed() -> dict[str, Tensor]:
-            return {t: zeros(vocab, count[t]) for t in topology.component_targets if topology.fed_by_embedding(t)}
-
-        output_sources = topology.component_sources(OUTPUT) if OUTPUT in topology.sources else []
+        n_rows = {**topology.n_components, EMBED: topology.vocab_size}
+        of_components = topology.component_targets if metrics == "both" else []
         return cls(
-            regular=regular(),
-            regular_abs=regular(),
-            embed=embed(),
-            embed_abs=embed(),
-            unembed={s: zeros(d_model, count[s]) for s in output_sources},
-            embed_unembed=zeros(vocab, d_model),
-            ci={layer: zeros(n) for layer, n in count.items()},
-            act_sq={layer: zeros(n) for layer, n in count.items()},
-            logit_sq=zeros(vocab),
-            token_count=torch.zeros(vocab, dtype=torch.int64, device=device),
-            n_tokens=torch.zeros((), dtype=torch.int64, device=device),
+            attr={
+                name: {source: zeros(n_rows[source], topology.widths[name]) for source in topology.sources[readers[0]]}
+                for name, readers in topology.readers.items()
+            },
+            attr_abs={
+                target: {
+                    source: zeros(n_rows[source], topology.n_components[target]) for source in topology.sources[target]
+                }
+                for target in of_components
+            },
+            ci={layer: zeros(n) for layer, n in topology.n_components.items()},
+            act_sq={layer: zeros(n) for layer, n in topology.n_components.items()},
+            logit_sq=zeros(topology.vocab_size),
+            token_count=torch.zeros(topology.vocab_size, dtype=torch.int64, device=device),
+            n_tokens=count(),
+            n_abs_tokens=count(),
         )
 
     @classmethod
-    def from_named(cls, topology: Topology, tensors: Mapping[str, Tensor]) -> "Sums":
+    def from_named(cls, topology: Topology, tensors: Mapping[str, Tensor], metrics: Harvested = "both") -> "Sums":
         """Sums made of the tensors that `named` gives.
 
         Args:
             topology: Decides names.
             tensors: Name to tensor, of the topology's shapes.
+            metrics: Which metrics are summed.
         """
-        sums = cls.zeros(topology, torch.float64, "meta")
+        sums = cls.zeros(topology, torch.float64, "meta", metrics)
         places = {id(tensor): tensors[name] for name, tensor in sums.named()}
         return cls(**{name: _exchange(value, places) for name, value in vars(sums).items()})
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors with unique names, in a fixed order."""
-        for metric, nested in (("attr", self.regular), ("attr_abs", self.regular_abs)):
+        for metric, nested in (("attr", self.attr), ("attr_abs", self.attr_abs)):
             for target, by_source in nested.items():
                 for source, tensor in by_source.items():
                     yield f"{metric}/{source}->{target}", tensor
-        for metric, by_target in (("attr", self.embed), ("attr_abs", self.embed_abs)):
-            for target, tensor in by_target.items():
-                yield f"{metric}/{EMBED}->{target}", tensor
-        for source, tensor in self.unembed.items():
-            yield f"attr/{source}->{OUTPUT}", tensor
-        yield f"attr/{EMBED}->{OUTPUT}", self.embed_unembed
         for name, by_layer in (("ci", self.ci), ("act_sq", self.act_sq)):
             for layer, tensor in by_layer.items():
                 yield f"{name}/{layer}", tensor
         yield "logit_sq", self.logit_sq
         yield "token_count", self.token_count
         yield "n_tokens", self.n_tokens
+        yield "n_abs_tokens", self.n_abs_tokens
 
-    def edge(self, source: str, target: str) -> dict[AttrMetric, Float[Tensor, "source target"]]:
-        """Views of one edge block's sums, source by target: what is added to them is added to the sums.
+    @property
+    def metrics(self) -> Harvested:
+        """Which metrics are summed."""
+        return "both" if self.attr_abs else "attr"
 
-        Args:
-            source: Layer whose components are the sources, or `embed`, whose sources are token ids.
-            target: Layer whose components are the targets, or `output`, whose targets are residual dimensions.
-
-        Returns:
-            `attr` and, unless the target is the output, `attr_abs`.
-
-        Raises:
-            KeyError: If the topology has no such edge block.
-        """
-        if target == OUTPUT:
-            return {"attr": self.embed_unembed if source == EMBED else self.unembed[source].T}
-        if source == EMBED:
-            return {"attr": self.embed[target], "attr_abs": self.embed_abs[target]}
-        return {"attr": self.regular[target][source].T, "attr_abs": self.regular_abs[target][source].T}
+    def signed(self) -> "Sums":
+        """These sums without `attr_abs`: what is added to them is added to these."""
+        return replace(self, attr_abs={})
 
     @property
     def nbytes(self) -> int:

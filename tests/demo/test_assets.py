@@ -37,8 +37,8 @@ def stories():
 def attributions(seed):
     """Over the first set of stories."""
     model = run(seed).model
-    (sums,) = harvest_chains(model, [stories()[:N_HARVESTED]], BATCH_SIZE)
-    return DatasetAttributionStorage.from_sums(sums, model.unembedding, 0.0)
+    (sums,), read = harvest_chains(model, [stories()[:N_HARVESTED]], BATCH_SIZE)
+    return DatasetAttributionStorage.from_sums(sums, read, model.unembedding, 0.0)
 
 
 def test_assets_are_below_six_megabytes():

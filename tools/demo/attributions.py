@@ -7,18 +7,20 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lit_attr.attribution.autograd import AutogradEngine
-from lit_attr.attribution.batch import add_batch_
+from lit_attr.attribution.batch import add_batch_, read_vectors
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.topology.address import OUTPUT
-from lit_attr.topology.graph import Topology
+from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
 
 _TARGETS_PER_PASS = 20
 _CHAIN_TARGETS = (".attn.v", ".attn.o", OUTPUT)
 
 
-def harvest_chains(model: DecomposedModel, sets: Sequence[Int[Tensor, "_story seq"]], batch_size: int) -> list[Sums]:
+def harvest_chains(
+    model: DecomposedModel, sets: Sequence[Int[Tensor, "_story seq"]], batch_size: int
+) -> tuple[list[Sums], ReadVectors]:
     """Attributions to value components, attention-output components and the output, for each set of stories.
 
     Args:
@@ -27,7 +29,7 @@ def harvest_chains(model: DecomposedModel, sets: Sequence[Int[Tensor, "_story se
         batch_size: Number of stories that are computed at a time.
 
     Returns:
-        The sums over each set.
+        The sums over each set, and what makes attributions of them.
     """
     # A component that matters nowhere adds nothing to any chain.
     alive = _alive(model, [batch for tokens in sets for batch in tokens.split(batch_size)])
@@ -37,15 +39,15 @@ def harvest_chains(model: DecomposedModel, sets: Sequence[Int[Tensor, "_story se
         for target, names in whole.sources.items()
         if target.endswith(_CHAIN_TARGETS) and (target == OUTPUT or alive[target].any())
     }
-    topology = Topology(whole.n_components, sources, whole.vocab_size, whole.d_model)
+    topology = whole.restricted(sources)
     engine = AutogradEngine(topology, alive, _TARGETS_PER_PASS)
     harvested = []
     for tokens in sets:
-        sums = Sums.zeros(topology, torch.float32)
+        sums = Sums.zeros(topology, torch.float32, metrics="attr")
         for batch in tokens.split(batch_size):
             add_batch_(sums, model, topology, engine, batch)
         harvested.append(sums)
-    return harvested
+    return harvested, read_vectors(model, topology, alive)
 
 
 def _alive(

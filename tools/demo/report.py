@@ -40,8 +40,10 @@ def describe(assets: Path, tokens: Int[Tensor, "story seq"]) -> dict[str, Any]:
     runs: dict[str, Any] = {}
     for seed in SEEDS:
         model = load_run(run_folder(seed, assets)).model
-        sums = harvest_chains(model, tokens.split(N_HARVESTED), BATCH_SIZE)
-        stored = [DatasetAttributionStorage.from_sums(part, model.unembedding, 0.0) for part in (*sums, total(sums))]
+        sums, read = harvest_chains(model, tokens.split(N_HARVESTED), BATCH_SIZE)
+        stored = [
+            DatasetAttributionStorage.from_sums(part, read, model.unembedding, 0.0) for part in (*sums, total(sums))
+        ]
         runs[str(seed)] = {
             **asdict(measure(model, tokens[:N_MEASURED])),
             "chain_scores": _scores(stored[-1], ids),

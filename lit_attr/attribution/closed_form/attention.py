@@ -11,52 +11,70 @@ tangent u
 same norm and rotated likewise (`Heads.jvp`).
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from lit_attr.attribution.closed_form.heads import Heads
-from lit_attr.attribution.closed_form.operands import PairSums, SourceComponents, TargetComponents
-from lit_attr.attribution.closed_form.pair_blocks import PairBlock
+from lit_attr.attribution.closed_form.operands import PairSums, Readers, SourceComponents
+from lit_attr.attribution.closed_form.pair_blocks import PairBlock, PairTable
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 
-def add_values_(source: SourceComponents, target: TargetComponents, heads: Heads) -> None:
-    """Add an edge block from values: the pattern mixes the signs of targets, or ones, over positions."""
+def value_tangents(source: SourceComponents, heads: Heads) -> Float[Tensor, "source d_in"]:
+    """What values add to the heads' outputs, summed over positions: `attr` in read space."""
+    batch, n_heads, seq_len, _ = heads.sizes
+    received = heads.log_norm.new_empty(batch, n_heads, seq_len)
+    for block in heads.blocks:
+        received[:, :, block] = heads.pattern_by_key(slice(block.start, seq_len), block).sum(-1)
+    by_head = source.weights.total(received.transpose(1, 2).flatten(0, 1))
+    return (heads.split(source.write[None])[0] * by_head.T[..., None]).transpose(0, 1).flatten(1)
+
+
+def value_signed_effects(source: SourceComponents, target: Readers, heads: Heads) -> Float[Tensor, "source target"]:
+    """What values add to the activations of readers times their signs, summed over positions: `attr_abs`.
+
+    The pattern mixes the signs over positions.
+    """
     batch, n_heads, seq_len, width = heads.sizes
-    n_targets = target.read.shape[1]
     write = heads.split(source.write[None])[0]  # head source width
     read = target.read.unflatten(0, (n_heads, width))
-    tangents, signed = torch.empty_like(write), target.read.new_zeros(source.pairs.n_sources, n_targets)
+    sign = target.sign.view(batch, seq_len, -1)
+    effects = target.read.new_zeros(source.pairs.n_sources, target.read.shape[1])
+    mixed = torch.empty_like(sign)
     for head in range(n_heads):
         one = heads.part(heads=slice(head, head + 1))
-        received = target.read.new_empty(batch, seq_len)
-        mixed = target.read.new_empty(batch, seq_len, n_targets if target.sign is not None else 0)
         for block in heads.blocks:
             later = slice(block.start, seq_len)
-            pattern = one.pattern_by_key(later, block)[:, 0]
-            received[:, block] = pattern.sum(-1)
-            if target.sign is not None:
-                mixed[:, block] = pattern @ target.sign.view(batch, seq_len, -1)[:, later]
-        torch.mul(write[head], source.weights.total(received.view(-1, 1)), out=tangents[head])
-        if target.sign is not None:
-            signed.addcmul_(write[head] @ read[head], source.weights.total(mixed.flatten(0, 1)))
-    target.attr.add_(tangents.transpose(0, 1).flatten(1) @ target.read)
-    if target.attr_abs is not None:
-        target.attr_abs.add_(signed)
+            mixed[:, block] = one.pattern_by_key(later, block)[:, 0] @ sign[:, later]
+        effects.addcmul_(write[head] @ read[head], source.weights.total(mixed.flatten(0, 1)))
+    return effects
 
 
-def add_queries_(
-    source: SourceComponents, target: TargetComponents, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
-) -> None:
-    """Add an edge block from queries, which act at their own position: pair by pair, as in an MLP."""
-    sums = PairSums(target, source.pairs)
+def query_sums(
+    source: SourceComponents, target: Readers | None, heads: Heads, table: PairTable, workspace: Workspace
+) -> tuple[Float[Tensor, "source d_in"], Float[Tensor, "source target"]]:
+    """What queries add, at their own position, pair by pair as in an MLP.
+
+    Args:
+        source: The components that write queries.
+        target: Components that read the heads' outputs; None for `attr` alone.
+        heads: The heads.
+        table: The pairs of `source`.
+        workspace: Memory for temporaries.
+
+    Returns:
+        `attr` in read space, and `attr_abs`, which has no columns where no components are given.
+    """
     batch, n_heads, seq_len, width = heads.sizes
-    sign = None if target.sign is None else target.sign.view(batch, seq_len, -1)
-    size = target.read.element_size()
-    for pairs in blocks:
+    n_targets = 0 if target is None else target.read.shape[1]
+    sums = PairSums(source.pairs, n_heads * width), PairSums(source.pairs, n_targets)
+    size = source.write.element_size()
+    for pairs in table.blocks:
         block, past = pairs.block, slice(0, pairs.block.stop)
-        per_pair = size * (2 * n_heads * (block.stop + 5 * width) + 2 * target.read.shape[1])
+        per_pair = size * (2 * n_heads * (block.stop + 5 * width) + 2 * n_targets)
         per_row = size * 2 * n_heads * (block.stop - block.start) * block.stop
         for rows, part in pairs.pieces(workspace, per_pair, per_row):
             here = heads.part(rows)
@@ -65,36 +83,34 @@ def add_queries_(
             weighted_scores.mul_(part.gather(here.pattern(block, past)))
             tangents = weighted_scores @ here.value[:, :, past]
             tangents.addcmul_(part.gather(here.out[:, :, block]), weighted_scores.sum(-1, keepdim=True), value=-1)
-            sums.add_local_(
-                part.source.flatten(),
-                tangents.transpose(1, 2).flatten(2).flatten(0, 1),
-                None if sign is None else part.gather(sign[rows, block]).flatten(0, 1),
-            )
-    sums.write_out()
+            sources, by_pair = part.source.flatten(), tangents.transpose(1, 2).flatten(2).flatten(0, 1)
+            sums[0].add_(sources, by_pair)
+            if target is not None:
+                sign = part.gather(target.sign.view(batch, seq_len, -1)[rows, block]).flatten(0, 1)
+                sums[1].add_(sources, sign.mul_(by_pair @ target.read))
+    return sums[0].total, sums[1].total
 
 
-def add_keys_(
-    source: SourceComponents, target: TargetComponents, heads: Heads, blocks: Sequence[PairBlock], workspace: Workspace
-) -> None:
-    """Add an edge block from keys, which act at all later positions.
+def key_sums(
+    source: SourceComponents, target: Readers | None, heads: Heads, table: PairTable, workspace: Workspace
+) -> tuple[Float[Tensor, "source d_in"], Float[Tensor, "source target"]]:
+    """What keys add, at all later positions; arguments and result as for `query_sums`.
 
     The effect on a target, A[p, q] l[p, q] (V . v[q] - V . z[p]), is a product of small factors: it is never formed for
-    single positions p.
+    single positions p. The signs are summed over p for each head, and what stands behind them over heads and p at once.
     """
-    sums = PairSums(target, source.pairs)
     batch, n_heads, seq_len, width = heads.sizes
-    n_targets, size = target.read.shape[1], target.read.element_size()
-    read = target.read.unflatten(0, (n_heads, width))
-    for rows in workspace.pieces(batch, n_heads * seq_len * n_targets * size):
+    n_targets = 0 if target is None else target.read.shape[1]
+    sums = PairSums(source.pairs, n_heads * width), PairSums(source.pairs, n_targets)
+    size = source.write.element_size()
+    for rows in workspace.pieces(batch, 2 * n_heads * seq_len * max(n_targets, width) * size):
         here = heads.part(rows)
-        sign = of_out = None
-        if target.sign is not None:
-            sign = target.sign.view(batch, seq_len, -1)[rows]
-            of_out = (here.out @ read).mul_(sign[:, None])
-        for pairs in blocks:
+        read = None if target is None else _KeyReaders.of(target, here, rows)
+        for pairs in table.blocks:
             block, later = pairs.block, slice(pairs.block.start, seq_len)
-            per_pair = size * (2 * n_heads * (seq_len - block.start + 5 * width) + 3 * n_targets)
-            per_row = size * 2 * n_heads * (block.stop - block.start) * (seq_len - block.start)
+            n_later = seq_len - block.start
+            per_pair = size * (3 * n_heads * n_later + 10 * n_heads * width + (n_heads + 3) * n_targets)
+            per_row = size * 2 * n_heads * (block.stop - block.start) * n_later
             for inner, part in pairs.part(rows).pieces(workspace, per_pair, per_row):
                 few = here.part(inner)
                 sources = part.source.flatten()
@@ -103,12 +119,43 @@ def add_keys_(
                 weighted_scores.mul_(part.gather(few.pattern_by_key(later, block)))
                 tangents = part.gather(few.value[:, :, block]).mul_(weighted_scores.sum(-1, keepdim=True))
                 tangents.sub_(weighted_scores @ few.out[:, :, later])
-                sums.add_tangents_(sources, tangents.transpose(1, 2).flatten(2).flatten(0, 1))
-                if sign is not None and of_out is not None:
-                    effect = weighted_scores.new_zeros(*part.source.shape, n_targets)
-                    for head in range(n_heads):
-                        of_value = few.value[:, head, block] @ read[head]
-                        effect.addcmul_(weighted_scores[:, head] @ sign[inner, later], part.gather(of_value))
-                        effect.baddbmm_(weighted_scores[:, head], of_out[inner, head, later], alpha=-1)
-                    sums.add_signed_effects_(sources, effect.flatten(0, 1))
-    sums.write_out()
+                sums[0].add_(sources, tangents.transpose(1, 2).flatten(2).flatten(0, 1))
+                if read is not None:
+                    sums[1].add_(sources, read.effects(part, inner, weighted_scores).flatten(0, 1))
+    return sums[0].total, sums[1].total
+
+
+@dataclass(frozen=True)
+class _KeyReaders:
+    """How components read what a key changes, in some sequences.
+
+    Attributes:
+        sign: Signs of their activations.
+        of_value: What they read of the values.
+        of_out: What they read of the heads' outputs, times the signs.
+    """
+
+    sign: Float[Tensor, "batch seq target"]
+    of_value: Float[Tensor, "batch head seq target"]
+    of_out: Float[Tensor, "batch seq head target"]
+
+    @classmethod
+    def of(cls, target: Readers, heads: Heads, rows: slice) -> "_KeyReaders":
+        _, n_heads, seq_len, width = heads.sizes
+        read = target.read.unflatten(0, (n_heads, width))
+        sign = target.sign.unflatten(0, (-1, seq_len))[rows]
+        of_out = torch.einsum("bhsw,hwt->bsht", heads.out, read).contiguous()
+        return cls(sign, heads.value @ read, of_out.mul_(sign[:, :, None]))
+
+    def effects(
+        self, pairs: PairBlock, rows: slice, weighted_scores: Float[Tensor, "batch head slot later"]
+    ) -> Float[Tensor, "batch slot target"]:
+        """Effects of pairs of some of the sequences on the activations times their signs."""
+        later = slice(pairs.block.start, None)
+        by_position = weighted_scores.permute(0, 2, 3, 1).flatten(2)
+        effects = by_position.neg() @ self.of_out[rows, later].flatten(1, 2)
+        n_heads = weighted_scores.shape[1]
+        signs = (weighted_scores.flatten(1, 2) @ self.sign[rows, later]).unflatten(1, (n_heads, -1))
+        for head in range(n_heads):
+            effects.addcmul_(signs[:, head], pairs.gather(self.of_value[rows, head, pairs.block]))
+        return effects

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.attribution.closed_form.operands import PairSums, SourceComponents, TargetComponents
+from lit_attr.attribution.closed_form.operands import PairSums, Readers, SourceComponents
 from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.decomposition.anatomy import Mlp
 
@@ -31,19 +31,24 @@ def slope(
     return derivative if gate is None else derivative.mul_(up)
 
 
-def add_mlp_(
-    source: SourceComponents, target: TargetComponents, slope: Float[Tensor, "position hidden"], workspace: Workspace
-) -> None:
-    """Add an edge block through a hidden layer: the tangent of each pair is its write vector times the slope.
+def mlp_tangents(source: SourceComponents, slope: Float[Tensor, "position hidden"]) -> Float[Tensor, "source hidden"]:
+    """What sources add to the hidden layer, summed over positions: `attr` in read space."""
+    return source.weights.total(slope).mul_(source.write)
 
-    `attr_abs` has no cheaper form: the sign of each target at each position stands between two products.
+
+def mlp_signed_effects(
+    source: SourceComponents, target: Readers, slope: Float[Tensor, "position hidden"], workspace: Workspace
+) -> Float[Tensor, "source target"]:
+    """What sources add to the activations of readers times their signs, summed over positions: `attr_abs`.
+
+    There is no cheaper form than pair by pair: the sign of each target at each position stands between two products.
     """
     pairs = source.pairs
-    sums = PairSums(target, pairs)
+    sums = PairSums(pairs, target.read.shape[1])
     bytes_per_pair = (2 * slope.shape[1] + 2 * target.read.shape[1]) * slope.element_size()
     for piece in workspace.pieces(len(pairs.weight), bytes_per_pair):
         sources, positions = pairs.source[piece], pairs.position[piece]
         tangents = slope.index_select(0, positions).mul_(source.write.index_select(0, sources))
-        sign = None if target.sign is None else target.sign.index_select(0, positions)
-        sums.add_local_(sources, tangents.mul_(pairs.weight[piece, None]), sign)
-    sums.write_out()
+        effects = tangents.mul_(pairs.weight[piece, None]) @ target.read
+        sums.add_(sources, effects.mul_(target.sign.index_select(0, positions)))
+    return sums.total

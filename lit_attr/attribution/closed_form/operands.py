@@ -1,13 +1,15 @@
-"""The two sides of an edge block, as the closed forms see them: components that write, and components that read."""
+"""The two sides of edge blocks, as the closed forms see them: components that write, and components that read."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.weights import SparseWeights, Weights
-from lit_attr.attribution.edge_sums import EdgeSums
+from lit_attr.attribution.edge_sums import add_at_
 
 
 @dataclass(frozen=True)
@@ -26,81 +28,81 @@ class SourceComponents:
 
 
 @dataclass(frozen=True)
-class TargetComponents:
-    """Components of a layer that are targets, over the positions of some sequences.
+class ReaderLayer:
+    """A target layer's place among components that read one input.
+
+    Attributes:
+        layer: The layer.
+        place: Where its components are among all of them.
+        columns: Which of the layer's components they are.
+    """
+
+    layer: str
+    place: slice
+    columns: slice | Int[Tensor, " target"]
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Components that read one input, those of all its target layers side by side, over positions of some sequences.
 
     Attributes:
         read: Read vectors.
         y: Activations.
-        sign: Signs of the activations; None where `attr_abs` is not defined.
-        attr: Where `attr` goes.
-        attr_abs: Where `attr_abs` goes; None where it is not defined.
+        layers: The layers that they belong to.
     """
 
     read: Float[Tensor, "d_in target"]
     y: Float[Tensor, "position target"]
-    sign: Float[Tensor, "position target"] | None
-    attr: EdgeSums
-    attr_abs: EdgeSums | None
+    layers: Sequence[ReaderLayer]
+
+    @cached_property
+    def sign(self) -> Float[Tensor, "position target"]:
+        """Signs of the activations."""
+        return self.y.sign()
+
+    def add_(
+        self,
+        tables: Mapping[str, Float[Tensor, "_source _target"]],
+        sources: Int[Tensor, " source"] | None,
+        values: Float[Tensor, "source target"],
+    ) -> None:
+        """Add to the sums of `attr_abs`.
+
+        Args:
+            tables: Layer to the sums of an edge block from one source layer.
+            sources: Rows that are added to; None for all.
+            values: What is added.
+        """
+        for layer in self.layers:
+            add_at_(tables[layer.layer], sources, layer.columns, values[:, layer.place])
 
 
 class PairSums:
-    """Sums over pairs of what each pair adds to the input of a target's matrix: the pair's input tangent.
-
-    `attr` is linear in the tangent, so it is summed before the read vectors meet it; `attr_abs` is summed after.
+    """Sums by source of what single pairs do.
 
     Pairs are added one by one: where they are many for a source, float32 would round too much.
 
     Args:
-        target: Components that read the input.
         pairs: All pairs of the source layer.
+        width: Number of values of each pair.
     """
 
-    def __init__(self, target: TargetComponents, pairs: SparseWeights) -> None:
-        self.target = target
-        dtype = target.read.dtype if pairs.partial is None else torch.float64
-        self._tangents, self._signed_effects = (
-            target.read.new_zeros(pairs.n_sources, width, dtype=dtype) for width in target.read.shape
-        )
+    def __init__(self, pairs: SparseWeights, width: int) -> None:
+        self._dtype = pairs.weight.dtype
+        dtype = torch.float64 if pairs.has_long_sums else self._dtype
+        self._sums = pairs.weight.new_zeros(pairs.n_sources, width, dtype=dtype)
 
-    def add_tangents_(self, sources: Int[Tensor, " pair"], tangents: Float[Tensor, "pair d_in"]) -> None:
-        """Add to `attr`.
+    def add_(self, sources: Int[Tensor, " pair"], values: Float[Tensor, "pair width"]) -> None:
+        """Add values of pairs.
 
         Args:
             sources: Source of each pair.
-            tangents: Input tangents, summed over positions.
+            values: Values of each pair.
         """
-        self._tangents.index_add_(0, sources, tangents.to(self._tangents.dtype))
+        self._sums.index_add_(0, sources, values.to(self._sums.dtype))
 
-    def add_signed_effects_(self, sources: Int[Tensor, " pair"], effects: Float[Tensor, "pair target"]) -> None:
-        """Add to `attr_abs`.
-
-        Args:
-            sources: Source of each pair.
-            effects: Change of the targets' activations times the signs of these, summed over positions.
-        """
-        self._signed_effects.index_add_(0, sources, effects.to(self._signed_effects.dtype))
-
-    def add_local_(
-        self,
-        sources: Int[Tensor, " pair"],
-        tangents: Float[Tensor, "pair d_in"],
-        sign: Float[Tensor, "pair target"] | None,
-    ) -> None:
-        """Add to both metrics, where each pair changes the input at one position only.
-
-        Args:
-            sources: Source of each pair.
-            tangents: Input tangents at that position.
-            sign: Signs of the targets' activations at that position; overwritten.
-        """
-        self.add_tangents_(sources, tangents)
-        if sign is not None:
-            self.add_signed_effects_(sources, sign.mul_(tangents @ self.target.read))
-
-    def write_out(self) -> None:
-        """Add the sums of all pairs to those of the edge block."""
-        read = self.target.read
-        self.target.attr.add_(self._tangents.to(read.dtype) @ read)
-        if self.target.attr_abs is not None:
-            self.target.attr_abs.add_(self._signed_effects.to(read.dtype))
+    @property
+    def total(self) -> Float[Tensor, "source width"]:
+        """The sums."""
+        return self._sums.to(self._dtype)

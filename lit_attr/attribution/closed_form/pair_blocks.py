@@ -1,6 +1,6 @@
 """Pairs of a source and a position laid out for attention: by sequence, and by block of positions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,31 +75,44 @@ class PairBlock:
         return values.reshape(-1, width).index_select(0, index.flatten()).view(*axes, -1, width)
 
 
-def pair_blocks(pairs: SparseWeights, batch: int, seq_len: int) -> list[PairBlock]:
-    """Lay pairs out by block of positions, each sequence padded to the same number of pairs.
+@dataclass(frozen=True)
+class PairTable:
+    """All pairs of a source layer, block by block.
 
-    Args:
-        pairs: Pairs whose positions count through all sequences.
-        batch: Number of sequences.
-        seq_len: Number of positions of a sequence.
+    Attributes:
+        blocks: The blocks, in order.
     """
-    n_pairs, device = len(pairs.weight), pairs.weight.device
-    blocks = position_blocks(seq_len)
-    row = pairs.position // seq_len
-    position = pairs.position - row * seq_len
-    group = row * len(blocks) + position // blocks[0].stop
-    order = group.argsort(stable=True)
-    counts = group.new_zeros(batch * len(blocks)).index_add_(0, group, torch.ones_like(group))
-    slot = torch.arange(n_pairs, device=device) - (counts.cumsum(0) - counts)[group[order]]
-    sizes = counts.view(batch, len(blocks)).amax(0).tolist()
 
-    def table(values: Tensor) -> Tensor:
-        padded = values.new_zeros(batch * len(blocks), max(sizes))
-        padded[group[order], slot] = values[order]
-        return padded.view(batch, len(blocks), -1)
+    blocks: Sequence[PairBlock]
 
-    source, within, weight = table(pairs.source), table(position % blocks[0].stop), table(pairs.weight)
-    return [
-        PairBlock(source[:, index, :size], within[:, index, :size], weight[:, index, :size], block)
-        for index, (block, size) in enumerate(zip(blocks, sizes, strict=True))
-    ]
+    @classmethod
+    def of(cls, pairs: SparseWeights, batch: int, seq_len: int, sizes: Sequence[int]) -> "PairTable":
+        """Lay pairs out, each sequence padded to the same number of pairs.
+
+        Args:
+            pairs: Pairs whose positions count through all sequences.
+            batch: Number of sequences.
+            seq_len: Number of positions of a sequence.
+            sizes: For each block the most pairs that a sequence has in it.
+        """
+        n_pairs, device = len(pairs.weight), pairs.weight.device
+        blocks = position_blocks(seq_len)
+        row = pairs.position // seq_len
+        position = pairs.position - row * seq_len
+        group = row * len(blocks) + position // blocks[0].stop
+        order = group.argsort(stable=True)
+        counts = group.new_zeros(batch * len(blocks)).index_add_(0, group, torch.ones_like(group))
+        slot = torch.arange(n_pairs, device=device) - (counts.cumsum(0) - counts)[group[order]]
+
+        def table(values: Tensor) -> Tensor:
+            padded = values.new_zeros(batch * len(blocks), max(sizes))
+            padded[group[order], slot] = values[order]
+            return padded.view(batch, len(blocks), -1)
+
+        source, within, weight = table(pairs.source), table(position % blocks[0].stop), table(pairs.weight)
+        return cls(
+            [
+                PairBlock(source[:, index, :size], within[:, index, :size], weight[:, index, :size], block)
+                for index, (block, size) in enumerate(zip(blocks, sizes, strict=True))
+            ]
+        )

@@ -1,27 +1,62 @@
 """Some sequences of a batch, and the sums of the edge blocks over them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_attr.attribution.closed_form.attention import add_keys_, add_queries_, add_values_
+from lit_attr.attribution.closed_form.attention import key_sums, query_sums, value_signed_effects, value_tangents
+from lit_attr.attribution.closed_form.counts import PairCounts
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
 from lit_attr.attribution.closed_form.heads import Heads
-from lit_attr.attribution.closed_form.mlp import add_mlp_, slope
+from lit_attr.attribution.closed_form.mlp import mlp_signed_effects, mlp_tangents, slope
 from lit_attr.attribution.closed_form.norm import Normalised
-from lit_attr.attribution.closed_form.operands import SourceComponents, TargetComponents
-from lit_attr.attribution.closed_form.pair_blocks import pair_blocks
-from lit_attr.attribution.closed_form.stream import add_stream_, add_tokens_
-from lit_attr.attribution.closed_form.weights import SparseWeights, cheaper, pairs_of
+from lit_attr.attribution.closed_form.operands import ReaderLayer, Readers, SourceComponents
+from lit_attr.attribution.closed_form.pair_blocks import PairTable
+from lit_attr.attribution.closed_form.stream import StreamReaders, StreamSources
+from lit_attr.attribution.closed_form.weights import DenseWeights, SparseWeights, is_dense, pairs_of
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly
-from lit_attr.attribution.edge_sums import EdgeSums
+from lit_attr.attribution.edge_sums import add_at_
 from lit_attr.decomposition.anatomy import Attention, Mlp, Norm
 from lit_attr.decomposition.model import Capture, DecomposedModel
-from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.address import EMBED
 from lit_attr.topology.sums import Sums
+
+
+@dataclass(frozen=True)
+class TargetColumns:
+    """Components of a layer that are targets.
+
+    Attributes:
+        layer: The layer.
+        columns: Which of its components they are; None for all.
+        count: How many they are.
+    """
+
+    layer: str
+    columns: Int[Tensor, " target"] | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What all sequences of a batch share.
+
+    Attributes:
+        capture: What the component forward left.
+        ci: Layer to causal importances.
+        counts: How many of these are not zero.
+        token_ids: The tokens that occur.
+        which: Which of them stands at each position.
+    """
+
+    capture: Capture
+    ci: Mapping[str, Float[Tensor, "batch seq _"]]
+    counts: PairCounts
+    token_ids: Int[Tensor, " token"]
+    which: Int[Tensor, "batch seq"]
 
 
 class Rows:
@@ -29,121 +64,145 @@ class Rows:
 
     Args:
         model: Decomposed model.
-        capture: What the component forward left.
-        ci: Layer to causal importances.
-        rows: Which sequences of the batch.
-        dtype: Floating-point type of the computation.
+        batch: The batch.
+        rows: Which sequences of it.
+        sums: Changed in place; their floating-point type is that of the computation.
         workspace: Memory for temporaries.
+        n_targets: Most targets that are taken at once.
     """
 
     def __init__(
-        self,
-        model: DecomposedModel,
-        capture: Capture,
-        ci: Mapping[str, Float[Tensor, "batch seq _"]],
-        rows: slice,
-        dtype: torch.dtype,
-        workspace: Workspace,
+        self, model: DecomposedModel, batch: Batch, rows: slice, sums: Sums, workspace: Workspace, n_targets: int
     ) -> None:
         self.model = model
-        self.capture = capture
-        self.ci = ci
+        self.batch = batch
+        self.capture = batch.capture
         self.rows = rows
-        self.dtype = dtype
+        self.sums = sums
+        self.dtype = sums.logit_sq.dtype
         self.workspace = workspace
-        self._heads: tuple[Attention, Heads] | None = None
+        self.n_targets = n_targets
+        self._known_sources: dict[str, SourceComponents] = {}
 
-    def add_(
-        self,
-        sums: Sums,
-        source_layer: str,
-        edges: Sequence[EdgeBlock],
-        columns: Mapping[str, Int[Tensor, " target"] | None],
-        n_targets: int,
-    ) -> None:
-        """Add all edge blocks of one source layer.
+    def add_(self, name: str, edges: Sequence[EdgeBlock], targets: Sequence[TargetColumns]) -> None:
+        """Add all edge blocks into one input.
 
         Args:
-            sums: Changed in place.
-            source_layer: Source layer, or `embed`.
-            edges: Edge blocks of this source layer.
-            columns: Layer to the components that are targets, None for all.
-            n_targets: Most targets that are taken at once.
+            name: Name of the input.
+            edges: The edge blocks, of one target layer of those that read it.
+            targets: The targets that have an `attr_abs`.
         """
-        source, token_ids = self._source(source_layer)
-        for edge in edges:
-            for target in self._targets(sums, edge, token_ids, columns.get(edge.target), n_targets):
-                self._add_edge_(edge, source, target)
-
-    def _add_edge_(self, edge: EdgeBlock, source: SourceComponents, target: TargetComponents) -> None:
-        through = edge.through
+        through = edges[0].through
+        readers = list(self._readers(targets)) if self.sums.attr_abs else []
         if isinstance(through, Norm):
-            stream = Normalised.of(through, self._flat(self.capture.stream[through.path]))
-            if edge.source == EMBED:
-                add_tokens_(self._flat(self.capture.embed), source.weights, target, stream)
-            else:
-                add_stream_(source, target, stream, self.workspace)
+            self._add_stream_(name, edges, through, readers)
         elif isinstance(through, Mlp):
-            inner = self.capture.inner
-            gate = None if through.gate is None else self._flat(inner[through.gate])
-            add_mlp_(source, target, slope(through, edge.source, self._flat(inner[through.up]), gate), self.workspace)
+            self._add_mlp_(name, edges, through, readers)
         else:
-            heads = self._attention(through)
-            projection = {"value": through.value, "query": through.query, "key": through.key}[edge.kind]
-            source = replace(source, write=projection.of(source.write))
+            self._add_attention_(name, edges, through, readers)
+
+    def _add_stream_(self, name: str, edges: Sequence[EdgeBlock], norm: Norm, readers: Sequence[Readers]) -> None:
+        stream = Normalised.of(norm, self._flat(self.capture.stream[norm.path]))
+        behind = [StreamReaders.of(some, stream) for some in readers]
+        for edge in edges:
+            source = self._source(edge.source)
+            if edge.source == EMBED:
+                # Where a stream is little more than the embedding, both terms of the derivative are large and nearly
+                # equal: position by position they meet before anything else rounds.
+                tangents = stream.jvp(self._flat(self.capture.embed))
+                self._add_tangents_(name, EMBED, source.weights.total(tangents))
+                for some in readers:
+                    effects = (tangents @ some.read).mul_(some.sign)
+                    self._add_effects_(EMBED, some, source.weights.total(effects))
+            else:
+                writing = StreamSources.of(source, stream, self.workspace)
+                self._add_tangents_(name, edge.source, writing.tangents())
+                for reading in behind:
+                    self._add_effects_(edge.source, reading.readers, writing.signed_effects(reading))
+
+    def _add_mlp_(self, name: str, edges: Sequence[EdgeBlock], mlp: Mlp, readers: Sequence[Readers]) -> None:
+        up = self._flat(self.capture.inner[mlp.up])
+        gate = None if mlp.gate is None else self._flat(self.capture.inner[mlp.gate])
+        for edge in edges:
+            source = self._source(edge.source)
+            slopes = slope(mlp, edge.source, up, gate)
+            self._add_tangents_(name, edge.source, mlp_tangents(source, slopes))
+            for some in readers:
+                self._add_effects_(edge.source, some, mlp_signed_effects(source, some, slopes, self.workspace))
+
+    def _add_attention_(
+        self, name: str, edges: Sequence[EdgeBlock], attention: Attention, readers: Sequence[Readers]
+    ) -> None:
+        inner = self.capture.inner
+        projections = {"query": attention.query, "key": attention.key, "value": attention.value}
+        parts = (p.of(inner[p.layer].detach()[self.rows]).to(self.dtype) for p in projections.values())
+        heads = Heads.of(attention, *parts)
+        batch, _, seq_len, _ = heads.sizes
+        for edge in edges:
+            whole = self._source(edge.source)
+            source = replace(whole, write=projections[edge.kind].of(whole.write))
             if edge.kind == "value":
-                add_values_(source, target, heads)
-                return
-            batch, _, seq_len, _ = heads.sizes
-            blocks = pair_blocks(source.pairs, batch, seq_len)
-            add = add_queries_ if edge.kind == "query" else add_keys_
-            add(source, target, heads, blocks, self.workspace)
+                self._add_tangents_(name, edge.source, value_tangents(source, heads))
+                for some in readers:
+                    self._add_effects_(edge.source, some, value_signed_effects(source, some, heads))
+                continue
+            add_up = query_sums if edge.kind == "query" else key_sums
+            table = PairTable.of(source.pairs, batch, seq_len, self.batch.counts.sizes(edge.source, self.rows))
+            asked: Sequence[Readers | None] = readers or [None]
+            for target in asked:
+                tangents, effects = add_up(source, target, heads, table, self.workspace)
+                if target is asked[0]:  # tangents do not depend on the readers
+                    self._add_tangents_(name, edge.source, tangents)
+                if target is not None:
+                    self._add_effects_(edge.source, target, effects)
+
+    def _add_tangents_(self, name: str, source: str, tangents: Float[Tensor, "source width"]) -> None:
+        add_at_(self.sums.attr[name][source], self._token_ids(source), slice(None), tangents)
+
+    def _add_effects_(self, source: str, readers: Readers, effects: Float[Tensor, "source target"]) -> None:
+        tables = {layer.layer: self.sums.attr_abs[layer.layer][source] for layer in readers.layers}
+        readers.add_(tables, self._token_ids(source), effects)
+
+    def _token_ids(self, source: str) -> Int[Tensor, " token"] | None:
+        return self.batch.token_ids if source == EMBED else None
 
     def _flat(self, values: Float[Tensor, "batch seq width"]) -> Float[Tensor, "position width"]:
         return values.detach()[self.rows].flatten(0, 1).to(self.dtype)
 
-    def _source(self, layer: str) -> tuple[SourceComponents, Int[Tensor, " token"] | None]:
-        """A source layer; for the embedding, one source for each token that occurs, and which these are."""
-        if layer == EMBED:
-            tokens = self.capture.tokens[self.rows].flatten()
-            token_ids, which = tokens.unique(return_inverse=True)
-            rows = self._flat(self.capture.embed)
-            write = rows.new_zeros(len(token_ids), rows.shape[1]).index_copy_(0, which, rows)
-            position = which.argsort(stable=True)
-            pairs = SparseWeights.of(position, which[position], rows.new_ones(len(tokens)), len(token_ids))
-            return SourceComponents(write, pairs, pairs), token_ids
-        weights = self._flat(self.capture.post[layer]) * self._flat(self.ci[layer])
-        pairs = pairs_of(weights)
-        write = self.model.components(layer).U.to(self.dtype)
-        return SourceComponents(write, cheaper(weights, pairs), pairs), None
+    def _source(self, layer: str) -> SourceComponents:
+        """A source layer; for the embedding, one source for each token of the batch."""
+        if layer not in self._known_sources:
+            self._known_sources[layer] = self._tokens() if layer == EMBED else self._components(layer)
+        return self._known_sources[layer]
 
-    def _targets(
-        self,
-        sums: Sums,
-        edge: EdgeBlock,
-        token_ids: Int[Tensor, " token"] | None,
-        columns: Int[Tensor, " target"] | None,
-        n_targets: int,
-    ) -> Iterator[TargetComponents]:
-        """The targets of an edge block, some at a time."""
-        if edge.target == OUTPUT:
-            y = self._flat(self.capture.residual)
-            read = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
-        else:
-            y = self._flat(self.capture.pre[edge.target])
-            read = self.model.components(edge.target).V.to(self.dtype)
-        tables = sums.edge(edge.source, edge.target)
-        for piece in evenly(y.shape[1] if columns is None else len(columns), n_targets):
-            some = piece if columns is None else columns[piece]
-            into = {metric: EdgeSums(table, token_ids, some) for metric, table in tables.items()}
-            here = y[:, some].contiguous()
-            sign = here.sign() if "attr_abs" in into else None
-            yield TargetComponents(read[:, some], here, sign, into["attr"], into.get("attr_abs"))
+    def _tokens(self) -> SourceComponents:
+        which, n_tokens = self.batch.which[self.rows].flatten(), len(self.batch.token_ids)
+        position = which.argsort(stable=True)
+        ones = torch.ones(len(which), dtype=self.dtype, device=which.device)
+        pairs = SparseWeights.of(position, which[position], ones, n_tokens, longest=len(which))
+        return SourceComponents(ones.new_empty(n_tokens, 0), pairs, pairs)
 
-    def _attention(self, attention: Attention) -> Heads:
-        if self._heads is None or self._heads[0] is not attention:
-            inner = self.capture.inner
-            projections = (attention.query, attention.key, attention.value)
-            parts = (p.of(inner[p.layer].detach()[self.rows]).to(self.dtype) for p in projections)
-            self._heads = attention, Heads.of(attention, *parts)
-        return self._heads[1]
+    def _components(self, layer: str) -> SourceComponents:
+        activations, ci = self._flat(self.capture.post[layer]), self._flat(self.batch.ci[layer])
+        counts = self.batch.counts
+        n_pairs, longest = counts.total(layer, self.rows), counts.longest_sum(layer, self.rows)
+        pairs = pairs_of(ci, activations, n_pairs, longest)
+        dense = is_dense(n_pairs, ci.shape, ci.device)
+        weights = DenseWeights(ci * activations) if dense else pairs
+        return SourceComponents(self.model.components(layer).U.to(self.dtype), weights, pairs)
+
+    def _readers(self, targets: Sequence[TargetColumns]) -> Iterator[Readers]:
+        """The components that read an input, some at a time."""
+        places = [(layer, column) for layer in targets for column in evenly(layer.count, self.n_targets)]
+        while places:
+            layers: list[ReaderLayer] = []
+            read, y, begin = [], [], 0
+            while places and begin + places[0][1].stop - places[0][1].start <= self.n_targets:
+                target, piece = places.pop(0)
+                columns = piece if target.columns is None else target.columns[piece]
+                end = begin + piece.stop - piece.start
+                layers.append(ReaderLayer(target.layer, slice(begin, end), columns))
+                read.append(self.model.components(target.layer).V[:, columns].to(self.dtype))
+                y.append(self._flat(self.capture.pre[target.layer])[:, columns])
+                begin = end
+            yield Readers(torch.cat(read, 1), torch.cat(y, 1), layers)

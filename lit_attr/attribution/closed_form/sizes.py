@@ -8,7 +8,7 @@ from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.errors import ConfigurationError
 
 # Temporaries at the peak, in tensors of each shape.
-_PER_TARGET, _PER_HIDDEN, _PER_STREAM, _PER_SOURCE, _PER_PATTERN = 6, 5, 12, 4, 3
+_PER_TARGET, _PER_INPUT, _PER_STREAM, _PER_SOURCE, _PER_PATTERN = 6, 5, 12, 4, 3
 _BYTES_PER_PAIR = 96
 _MB = 1 << 20
 
@@ -19,10 +19,10 @@ class Widths:
 
     Attributes:
         seq_len: Positions of a sequence.
-        n_pairs: Non-zero weights of a source layer in a sequence.
+        n_pairs: Non-zero weights of all source layers together in a sequence.
         source: Components of a source layer, or token ids.
-        target: Targets of a layer.
-        hidden: Width of a hidden layer.
+        target: Targets that read one input.
+        input: Width of an input: of the stream, a hidden layer, or the outputs of all heads.
         stream: Width of the residual stream, or of all heads together.
         heads: Heads of an attention.
         itemsize: Bytes of a number.
@@ -32,7 +32,7 @@ class Widths:
     n_pairs: int
     source: int
     target: int
-    hidden: int
+    input: int
     stream: int
     heads: int
     itemsize: int
@@ -46,14 +46,14 @@ def rows_and_targets(widths: Widths, workspace: Workspace) -> tuple[int, int]:
     """
     item, seq_len = widths.itemsize, widths.seq_len
     fixed = (
-        _PER_HIDDEN * widths.hidden
+        _PER_INPUT * widths.input
         + _PER_STREAM * widths.stream
         + _PER_SOURCE * widths.source
         + _PER_PATTERN * position_blocks(seq_len)[0].stop
     )
     fixed_row = seq_len * item * fixed + _BYTES_PER_PAIR * widths.n_pairs
-    target_row = seq_len * item * (_PER_TARGET + widths.heads)
-    d_in = max(widths.hidden, widths.stream)
+    target_row = seq_len * item * (_PER_TARGET + 2 * widths.heads)
+    d_in = max(widths.input, widths.stream)
     fixed_block = item * widths.source * d_in
     target_block = item * (4 * widths.source + 2 * d_in)
     n_targets = min(

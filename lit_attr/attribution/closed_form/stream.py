@@ -1,53 +1,72 @@
 """Edges through the residual stream: from what writes to it to what reads it behind a norm, position by position."""
 
+from dataclasses import dataclass
+
 from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.norm import Normalised
-from lit_attr.attribution.closed_form.operands import SourceComponents, TargetComponents
+from lit_attr.attribution.closed_form.operands import Readers, SourceComponents
 from lit_attr.attribution.closed_form.weights import Weights
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 
-def add_tokens_(
-    rows: Float[Tensor, "position d_model"], weights: Weights, target: TargetComponents, stream: Normalised
-) -> None:
-    """Add an edge block from the embedding, position by position.
+@dataclass(frozen=True)
+class StreamReaders:
+    """Components that read the stream behind a norm.
 
-    Where a stream is little more than the embedding, both terms of the derivative are large and nearly equal: here they
-    meet before anything else rounds.
-
-    Args:
-        rows: Embedding of the token at each position.
-        weights: Weights of tokens, one at each position.
-        target: Components that read the stream.
-        stream: The stream behind the target's norm.
+    Attributes:
+        readers: The components.
+        gained: Their read vectors times the norm's weight: how they read the stream before it.
+        magnitude: Their activations without the part that the norm's bias adds, times the sign of the whole.
     """
-    effect = stream.jvp(rows) @ target.read
-    target.attr.add_(weights.total(effect))
-    if target.attr_abs is not None and target.sign is not None:
-        target.attr_abs.add_(weights.total(effect.mul_(target.sign)))
+
+    readers: Readers
+    gained: Float[Tensor, "d_model target"]
+    magnitude: Float[Tensor, "position target"]
+
+    @classmethod
+    def of(cls, readers: Readers, stream: Normalised) -> "StreamReaders":
+        """Some components, and the stream behind their norm."""
+        weight, bias = stream.norm.weight, stream.norm.bias
+        read, y, sign = readers.read, readers.y, readers.sign
+        magnitude = y.abs() if bias is None else (y - bias.to(read) @ read).mul_(sign)
+        return cls(readers, weight.to(read)[:, None] * read, magnitude)
 
 
-def add_stream_(source: SourceComponents, target: TargetComponents, stream: Normalised, workspace: Workspace) -> None:
-    """Add an edge block through the residual stream.
+@dataclass(frozen=True)
+class StreamSources:
+    """Components that write to the stream, before a norm.
 
     Of the norm's derivative (`Normalised.jvp`) the first term is the same at all positions but for the scale; the
-    second is proportional to the target's activation without the part that the norm's bias adds.
-    """
-    norm, d_model = stream.norm, stream.value.shape[1]
-    write, offset = source.write, None
-    if norm.centred:
-        write = write - write.mean(1, keepdim=True)
-    if norm.bias is not None:
-        offset = norm.bias.to(write) @ target.read
-    direct = write @ (norm.weight.to(write)[:, None] * target.read)
-    scaled = source.weights.scaled(stream.scale)
-    removed = scaled.along(stream.value / d_model, write, workspace)
-    y = target.y if offset is None else target.y - offset
+    second is proportional to the normalised stream.
 
-    values = removed.total(y).neg_()
-    target.attr.add_(values.addcmul_(direct, source.weights.total(stream.scale[:, None])))
-    if target.attr_abs is not None and target.sign is not None:
-        values = removed.total(y * target.sign).neg_()
-        target.attr_abs.add_(values.addcmul_(direct, scaled.total(target.sign)))
+    Attributes:
+        stream: The stream behind the norm.
+        write: Write vectors, less their mean for a LayerNorm.
+        scaled: Weights times the norm's scale.
+        removed: Weights of what the norm removes: `scaled` times the write vector along the stream.
+    """
+
+    stream: Normalised
+    write: Float[Tensor, "source d_model"]
+    scaled: Weights
+    removed: Weights
+
+    @classmethod
+    def of(cls, source: SourceComponents, stream: Normalised, workspace: Workspace) -> "StreamSources":
+        """The components of a layer, and the stream behind a norm."""
+        write = source.write - source.write.mean(1, keepdim=True) if stream.norm.centred else source.write
+        scaled = source.weights.scaled(stream.scale)
+        return cls(stream, write, scaled, scaled.along(stream.value / write.shape[1], write, workspace))
+
+    def tangents(self) -> Float[Tensor, "source d_model"]:
+        """What the components add to the norm's output, summed over positions: `attr` in read space."""
+        ones = self.stream.scale.new_ones(len(self.stream.scale), 1)
+        kept = self.write * self.scaled.total(ones)
+        return kept.sub_(self.removed.total(self.stream.value)).mul_(self.stream.norm.weight.to(kept))
+
+    def signed_effects(self, target: StreamReaders) -> Float[Tensor, "source target"]:
+        """What the components add to the activations of others times their signs, summed over positions: `attr_abs`."""
+        effects = (self.write @ target.gained).mul_(self.scaled.total(target.readers.sign))
+        return effects.sub_(self.removed.total(target.magnitude))

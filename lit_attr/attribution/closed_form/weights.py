@@ -43,15 +43,29 @@ class SparseWeights:
         source: Int[Tensor, " pair"],
         weight: Float[Tensor, " pair"],
         n_sources: int,
+        longest: int,
     ) -> "SparseWeights":
-        """From sorted entries."""
+        """From entries sorted by source, then position.
+
+        Args:
+            position: Position of each entry.
+            source: Source component of each entry.
+            weight: Value of each entry.
+            n_sources: Number of sources, those without an entry included.
+            longest: No source has more entries than these.
+        """
         offsets = torch.searchsorted(source, torch.arange(n_sources + 1, device=source.device))
         partial = None
-        if len(source) > _LONGEST_SUM and int(offsets.diff().max()) > _LONGEST_SUM:
+        if longest > _LONGEST_SUM:
             cuts = torch.arange(_LONGEST_SUM, len(source), _LONGEST_SUM, device=source.device)
             offsets = torch.cat([offsets, cuts]).sort().values
             partial = source[offsets[:-1].clamp_max(len(source) - 1)]
         return cls(position, source, weight, n_sources, offsets, partial)
+
+    @property
+    def has_long_sums(self) -> bool:
+        """Whether sums over the entries of a source are cut into parts."""
+        return self.partial is not None
 
     def scaled(self, factor: Float[Tensor, " position"]) -> "SparseWeights":
         """`w[p, s] * factor[p]`."""
@@ -112,15 +126,24 @@ class DenseWeights:
 Weights = SparseWeights | DenseWeights
 
 
-def pairs_of(matrix: Float[Tensor, "position source"]) -> SparseWeights:
-    """The non-zero entries. The one place where the host waits for a device: it must know how many there are."""
-    by_source = matrix.T
-    source, position = by_source.nonzero(as_tuple=True)
-    return SparseWeights.of(position, source, by_source[source, position], matrix.shape[1])
+def pairs_of(
+    ci: Float[Tensor, "position source"], activations: Float[Tensor, "position source"], n_pairs: int, longest: int
+) -> SparseWeights:
+    """The weights where causal importances are not zero; their number is known, so that the host need not wait.
+
+    Args:
+        ci: Causal importances.
+        activations: Activations.
+        n_pairs: How many causal importances are not zero.
+        longest: No source has more of them than these.
+    """
+    source, position = (row.contiguous() for row in ci.T.nonzero_static(size=n_pairs).unbind(1))
+    return SparseWeights.of(
+        position, source, ci[position, source] * activations[position, source], ci.shape[1], longest
+    )
 
 
-def cheaper(matrix: Float[Tensor, "position source"], pairs: SparseWeights) -> Weights:
-    """The representation in which sums over positions cost less."""
-    density = len(pairs.weight) / max(matrix.numel(), 1)
-    limit = _DENSE_ABOVE_ON_CPU if matrix.device.type == "cpu" else _DENSE_ABOVE
-    return DenseWeights(matrix) if density > limit else pairs
+def is_dense(n_pairs: int, shape: torch.Size, device: torch.device) -> bool:
+    """Whether sums over positions cost less with all weights than with those that are not zero alone."""
+    limit = _DENSE_ABOVE_ON_CPU if device.type == "cpu" else _DENSE_ABOVE
+    return n_pairs > limit * shape.numel()

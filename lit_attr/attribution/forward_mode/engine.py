@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.workspace import evenly
-from lit_attr.attribution.forward_mode.accumulate import ReadVectors, add_input_tangents_
+from lit_attr.attribution.forward_mode.accumulate import Readers, add_input_tangents_
 from lit_attr.attribution.forward_mode.jvp import JVP, DirectPaths
 from lit_attr.attribution.forward_mode.locality import mixes_positions
 from lit_attr.attribution.forward_mode.tangents import Tangents
@@ -38,12 +38,12 @@ class _Group:
     Attributes:
         source: Source layer, or `embed`.
         mixes: Whether their paths mix positions.
-        targets: Target layers, or `output`.
+        readers: Name of each input that they lead to, to the target layers that read it.
     """
 
     source: str
     mixes: bool
-    targets: list[str] = field(default_factory=list)
+    readers: dict[str, list[str]] = field(default_factory=dict)
 
 
 class ForwardModeEngine:
@@ -52,7 +52,7 @@ class ForwardModeEngine:
     Args:
         model: Decomposed model, on its device already.
         topology: The attribution graph; only its edge blocks are computed.
-        alive: Layer to the components that are targets; rows of others stay zero.
+        alive: Layer to the components that are targets; what no target reads stays zero.
         tangents_per_pass: Tangents pushed forward at once; memory grows with it.
     """
 
@@ -71,10 +71,11 @@ class ForwardModeEngine:
         device, anatomy = model.unembedding.device, model.anatomy()
         self._columns = {layer: slice(None) if m.all() else m.nonzero()[:, 0].to(device) for layer, m in alive.items()}
         groups: dict[tuple[str, bool], _Group] = {}
-        for target, sources in topology.sources.items():
-            for source in sources if target not in alive or alive[target].any() else ():
-                mixes = mixes_positions(source, target, anatomy, topology.n_components)
-                groups.setdefault((source, mixes), _Group(source, mixes)).targets.append(target)
+        for name, readers in topology.readers.items():
+            targets = [target for target in readers if target == OUTPUT or alive[target].any()]
+            for source in topology.sources[readers[0]] if targets else ():
+                mixes = mixes_positions(source, readers[0], anatomy, topology.n_components)
+                groups.setdefault((source, mixes), _Group(source, mixes)).readers[name] = targets
         self._groups = list(groups.values())
 
     def truncated(self) -> "_OnePass":
@@ -113,13 +114,18 @@ class ForwardModeEngine:
                 self._add_group_(sums, sequence, group, (tangents.some(piece) for piece in passes))
 
     def _add_group_(self, sums: Sums, sequence: "_Sequence", group: _Group, passes: Iterable[Tangents]) -> None:
-        jvp = JVP(sequence.paths, group.source, group.targets)
-        targets = {
-            target: sequence.read_vectors(target, self._columns.get(target, slice(None))) for target in group.targets
+        jvp = JVP(sequence.paths, group.source, list(group.readers))
+        signed = {
+            name: [
+                (sequence.readers(target, self._columns[target]), sums.attr_abs[target][group.source])
+                for target in targets
+                if target in sums.attr_abs
+            ]
+            for name, targets in group.readers.items()
         }
         for tangents in passes:
-            for target, input_tangents in jvp(tangents.dense(len(sequence.tokens))).items():
-                add_input_tangents_(sums.edge(group.source, target), targets[target], tangents, input_tangents)
+            for name, input_tangents in jvp(tangents.dense(len(sequence.tokens))).items():
+                add_input_tangents_(sums.attr[name][group.source], signed[name], tangents, input_tangents)
 
 
 @dataclass(frozen=True)
@@ -172,9 +178,7 @@ class _Sequence:
         write = self.model.components(group.source).U
         return Tangents.of_components(write, weights, one_source_each=group.mixes)
 
-    def read_vectors(self, target: str, columns: slice | Tensor) -> ReadVectors:
-        """How the components of a target layer read its input."""
-        if target == OUTPUT:
-            return ReadVectors(None, None, columns)
+    def readers(self, target: str, columns: slice | Tensor) -> Readers:
+        """The components of a layer that are targets."""
         sign = self._values(self.capture.pre[target])[:, columns].sign()
-        return ReadVectors(self.model.components(target).V[:, columns], sign, columns)
+        return Readers(self.model.components(target).V[:, columns], sign, columns)

@@ -64,17 +64,14 @@ class JVP:
     Args:
         paths: Direct paths of the sequence.
         source: Layer whose output is the point of departure, or `embed`.
-        targets: Layers whose inputs are reached.
+        targets: Layers whose inputs are reached, one for each input.
     """
 
     def __init__(self, paths: DirectPaths, source: str, targets: Sequence[str]) -> None:
-        # Matrices behind one norm share their input.
-        inputs = {id(paths.inputs[target]): paths.inputs[target] for target in targets}
-        self._place = {target: list(inputs).index(id(paths.inputs[target])) for target in targets}
-        self._cotangents = [torch.zeros_like(x, requires_grad=True) for x in inputs.values()]
-        (self._gradient,) = torch.autograd.grad(
-            list(inputs.values()), paths.outputs[source], self._cotangents, create_graph=True
-        )
+        self._targets = targets
+        inputs = [paths.inputs[target] for target in targets]
+        self._cotangents = [torch.zeros_like(x, requires_grad=True) for x in inputs]
+        (self._gradient,) = torch.autograd.grad(inputs, paths.outputs[source], self._cotangents, create_graph=True)
 
     def __call__(self, tangents: Float[Tensor, "tangent seq d_out"]) -> dict[str, Float[Tensor, "tangent seq _"]]:
         """Push tangents of the output forward.
@@ -88,4 +85,4 @@ class JVP:
         products = torch.autograd.grad(
             self._gradient, self._cotangents, tangents[:, None], retain_graph=True, is_grads_batched=True
         )
-        return {target: products[place][:, 0] for target, place in self._place.items()}
+        return {target: product[:, 0] for target, product in zip(self._targets, products, strict=True)}

@@ -1,0 +1,56 @@
+"""How many causal importances of a batch are not zero, and where: all that the host must wait for."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lit_attr.attribution.closed_form.pair_blocks import position_blocks
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """The pairs of a component and a position whose causal importance is not zero, counted, on the host.
+
+    Attributes:
+        by_block: Layer to their number in each sequence and block of positions.
+        longest: Layer to the greatest number that one component has, in each sequence.
+    """
+
+    by_block: Mapping[str, Int[Tensor, "batch block"]]
+    longest: Mapping[str, Int[Tensor, " batch"]]
+
+    @classmethod
+    def of(cls, ci: Mapping[str, Float[Tensor, "batch seq _"]], layers: Collection[str]) -> "PairCounts":
+        """Count the pairs of some layers; the host waits for the device once."""
+        columns = []
+        for layer in layers:
+            is_pair = ci[layer] != 0
+            at_position = is_pair.sum(2)
+            by_block = [at_position[:, block].sum(1) for block in position_blocks(at_position.shape[1])]
+            columns.append(torch.stack([*by_block, is_pair.sum(1).amax(1)], 1))
+        counted = list(torch.stack(columns).cpu()) if columns else []
+        return cls(
+            {layer: counts[:, :-1] for layer, counts in zip(layers, counted, strict=True)},
+            {layer: counts[:, -1] for layer, counts in zip(layers, counted, strict=True)},
+        )
+
+    @property
+    def most(self) -> int:
+        """The most pairs of a sequence, over all layers together."""
+        totals = [counts.sum(1) for counts in self.by_block.values()]
+        return int(torch.stack(totals).sum(0).max()) if totals else 0
+
+    def total(self, layer: str, rows: slice) -> int:
+        """Pairs of a layer in some sequences."""
+        return int(self.by_block[layer][rows].sum())
+
+    def longest_sum(self, layer: str, rows: slice) -> int:
+        """No component of a layer has more pairs in some sequences."""
+        return int(self.longest[layer][rows].sum())
+
+    def sizes(self, layer: str, rows: slice) -> list[int]:
+        """The most pairs of a layer in each block, over some sequences."""
+        return self.by_block[layer][rows].amax(0).tolist()

@@ -1,0 +1,27 @@
+"""Read vectors: what turns sums of `attr` in read space into those of single targets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ReadVectors:
+    """How the components that are targets read their inputs.
+
+    Attributes:
+        inputs: Target layer to the name of its input; see `Topology.inputs`.
+        vectors: Target layer of components to their read vectors.
+        alive: Layer to the components that are targets; nothing is attributed to the others.
+    """
+
+    inputs: Mapping[str, str]
+    vectors: Mapping[str, Float[Tensor, "_width _component"]]
+    alive: Mapping[str, Bool[Tensor, " _component"]]
+
+    def wide(self, target: str) -> Float[Tensor, "width component"]:
+        """The read vectors of a layer in float64; zero for components that are no targets."""
+        return self.vectors[target].to(torch.float64) * self.alive[target]
