@@ -25,7 +25,7 @@ from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE, Harvest
 _log = logging.getLogger(__name__)
 # How often a harvest is joined again that others remove this moment; each of them leaves once.
 _MAX_ATTEMPTS = 100
-# By which entry a plan knows its data: one of version 0.1 by the second.
+# The entry by which a plan knows its data.
 _DIGEST = "data_digest"
 
 

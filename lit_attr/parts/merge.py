@@ -77,7 +77,7 @@ def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
         NumericalError: If a part holds values that are not finite, or the sum is too large.
         StorageError: If a part is missing, damaged, foreign or counted twice, or the result cannot be written.
     """
-    header, generation = Header.load(folder), begun_generation(folder)
+    generation, header = begun_generation(folder), Header.load(folder)
     parts = list(counting_parts(generation, header.topology))
     ids = union(part.ids for part in parts)
     if not allow_partial:

@@ -66,7 +66,7 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
     """
     check_count("k", k)
     check_count("n_targets", n_targets)
-    header, generation = Header.load(folder), begun_generation(folder)
+    generation, header = begun_generation(folder), Header.load(folder)
     parts = [part for part in counting_parts(generation, header.topology) if len(part.ids)]
     if len(parts) < 2:
         raise ConfigurationError(

@@ -5,7 +5,7 @@ import torch
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.topology.address import EMBED, OUTPUT
-from lit_attr.topology.sums import Sums
+from tests.attribution.named import Named
 
 
 def jacobian(value: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
@@ -21,43 +21,49 @@ def jacobian(value: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def brute_force(model: DecomposedModel, tokens: torch.Tensor) -> Sums:
-    """All four edge types, both metrics, all normalisers, over one batch."""
+def brute_force(model: DecomposedModel, tokens: torch.Tensor) -> Named:
+    """All four edge types, both metrics, all normalisers, over one batch: target by target, as in a result."""
     topology = trace_topology(model)
-    sums = Sums.zeros(topology, torch.float64)
     ci = model.causal_importance(tokens)
     capture = model.component_forward(tokens)
+    named: Named = {}
     for target, sources in topology.sources.items():
         value = capture.residual if target == OUTPUT else capture.pre[target]
         for source in sources:
             leaf = capture.embed if source == EMBED else capture.post[source]
             j = jacobian(value, leaf)
-            _add(sums, tokens, ci, leaf.detach(), source, target, j.sum(1), "attr")
+            block = (topology.vocab_size, tokens, ci, leaf.detach(), source)
+            named[f"attr/{source}->{target}"] = _block(*block, j.sum(1))
             if target != OUTPUT:
                 j_abs = (value.detach().sign()[..., None, None] * j).sum(1)
-                _add(sums, tokens, ci, leaf.detach(), source, target, j_abs, "attr_abs")
+                named[f"attr_abs/{source}->{target}"] = _block(*block, j_abs)
+    for layer, count in topology.n_components.items():
+        named[f"ci/{layer}"] = torch.zeros(count, dtype=torch.float64)
+        named[f"act_sq/{layer}"] = torch.zeros(count, dtype=torch.float64)
+    named["logit_sq"] = torch.zeros(topology.vocab_size, dtype=torch.float64)
+    named["token_count"] = torch.zeros(topology.vocab_size, dtype=torch.int64)
+    named["n_tokens"] = torch.zeros((), dtype=torch.int64)
     for row in range(tokens.shape[0]):
         for position in range(tokens.shape[1]):
-            sums.token_count[tokens[row, position]] += 1
-            sums.n_tokens.add_(1)
-            sums.logit_sq.add_(capture.logits[row, position] ** 2)
+            named["token_count"][tokens[row, position]] += 1
+            named["n_tokens"] += 1
+            named["logit_sq"] += capture.logits[row, position] ** 2
             for layer in topology.n_components:
-                sums.ci[layer] += ci[layer][row, position]
+                named[f"ci/{layer}"] += ci[layer][row, position]
                 if layer in topology.sources:
-                    sums.act_sq[layer] += capture.pre[layer][row, position].detach() ** 2
-    return sums
+                    named[f"act_sq/{layer}"] += capture.pre[layer][row, position].detach() ** 2
+    return named
 
 
-def _add(sums, tokens, ci, activation, source, target, j, metric) -> None:
+def _block(vocab_size, tokens, ci, activation, source, j) -> torch.Tensor:
+    """The sums of an edge block, target by source, from a Jacobian that is summed over the target's positions."""
+    n_sources = vocab_size if source == EMBED else activation.shape[-1]
+    block = torch.zeros(j.shape[1], n_sources, dtype=torch.float64)
     for row in range(j.shape[0]):
         for q in range(j.shape[2]):
-            effect = j[row, :, q] * activation[row, q]  # (target, source)
+            effect = j[row, :, q] * activation[row, q]  # (target, source), or (target, d_model) for the embedding
             if source == EMBED:
-                table = {"attr": sums.embed, "attr_abs": sums.embed_abs}[metric].get(target, sums.embed_unembed)
-                table[tokens[row, q]] += effect.sum(1)
-                continue
-            effect = effect * ci[source][row, q]
-            if target == OUTPUT:
-                sums.unembed[source] += effect
+                block[:, tokens[row, q]] += effect.sum(1)
             else:
-                {"attr": sums.regular, "attr_abs": sums.regular_abs}[metric][target][source] += effect
+                block += effect * ci[source][row, q]
+    return block

@@ -6,25 +6,21 @@ from lit_attr.attribution.batch import add_batch_
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
+from tests.attribution.named import all_alive, assert_equal, attributions, named_result, without_abs
 from tests.toys import ARCHITECTURES, VOCAB, random_tokens, toy_model
 
 
-def all_alive(topology):
-    return {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
-
-
-def engine_sums(model, tokens, targets_per_pass=4, alive=None, into=None):
+def engine_sums(model, tokens, targets_per_pass=4, alive=None, into=None, metrics="both"):
     topology = trace_topology(model)
-    sums = Sums.zeros(topology, torch.float64) if into is None else into
+    sums = Sums.zeros(topology, torch.float64, metrics=metrics) if into is None else into
     engine = AutogradEngine(topology, alive or all_alive(topology), targets_per_pass)
     add_batch_(sums, model, topology, engine, tokens)
     return sums
 
 
-def assert_equal(found, expected, tolerance=1e-12):
-    for (name, mine), (_, theirs) in zip(found.named(), expected.named(), strict=True):
-        scale = max(float(theirs.abs().max()), 1.0)
-        assert float((mine - theirs).abs().max()) / scale < tolerance, name
+def harvest(model, tokens, *args, alive=None, **options):
+    """The result that is made of the engine's sums."""
+    return named_result(engine_sums(model, tokens, *args, alive=alive, **options), model, alive)
 
 
 # A short vocabulary, so that tokens repeat within a row and across rows.
@@ -49,19 +45,20 @@ def test_equals_brute_force(variant):
     architecture, options = VARIANTS[variant]
     model = toy_model(architecture, **options)
     expected = brute_force(model, TOKENS)
-    assert any(float(tensor.abs().max()) > 0.1 for name, tensor in expected.named() if name.startswith("attr_abs"))
-    assert_equal(engine_sums(model, TOKENS), expected)
+    assert any(float(tensor.abs().max()) > 0.1 for name, tensor in expected.items() if name.startswith("attr_abs"))
+    assert_equal(harvest(model, TOKENS), expected)
+    assert_equal(harvest(model, TOKENS, metrics="attr"), without_abs(expected))
 
 
 def test_attr_and_attr_abs_differ_where_signs_do():
-    sums = engine_sums(toy_model(), TOKENS)
-    assert not torch.allclose(sums.regular["1.mlp.up"]["0.attn.o"], sums.regular_abs["1.mlp.up"]["0.attn.o"])
+    named = harvest(toy_model(), TOKENS)
+    assert not torch.allclose(named["attr/0.attn.o->1.mlp.up"], named["attr_abs/0.attn.o->1.mlp.up"])
 
 
 @pytest.mark.parametrize("targets_per_pass", [1, 2, 100])
 def test_targets_per_pass_invariance(targets_per_pass):
     model = toy_model("GPT2Simple")
-    assert_equal(engine_sums(model, TOKENS, targets_per_pass), engine_sums(model, TOKENS, 3))
+    assert_equal(harvest(model, TOKENS, targets_per_pass), harvest(model, TOKENS, 3))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -71,36 +68,34 @@ def test_batch_size_and_order_invariance(architecture):
     parts = None
     for rows in reversed(tokens.split(2)):
         parts = engine_sums(model, rows, into=parts)
-    assert_equal(parts, whole)
+    assert_equal(dict(parts.named()), dict(whole.named()))
 
 
-def test_dead_targets_keep_rows_of_zeros_and_others_their_values():
+@pytest.mark.parametrize("metrics", ["both", "attr"])
+def test_dead_targets_keep_rows_of_zeros_and_others_their_values(metrics):
     model = toy_model()
-    whole = engine_sums(model, TOKENS)
+    whole = brute_force(model, TOKENS)
     alive = all_alive(trace_topology(model))
     alive["1.mlp.up"][1] = False
-    alive["0.attn.q"][:] = False
-    gated = engine_sums(model, TOKENS, alive=alive)
-    expected = whole.regular["1.mlp.up"]["0.attn.o"].clone()
-    expected[1] = 0
-    torch.testing.assert_close(gated.regular["1.mlp.up"]["0.attn.o"], expected, rtol=1e-12, atol=1e-12)
-    assert not gated.embed["0.attn.q"].any()
-    assert not gated.embed_abs["1.mlp.up"][:, 1].any()
+    for layer in "qkv":  # all that read one input
+        alive[f"0.attn.{layer}"][:] = False
+    expected = dead_to_zero(whole if metrics == "both" else without_abs(whole), alive)
+    assert_equal(harvest(model, TOKENS, alive=alive, metrics=metrics), expected)
     # Dead targets are still sources, and still counted.
-    torch.testing.assert_close(gated.regular["1.mlp.down"]["1.mlp.up"], whole.regular["1.mlp.down"]["1.mlp.up"])
-    assert gated.ci["0.attn.q"].any()
+    assert expected["attr/1.mlp.up->1.mlp.down"][:, 1].any()
+    assert expected["ci/0.attn.q"].any()
+    sums = engine_sums(model, TOKENS, alive=alive, metrics=metrics)
+    assert not sums.attr["0.attn.q"]["embed"].any()  # no gradient is taken for what nothing reads
 
 
-def test_dimensions_of_the_output_can_be_left_out():
-    model = toy_model()
-    alive = all_alive(trace_topology(model))
-    whole = engine_sums(model, TOKENS)
-    some = torch.arange(model.d_model) % 3 == 1
-    gated = engine_sums(model, TOKENS, alive={**alive, "output": some})
-    for source, block in gated.unembed.items():
-        torch.testing.assert_close(block, whole.unembed[source] * some[:, None], rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gated.embed_unembed, whole.embed_unembed * some, rtol=1e-12, atol=1e-12)
-    assert gated.regular["1.mlp.up"]["0.attn.o"].equal(whole.regular["1.mlp.up"]["0.attn.o"])
+def dead_to_zero(named, alive):
+    """A result with other targets."""
+    gated = dict(named)
+    for name in attributions(named):
+        target = name.partition("->")[2]
+        if target != "output":
+            gated[name] = named[name] * alive[target][:, None]
+    return gated
 
 
 def test_sources_without_causal_importance_get_nothing():
@@ -110,37 +105,45 @@ def test_sources_without_causal_importance_get_nothing():
     ci = model.causal_importance(TOKENS)
     ci["0.mlp.up"][..., 2] = 0
     AutogradEngine(topology, all_alive(topology), 4).add_(sums, model.component_forward(TOKENS), ci)
-    assert not sums.regular["0.mlp.down"]["0.mlp.up"][:, 2].any()
-    assert sums.regular["0.mlp.down"]["0.mlp.up"][:, 1].any()
+    for table in (sums.attr["0.mlp.down"]["0.mlp.up"], sums.attr_abs["0.mlp.down"]["0.mlp.up"]):
+        assert not table[2].any()
+        assert table[1].any()
 
 
-def test_truncated_engine_takes_one_pass_per_layer():
-    topology = trace_topology(toy_model())
+def test_truncated_engine_takes_one_pass_per_input_and_layer():
+    model = toy_model()
+    topology = trace_topology(model)
     alive = all_alive(topology)
     alive["1.mlp.up"][0] = False
     truncated = AutogradEngine(topology, alive, 1).truncated()
-    assert {int(mask.sum()) for mask in truncated.alive.values()} == {1}
-    assert truncated.alive["1.mlp.up"].tolist() == [False, True, False]
+    sums = Sums.zeros(topology, torch.float64)
+    truncated.add_(sums, model.component_forward(TOKENS), model.causal_importance(TOKENS))
+    for table in (*sums.attr["1.attn.q"].values(), *sums.attr["output"].values(), *sums.attr["1.mlp.down"].values()):
+        assert table.any(0).nonzero()[:, 0].tolist() == [0]
+    assert {table.any(0).nonzero()[:, 0].item() for table in sums.attr_abs["1.mlp.up"].values()} == {1}
+    assert {table.any(0).nonzero()[:, 0].item() for table in sums.attr_abs["1.attn.k"].values()} == {0}
 
 
 def test_tokens_that_do_not_occur_get_nothing():
-    sums = engine_sums(toy_model(), TOKENS)
+    named = harvest(toy_model(), TOKENS)
     absent = torch.ones(VOCAB, dtype=torch.bool)
     absent[TOKENS.unique()] = False
     assert absent.any()
-    assert not sums.embed["0.mlp.up"][absent].any()
-    assert not sums.embed_unembed[absent].any()
+    assert not named["attr/embed->0.mlp.up"][:, absent].any()
+    assert not named["attr/embed->output"][:, absent].any()
 
 
 def test_first_norm_without_positions_leaves_only_its_epsilon():
     """The residual stream is the embedding there: an RMSNorm removes all of it but eps / (mean square + eps)."""
     model = toy_model("LlamaSimpleMLP")
-    sums, capture = engine_sums(model, TOKENS), model.component_forward(TOKENS)
+    found, capture = harvest(model, TOKENS)["attr/embed->0.attn.v"], model.component_forward(TOKENS)
     eps = model.target_model.config.rms_norm_eps
     h = capture.embed.detach()
     factor = eps / (h.square().mean(-1) + eps)
-    expected = torch.zeros_like(sums.embed["0.attn.v"])
+    expected = torch.zeros_like(found)
     for row in range(TOKENS.shape[0]):
         for position in range(TOKENS.shape[1]):
-            expected[TOKENS[row, position]] += factor[row, position] * capture.pre["0.attn.v"][row, position].detach()
-    torch.testing.assert_close(sums.embed["0.attn.v"], expected, rtol=1e-8, atol=1e-15)
+            expected[:, TOKENS[row, position]] += (
+                factor[row, position] * capture.pre["0.attn.v"][row, position].detach()
+            )
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-15)

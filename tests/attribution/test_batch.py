@@ -5,7 +5,7 @@ from lit_attr.attribution.batch import add_batch_, add_batch_with_ci_
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
-from tests.attribution.test_autograd import assert_equal
+from tests.attribution.named import assert_equal, named_result, without_abs
 from tests.attribution.test_engine_choice import engine_of
 from tests.toys import random_tokens, toy_model
 
@@ -13,11 +13,33 @@ TOKENS = random_tokens(2, 4, vocab=5)
 
 
 @pytest.mark.parametrize("name", ["auto", "autograd"])
-def test_equals_brute_force_where_the_graph_is_kept_and_where_not(name):
+@pytest.mark.parametrize("metrics", ["both", "attr"])
+def test_equals_brute_force_where_the_graph_is_kept_and_where_not(name, metrics):
     model = toy_model()
-    sums = Sums.zeros(trace_topology(model), torch.float64)
+    sums = Sums.zeros(trace_topology(model), torch.float64, metrics=metrics)
     add_batch_(sums, model, trace_topology(model), engine_of(name, model), TOKENS)
-    assert_equal(sums, brute_force(model, TOKENS))
+    expected = brute_force(model, TOKENS)
+    assert_equal(named_result(sums, model), expected if metrics == "both" else without_abs(expected))
+    assert (int(sums.n_tokens), int(sums.n_abs_tokens)) == (TOKENS.numel(), TOKENS.numel() * (metrics == "both"))
+
+
+def test_batches_that_are_summed_without_attr_abs():
+    """Sums of `attr_abs` over one batch of two stand for both, and those of `attr` are of both."""
+    model = toy_model()
+    topology, engine = trace_topology(model), engine_of("auto", model)
+    sums, first, second = (Sums.zeros(topology, torch.float64) for _ in range(3))
+    other = random_tokens(3, 4, seed=1)
+    for into in (sums, first):
+        add_batch_(into, model, topology, engine, TOKENS)
+    for into in (sums.signed(), second):
+        add_batch_(into, model, topology, engine, other)
+    assert (int(sums.n_tokens), int(sums.n_abs_tokens)) == (20, 8)
+    found, of_first, of_second = (named_result(some, model) for some in (sums, first, second))
+    expected = {
+        name: tensor * 20 / 8 if name.startswith("attr_abs/") else tensor + of_second[name]
+        for name, tensor in of_first.items()
+    }
+    assert_equal(found, expected)
 
 
 def test_rows_of_a_batch_keep_their_draws():
@@ -27,7 +49,7 @@ def test_rows_of_a_batch_keep_their_draws():
     add_batch_(whole, model, topology, engine, TOKENS, batch_id=3)
     for row in range(2):
         add_batch_(parts, model, topology, engine, TOKENS[row : row + 1], batch_id=3, first_row=row)
-    assert_equal(parts, whole)
+    assert_equal(dict(parts.named()), dict(whole.named()))
     add_batch_(other, model, topology, engine, TOKENS, batch_id=4)
     assert not torch.allclose(other.ci["0.mlp.up"], whole.ci["0.mlp.up"])
 
@@ -52,5 +74,8 @@ def test_autocast_is_for_the_forwards_alone(name):
         add_batch_with_ci_(sums, model, topology, Watching(), TOKENS, ci)
     assert seen == [(False, torch.bfloat16)]
     engine.add_(expected, capture, ci)
-    assert sums.regular["1.mlp.up"]["0.attn.o"].equal(expected.regular["1.mlp.up"]["0.attn.o"])
+    for metric, name in (("attr", "1.attn.q"), ("attr_abs", "1.mlp.up")):
+        found, right = (getattr(some, metric)[name]["0.attn.o"] for some in (sums, expected))
+        assert found.any()
+        assert found.equal(right)
     assert sums.logit_sq.equal(capture.logits.float().square().sum((0, 1)))

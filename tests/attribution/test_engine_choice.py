@@ -6,7 +6,7 @@ from lit_attr.attribution.engine_choice import build_engine, choose_engines
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import MB, assert_close, random_ci
-from tests.attribution.test_autograd import all_alive
+from tests.attribution.named import all_alive, named_result, without_abs
 from tests.toys import ARCHITECTURES, random_tokens, toy_model
 
 TOKENS = random_tokens(3, 6)
@@ -30,10 +30,10 @@ def engine_of(name, model, alive=None):
     return build_engine(choose_engines(name, model, topology), model, topology, alive or all_alive(topology), 4, 8 * MB)
 
 
-def harvest(engine, model, ci):
-    sums = Sums.zeros(trace_topology(model), torch.float64)
+def harvest(engine, model, ci, alive=None, metrics="both"):
+    sums = Sums.zeros(trace_topology(model), torch.float64, metrics=metrics)
     engine.add_(sums, model.component_forward(TOKENS, graph=engine.needs_graph), ci)
-    return sums
+    return named_result(sums, model, alive)
 
 
 @pytest.mark.parametrize("name", PARTIAL)
@@ -44,7 +44,9 @@ def test_auto_equals_autograd_on_partial_decompositions(name, gated):
     alive = {layer: torch.arange(n) != 1 for layer, n in model.n_components.items()} if gated else None
     auto = engine_of("auto", model, alive)
     assert list(auto.engines) == ["closed_form", "forward_mode"]
-    assert_close(harvest(auto, model, ci), harvest(engine_of("autograd", model, alive), model, ci), 1e-10)
+    expected = harvest(engine_of("autograd", model, alive), model, ci, alive)
+    assert_close(harvest(auto, model, ci, alive), expected, 1e-10)
+    assert_close(harvest(auto, model, ci, alive, "attr"), without_abs(expected), 1e-10)
 
 
 @pytest.mark.parametrize("patterns", [["h.*.mlp.*_*"], ["h.*.mlp.*_*", "h.*.attn.o_proj"]])

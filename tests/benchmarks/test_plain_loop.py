@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.plain_loop import PlainLoop
 from lit_attr.attribution.autograd import AutogradEngine
-from lit_attr.attribution.batch import add_batch_with_ci_
+from lit_attr.attribution.batch import add_batch_with_ci_, read_vectors
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.address import EMBED, OUTPUT
@@ -33,7 +33,9 @@ def test_numbers_of_the_engine(architecture):
     sums = Sums.zeros(topology, torch.float64)
     alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
     add_batch_with_ci_(sums, model, topology, AutogradEngine(topology, alive, 4), tokens, ci)
-    expected = stored_blocks(DatasetAttributionStorage.from_sums(sums, model.unembedding, 0.0))
+    expected = stored_blocks(
+        DatasetAttributionStorage.from_sums(sums, read_vectors(model, topology, alive), model.unembedding, 0.0)
+    )
 
     loop = PlainLoop(model.component_forward(tokens), topology, ci)
     loop.run()

@@ -21,7 +21,7 @@ from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.write import write_result
 from tests.parts.faults import Calls, as_ordinary_user, fail_at, in_child, kill_at, names_in
 from tests.parts.harvests import PLAN, begin, complete_harvest, sums_of
-from tests.storage.examples import TOPOLOGY, unembedding
+from tests.storage.examples import READ, TOPOLOGY, unembedding
 
 
 class Part:
@@ -35,7 +35,7 @@ class Part:
 
     @staticmethod
     def read(path):
-        sums, ledger = read_part(path, TOPOLOGY)
+        sums, ledger = read_part(path, TOPOLOGY, "both")
         (batch,) = ledger.ids.tolist()
         for (name, found), (_, right) in zip(sums.named(), sums_of([batch]).named(), strict=True):
             assert torch.equal(found, right), name
@@ -49,14 +49,14 @@ class Result:
 
     @staticmethod
     def write(path, batch):
-        write_result(path, {"a": sums_of([batch]), "b": sums_of([])}, unembedding(), 0.0, {"batch": batch})
+        write_result(path, {"a": sums_of([batch]), "b": sums_of([])}, READ, unembedding(), 0.0, {"batch": batch})
 
     @staticmethod
     def read(path):
         check_seal(path)
         storage = DatasetAttributionStorage.load(path)
         batch = storage.provenance["batch"]
-        right = DatasetAttributionStorage.from_sums(sums_of([batch]), unembedding(), 0.0)
+        right = DatasetAttributionStorage.from_sums(sums_of([batch]), READ, unembedding(), 0.0)
         for (name, found), (_, value) in zip(storage.named_sums(), right.named_sums(), strict=True):
             assert torch.equal(found, value.to(found.dtype)), name
         return batch

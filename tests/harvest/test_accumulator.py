@@ -19,6 +19,13 @@ def metric(dtype=torch.float32, **options):
     return sums
 
 
+def only_output(n_components, vocab_size, d_model=1):
+    """A graph in which the embedding feeds the output, and nothing else."""
+    return Topology(
+        n_components, {"output": ("embed",)}, vocab_size, d_model, {"output": "output"}, widths={"output": d_model}
+    )
+
+
 def contribute(seed):
     return lambda sums: sums.add_(random_sums(seed, torch.float32))
 
@@ -27,13 +34,34 @@ def test_compute_is_the_mean_per_token():
     sums = metric()
     for seed in range(3):
         sums.update(contribute(seed))
-    total = sum(random_sums(seed).regular["0.mlp.down"]["0.mlp.up"] for seed in range(3))
+    total = sum(random_sums(seed).attr["0.mlp.down"]["0.mlp.up"] for seed in range(3))
     n_tokens = sum(int(random_sums(seed).n_tokens) for seed in range(3))
     found = sums.compute()
     torch.testing.assert_close(found[EDGE], total / n_tokens, rtol=1e-5, atol=1e-6)
     assert found[EDGE].dtype == torch.float64
     assert float(found["n_tokens"]) == 1.0
     assert found.keys() == dict(sums.totals.named()).keys()
+
+
+def test_the_mean_of_attr_abs_is_over_its_own_tokens():
+    sums, first = metric(), random_sums(0)
+    sums.update(contribute(0))
+
+    def without_abs(some):
+        some.signed().add_(random_sums(1, torch.float32).signed())
+        some.n_abs_tokens.sub_(random_sums(1).n_abs_tokens)
+
+    sums.update(without_abs)
+    expected = first.attr_abs["0.mlp.down"]["0.mlp.up"] / int(first.n_tokens)
+    torch.testing.assert_close(sums.compute()["attr_abs/0.mlp.up->0.mlp.down"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("metrics", ["both", "attr"])
+def test_what_is_summed_is_allocated(metrics):
+    sums = AttributionSums()
+    sums.allocate(TOPOLOGY, torch.float32, "cpu", metrics)
+    assert (sums.recent.metrics, sums.totals.metrics) == (metrics, metrics)
+    assert any(name.startswith("attr_abs/") for name in sums.compute()) == (metrics == "both")
 
 
 def test_update_is_additive():
@@ -67,30 +95,30 @@ def test_error_over_ten_thousand_batches():
     """Below 1e-5 of the sum of magnitudes, where a plain float32 sum is not: it drops what is small beside it."""
     sums = metric()
     generator = torch.Generator().manual_seed(0)
-    shape = (4, 3)
+    shape = (3, 4)
     # A large first batch, then many of one sign that are each below half a unit in the last place of it.
     batches = [torch.full(shape, 2.0**24), *(torch.rand((9_999, *shape), generator=generator))]
     plain = torch.zeros(shape)
     for values in batches:
         plain += values
-        sums.update(lambda s, values=values: s.regular["0.mlp.down"]["0.mlp.up"].add_(values))
+        sums.update(lambda s, values=values: s.attr["0.mlp.down"]["0.mlp.up"].add_(values))
     sums.flush()
     exact = torch.stack(batches).double().sum(0)
     magnitude = torch.stack(batches).double().abs().sum(0)
-    error = (sums.totals.regular["0.mlp.down"]["0.mlp.up"] - exact).abs() / magnitude
+    error = (sums.totals.attr["0.mlp.down"]["0.mlp.up"] - exact).abs() / magnitude
     assert float(error.max()) < 1e-5
     assert float(((plain - exact).abs() / magnitude).min()) > 1e-4
 
 
 def test_update_and_flush_have_bounded_temporaries():
-    topology = Topology({"0.mlp.up": 1, "0.mlp.down": 1}, {"output": ("embed",)}, vocab_size=3 * CHUNK, d_model=1)
+    topology = only_output({"0.mlp.up": 1, "0.mlp.down": 1}, vocab_size=3 * CHUNK)
     sums = AttributionSums(updates_per_flush=2)
     sums.allocate(topology, torch.float32, "cpu")
     with PeakMemory() as memory:
         for _ in range(2):
-            sums.update(lambda s: s.embed_unembed.add_(1.0))
+            sums.update(lambda s: s.attr["output"]["embed"].add_(1.0))
     assert memory.peak <= 8 * CHUNK
-    assert sums.totals.embed_unembed.eq(2).all()
+    assert sums.totals.attr["output"]["embed"].eq(2).all()
 
 
 def test_no_sums_in_buffers_parameters_or_state_dict():
@@ -110,7 +138,7 @@ def test_casting_the_module_leaves_the_sums_alone(cast):
     cast(torch.nn.ModuleList([sums]))
     assert sums.totals.logit_sq.dtype == torch.float64
     assert sums.recent.logit_sq.dtype == torch.float32
-    assert sums.metric_state[EDGE] is sums.totals.regular["0.mlp.down"]["0.mlp.up"]
+    assert sums.metric_state[EDGE] is sums.totals.attr["0.mlp.down"]["0.mlp.up"]
 
 
 def test_gradients_are_enabled_inside_update():
@@ -150,7 +178,7 @@ def test_allocating_again_begins_anew():
 
 def test_sums_that_are_no_longer_finite():
     sums = metric()
-    sums.update(lambda s: s.regular["0.mlp.down"]["0.mlp.up"][1, 1].fill_(float("inf")))
+    sums.update(lambda s: s.attr["0.mlp.down"]["0.mlp.up"][1, 1].fill_(float("inf")))
     with pytest.raises(NumericalError, match=r"finite after the last 1 updates \(attr/0.mlp.up->0.mlp.down\)"):
         sums.flush()
 
@@ -167,7 +195,7 @@ def test_merge_state():
     with pytest.raises(ConfigurationError, match="expected AttributionSums, found dict"):
         one.merge_state({})
     other = AttributionSums()
-    other.allocate(Topology({}, {"output": ("embed",)}, 5, 6), torch.float32, "cpu")
+    other.allocate(only_output({}, vocab_size=5, d_model=6), torch.float32, "cpu")
     with pytest.raises(ConfigurationError, match="cannot merge sums of another topology"):
         one.merge_state(other)
     two._is_synced = True
@@ -191,9 +219,9 @@ def _two_ranks(rank, world_size, file, results):
     again = sums.compute()
 
     big = AttributionSums()
-    topology = Topology({"0.mlp.up": 1}, {"output": ("embed",)}, vocab_size=20_000_000, d_model=1)
+    topology = only_output({"0.mlp.up": 1}, vocab_size=20_000_000)
     big.allocate(topology, torch.float32, "cpu")
-    big.update(lambda s: s.embed_unembed.fill_(rank + 1.0))
+    big.update(lambda s: s.attr["output"]["embed"].fill_(rank + 1.0))
     big.flush()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     big.sync()
@@ -202,7 +230,7 @@ def _two_ranks(rank, world_size, file, results):
         "again": again[EDGE].equal(mean[EDGE]),
         "refused": refused,
         "growth": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before,
-        "big": (float(big.totals.embed_unembed.min()), float(big.totals.embed_unembed.max())),
+        "big": tuple(map(float, big.totals.attr["output"]["embed"].aminmax())),
     }
     dist.destroy_process_group()
 

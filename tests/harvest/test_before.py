@@ -1,16 +1,12 @@
-"""Files that the version before wrote, and harvests that it left unfinished; see tests/before/README.md."""
+"""Results and harvests of the version before; see tests/before/README.md."""
 
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from lit_attr.errors import ConfigurationError
-from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.errors import StorageError
 from lit_attr.parts.merge import merge_harvest
-from lit_attr.parts.software import software
 from lit_attr.parts.status import status
 from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -38,23 +34,6 @@ def folder(tmp_path):
     return folder
 
 
-@pytest.fixture
-def expected():
-    return DatasetAttributionStorage.load(BEFORE / "expected.pt")
-
-
-def assert_expected(path, expected):
-    found = DatasetAttributionStorage.load(path)
-    assert_same(found, expected, 1e-6)
-    assert found.embed_token_count.equal(expected.embed_token_count)
-    assert found.provenance["not_targets"] == expected.provenance["not_targets"]
-    assert found.provenance["data_shape"] == [16, 8]
-    assert found.provenance["data_digest"] == TokenDataModule(BEFORE / "tokens.npy").digest(8)
-    assert "data_fingerprint" not in found.provenance
-    assert verify(path)[-1] == "coverage: all 8 batches"
-    return found.recorded
-
-
 def test_a_result_opens_and_answers(folder, tmp_path):
     path = folder("finished") / "dataset_attributions.pt"
     repo = AttributionRepo.open(RUN_ID, tmp_path / "out")
@@ -62,7 +41,7 @@ def test_a_result_opens_and_answers(folder, tmp_path):
     lines = verify(path)
     assert lines[0].startswith("digest: sha256 ")
     counted = "tokens: 96, as counted one by one"
-    assert lines[-3:] == [counted, "written by: not recorded", "coverage: all 6 batches"]
+    assert lines[-4:] == [counted, "metrics: attr and attr_abs", "written by: not recorded", "coverage: all 6 batches"]
     known = repo.get_attributions().recorded
     assert (known.schema, known.run_id, known.targets, known.partial) == (1, RUN_ID, None, None)
     assert known.not_targets("0.mlp.up").tolist() == [0, 1]
@@ -75,36 +54,26 @@ def test_a_result_opens_and_answers(folder, tmp_path):
         assert with_index.sources(key, k=5) == without.sources(key, k=5)
 
 
-def test_a_finished_harvest_is_merged_again_to_the_same_numbers(folder):
+def test_a_new_harvest_has_the_numbers_of_the_version_before(given, tmp_path):
+    path = work(*given, tmp_path / "out", model=MODEL).path
+    found, expected = (DatasetAttributionStorage.load(file) for file in (path, BEFORE / "expected.pt"))
+    assert_same(found, expected, 1e-6)
+    assert found.embed_token_count.equal(expected.embed_token_count)
+    assert found.provenance["not_targets"] == expected.provenance["not_targets"]
+
+
+def test_a_harvest_is_not_continued_nor_merged(folder, given, tmp_path):
+    """It stays as it is: the same command begins another."""
     harvest = folder("finished")
-    before = DatasetAttributionStorage.load(harvest / "dataset_attributions.pt")
-    assert (status(harvest).n_merged, status(harvest).n_done) == (6, 6)
-    found = DatasetAttributionStorage.load(merge_harvest(harvest))
-    for (name, tensor), (_, old) in zip(found.named_sums(), before.named_sums(), strict=True):
-        assert torch.equal(tensor, old), name
-    assert found.recorded.coverage == before.recorded.coverage
+    (harvest / "dataset_attributions.pt").unlink()
+    begun = {path: path.read_bytes() for path in harvest.iterdir() if path.is_file()}
+    message = r"plan\.json: expected a harvest in format 3, found 1, .* with the version of lit_attr that began it"
 
+    def continued(folder):
+        work(*given, tmp_path / "out", model=MODEL, subrun_id=folder.name)
 
-def test_a_finished_harvest_is_extended(folder, given, expected, tmp_path):
-    harvest = folder("finished")
-    written = work(*given, tmp_path / "out", model=MODEL, subrun_id=harvest.name)
-    assert written.path == harvest / "dataset_attributions.pt"
-    first, second = assert_expected(written.path, expected).entries["generations"]
-    assert (first["n_batches"], first["created"], second["n_batches"]) == (6, "2026-11-25T13:59:00+00:00", 8)
-
-
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_an_unfinished_harvest_is_continued(folder, given, expected, tmp_path, world_size):
-    harvest = folder("stopped")
-    assert (status(harvest).n_done, status(harvest).n_frozen, status(harvest).n_batches) == (5, 4, 8)
-    partial = merge_harvest(harvest, allow_partial=True)
-    assert DatasetAttributionStorage.load(partial).recorded.partial == "5 of 8 batches"
-    np.save(tmp_path / "others.npy", np.load(given[1])[::-1])
-    with pytest.raises(ConfigurationError, match="data_fingerprint: the harvest has '52c6f1"):
-        work(given[0], tmp_path / "others.npy", tmp_path / "out", model=MODEL, subrun_id=harvest.name)
-    for rank in range(world_size):
-        data = {"rank": rank, "world_size": world_size}
-        written = work(*given, tmp_path / "out", model=MODEL, subrun_id=harvest.name, data=data)
-        assert written.folder == harvest
-    path = written.path or merge_harvest(harvest)
-    assert assert_expected(path, expected).software == [{"lit_attr": "before 0.2"}, software()]
+    for go_on in (merge_harvest, status, continued):
+        with pytest.raises(StorageError, match=message):
+            go_on(harvest)
+    assert work(*given, tmp_path / "out", model=MODEL).folder != harvest
+    assert {path: path.read_bytes() for path in harvest.iterdir() if path.is_file()} == begun

@@ -26,7 +26,14 @@ from lit_attr.topology.words import PLAN_FILE
 from tests.harvest.runs import Signal, small_run, stop, work
 from tests.toys import write_tokens
 
-TOPOLOGY = Topology({"0.mlp.up": 2}, {"0.mlp.up": ("embed",), "output": ("embed",)}, vocab_size=3, d_model=2)
+TOPOLOGY = Topology(
+    {"0.mlp.up": 2},
+    {"0.mlp.up": ("embed",), "output": ("embed",)},
+    vocab_size=3,
+    d_model=2,
+    inputs={"0.mlp.up": "0.mlp.up", "output": "output"},
+    widths={"0.mlp.up": 2, "output": 2},
+)
 PLAN = Plan({"batch_size": 2}, 6)
 
 
@@ -71,7 +78,7 @@ def do(commits, sums, *batch_ids):
 
 def in_part(commits):
     """Batches by the ledger, and by what was added."""
-    sums, ledger = read_part(commits.path, TOPOLOGY)
+    sums, ledger = read_part(commits.path, TOPOLOGY, "both")
     digits = str(int(sums.logit_sq[0]))[::-1]
     assert set(digits) <= {"0", "1"}, "a batch counts twice"
     assert [i for i, digit in enumerate(digits) if digit == "1"] == ledger.ids.tolist()
@@ -161,7 +168,7 @@ def test_rates_leave_out_what_was_there_before(new):
     commits, sums = new()
     do(commits, sums, 2)
     commits.commit(sums)
-    _, ledger = read_part(commits.path, TOPOLOGY)
+    _, ledger = read_part(commits.path, TOPOLOGY, "both")
     assert ledger.n_before == 2
     assert before <= ledger.started <= ledger.committed <= time.time()
     (worker,) = status(commits.generation.folder).workers

@@ -16,6 +16,7 @@ from lit_attr.harvest.memory import (
     rows_that_fit,
 )
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.sums import Sums
 from tests.storage.examples import TOPOLOGY
 from tests.toys import write_run, write_tokens
 
@@ -101,10 +102,14 @@ def test_limits_of_the_job_count(tmp_path, membership, files, expected):
 
 def test_sums_larger_than_free_memory_are_refused_before_they_are_allocated():
     layers = {f"{block}.mlp.up": 10_000_000 for block in range(2)}
-    topology = Topology(layers, {"1.mlp.up": ("0.mlp.up",), "output": ("embed",)}, vocab_size=5, d_model=2)
-    with pytest.raises(ConfigurationError, match=r"the sums need 4\.8e\+06 GB on cpu, where .* GB are free: use fewer"):
-        check_sums_fit(topology, torch.float32, torch.device("cpu"), n_processes=2)
-    check_sums_fit(TOPOLOGY, torch.float32, torch.device("cpu"), n_processes=2)
+    sources, inputs = {"1.mlp.up": ("0.mlp.up",), "output": ("embed",)}, {"1.mlp.up": "1.mlp.up", "output": "output"}
+    topology = Topology(layers, sources, 5, 2, inputs, widths={"1.mlp.up": 2, "output": 2})
+    message = r"the sums need 2\.4e\+06 GB on cpu, where .* GB are free: use fewer .*--model.metrics attr"
+    with pytest.raises(ConfigurationError, match=message):
+        check_sums_fit(topology, "both", torch.float32, torch.device("cpu"), n_processes=2)
+    # Without a sum for each pair of components they are 100,000 times smaller.
+    assert Sums.zeros(topology, torch.float64, "meta", "attr").nbytes < 1e9
+    check_sums_fit(TOPOLOGY, "both", torch.float32, torch.device("cpu"), n_processes=2)
 
 
 def test_limit_is_the_users_or_a_share_of_what_is_free():

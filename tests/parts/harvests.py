@@ -15,13 +15,13 @@ from lit_attr.parts.header import Header
 from lit_attr.parts.ledger import Ledger, read_ledger
 from lit_attr.parts.part import write_part
 from lit_attr.parts.plan import Plan
+from lit_attr.parts.read_vectors import publish_read_vectors
 from lit_attr.topology.sums import Sums
-from tests.storage.examples import TOPOLOGY, unembedding
+from tests.storage.examples import ALIVE, READ, TOPOLOGY, unembedding
 
 # Marks are powers of two, with factors up to 4: sums of so many batches are exact in float32.
 MAX_BATCHES = 20
 PLAN = Plan({"weights": "w", "batch_size": 4}, n_batches=10)
-ALIVE = {layer: torch.ones(n, dtype=torch.bool) for layer, n in TOPOLOGY.n_components.items()}
 
 
 def sums_of(batches: Iterable[int]) -> Sums:
@@ -33,7 +33,8 @@ def sums_of(batches: Iterable[int]) -> Sums:
                 factors = torch.arange(tensor.numel(), dtype=torch.float64).add(place).remainder(4).add(1)
                 tensor += factors.reshape(tensor.shape) * 2.0**-batch
         sums.token_count[batch % TOPOLOGY.vocab_size] += 2**batch
-        sums.n_tokens.add_(2**batch)
+        for count in (sums.n_tokens, sums.n_abs_tokens):
+            count.add_(2**batch)
     return sums
 
 
@@ -46,6 +47,7 @@ def begin(folder: Path, world_size: int, n_batches: int = 10, plan: Plan = PLAN)
     if not (folder / "plan.json").exists():
         plan.publish(folder)
         header().publish(folder)
+        publish_read_vectors(folder, READ.vectors)
     return current_generation(folder, plan, world_size, n_batches)
 
 

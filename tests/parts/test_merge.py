@@ -27,10 +27,10 @@ from lit_attr.storage.provenance import SCHEMA
 from lit_attr.storage.verify import verify
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
-from lit_attr.topology.words import HEADER_FILE, MERGED_FILE
+from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, READ_VECTORS_FILE
 from tests.parts.faults import names_in
 from tests.parts.harvests import PLAN, begin, commit, complete_harvest, header, sums_of
-from tests.storage.examples import TOPOLOGY, random_storage, random_sums, unembedding
+from tests.storage.examples import READ, TOPOLOGY, random_storage, random_sums, unembedding
 
 
 def test_parts_of_older_generations_are_nobodys(tmp_path):
@@ -69,15 +69,12 @@ def test_merge_is_the_float64_sum_rounded_once(tmp_path):
     def added(find):
         return torch.from_numpy(np.sum([find(part).numpy() for part in parts], axis=0))
 
-    for target, source in (("0.mlp.up", "0.attn.q"), ("0.mlp.down", "0.mlp.up")):
-        assert torch.equal(storage.regular_attr[target][source], added(lambda p: p.regular[target][source]).float())  # noqa: B023
-        assert torch.equal(
-            storage.regular_attr_abs[target][source],
-            added(lambda p: p.regular_abs[target][source]).float(),  # noqa: B023
-        )
-    assert torch.equal(storage.embed_attr["0.mlp.up"], added(lambda p: p.embed["0.mlp.up"]).T.float())
-    assert torch.equal(storage.embed_attr_abs["0.attn.q"], added(lambda p: p.embed_abs["0.attn.q"]).T.float())
-    assert torch.equal(storage.embed_unembed_attr, added(lambda p: p.embed_unembed).T.float())
+    for metric, blocks in (("attr", storage.regular_attr), ("attr_abs", storage.regular_attr_abs)):
+        for target, source in (("0.mlp.up", "0.attn.q"), ("0.mlp.down", "0.mlp.up")):
+            assert torch.equal(blocks[target][source], added(lambda p: getattr(p, metric)[target][source]).T.float())  # noqa: B023
+    assert torch.equal(storage.embed_attr["0.mlp.up"], added(lambda p: p.attr["0.mlp.up"]["embed"]).T.float())
+    assert torch.equal(storage.embed_attr_abs["0.attn.q"], added(lambda p: p.attr_abs["0.attn.q"]["embed"]).T.float())
+    assert torch.equal(storage.embed_unembed_attr, added(lambda p: p.attr["output"]["embed"]).T.float())
     assert torch.equal(storage.logit_sq_sum, added(lambda p: p.logit_sq).float())
     assert torch.equal(storage.embed_token_count, added(lambda p: p.token_count))
     assert storage.n_tokens_processed == sum(int(part.n_tokens) for part in parts)
@@ -87,6 +84,7 @@ def test_merge_is_the_float64_sum_rounded_once(tmp_path):
         "schema": SCHEMA,
         "weights_digest": "w",
         "software": [],
+        "metrics": "both",
         "generations": [
             {
                 **{"generation": 1, "n_batches": 10, "world_size": 3},
@@ -105,9 +103,9 @@ def test_file_is_what_the_storage_saves(tmp_path, monkeypatch, tile, dtype, n_pa
     monkeypatch.setattr(merge, "_TILE", tile)
     parts, whole = [sums_of([2 * i, 2 * i + 1]) for i in range(n_parts)], sums_of(range(2 * n_parts))
     w_unembed = unembedding().to(dtype).requires_grad_()
-    write_result(tmp_path / "a.pt", dict(enumerate(parts)), w_unembed, 0.5, {"x": [1]})
+    write_result(tmp_path / "a.pt", dict(enumerate(parts)), READ, w_unembed, 0.5, {"x": [1]})
     check_seal(tmp_path / "a.pt")
-    DatasetAttributionStorage.from_sums(whole, w_unembed, 0.5, {"x": [1]}).save(tmp_path / "b.pt")
+    DatasetAttributionStorage.from_sums(whole, READ, w_unembed, 0.5, {"x": [1]}).save(tmp_path / "b.pt")
     for memory_mapped in (False, True):
         found, right = (torch.load(tmp_path / f"{n}.pt", weights_only=True, mmap=memory_mapped) for n in "ab")
         assert list(found) == list(right)
@@ -142,16 +140,16 @@ def test_what_float32_cannot_hold_is_refused(tmp_path):
     for part in parts.values():
         part.logit_sq[1] = 3e38
     with pytest.raises(NumericalError, match=r"^logit_sq_sum: the sum of one\.pt, other\.pt is too large for float32"):
-        write_result(tmp_path / "a.pt", parts, unembedding(), 0.0, {})
+        write_result(tmp_path / "a.pt", parts, READ, unembedding(), 0.0, {})
     with pytest.raises(NumericalError, match=r"^the model: w_unembed has values"):
-        write_result(tmp_path / "a.pt", {"p": sums_of([0])}, torch.full_like(unembedding(), torch.nan), 0.0, {})
+        write_result(tmp_path / "a.pt", {"p": sums_of([0])}, READ, torch.full_like(unembedding(), torch.nan), 0.0, {})
     assert names_in(tmp_path) == set()
 
 
 def test_tools_for_zip_files_find_no_fault(tmp_path):
     """With the seal behind the archive, too; of results, and of what parts share. A damaged result does show."""
     complete_harvest(tmp_path, 2)
-    paths = [merge_harvest(tmp_path), tmp_path / HEADER_FILE]
+    paths = [merge_harvest(tmp_path), tmp_path / HEADER_FILE, tmp_path / READ_VECTORS_FILE]
     for path in paths:
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
@@ -171,9 +169,9 @@ def test_tools_for_zip_files_find_no_fault(tmp_path):
 def test_writes_that_the_system_does_in_pieces(tmp_path, monkeypatch):
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, data[:5], offset))
-    write_result(tmp_path / "a.pt", {"part": sums_of([0])}, unembedding(), 0.5, {})
+    write_result(tmp_path / "a.pt", {"part": sums_of([0])}, READ, unembedding(), 0.5, {})
     monkeypatch.undo()
-    write_result(tmp_path / "b.pt", {"part": sums_of([0])}, unembedding(), 0.5, {})
+    write_result(tmp_path / "b.pt", {"part": sums_of([0])}, READ, unembedding(), 0.5, {})
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
 
@@ -196,7 +194,7 @@ def test_merge_is_commutative_and_associative(tmp_path_factory, order, split):
     parts = [random_sums(seed) for seed in order]
 
     def merged(name, parts):
-        write_result(folder / name, dict(enumerate(parts)), unembedding(), 0.0, {})
+        write_result(folder / name, dict(enumerate(parts)), READ, unembedding(), 0.0, {})
         return DatasetAttributionStorage.load(folder / name)
 
     def added(parts):
@@ -232,7 +230,7 @@ def test_partial_results_say_so(tmp_path):
     assert path == folder / "dataset_attributions.partial.pt"
     assert AttributionRepo.open("s-x") is None
     storage = DatasetAttributionStorage.load(path)
-    right = DatasetAttributionStorage.from_sums(sums_of([0, 3, 1, 4, 7]), unembedding(), 0.0)
+    right = DatasetAttributionStorage.from_sums(sums_of([0, 3, 1, 4, 7]), READ, unembedding(), 0.0)
     for (name, found), (_, value) in zip(storage.named_sums(), right.named_sums(), strict=True):
         assert torch.equal(found, value.to(found.dtype)), name
     assert storage.provenance["coverage"] == {
@@ -258,11 +256,12 @@ def test_nothing_committed(tmp_path):
 
 def test_not_begun(tmp_path):
     complete_harvest(tmp_path)
+    for name in (READ_VECTORS_FILE, HEADER_FILE):
+        (tmp_path / name).unlink()
+        with pytest.raises(StorageError, match=rf"cannot read .*{re.escape(name)}"):
+            merge_harvest(tmp_path)
     (tmp_path / "generation_1.json").unlink()
     with pytest.raises(StorageError, match="the harvest has not begun"):
-        merge_harvest(tmp_path)
-    (tmp_path / HEADER_FILE).unlink()
-    with pytest.raises(StorageError, match=r"cannot read .*harvest\.pt"):
         merge_harvest(tmp_path)
 
 
@@ -271,7 +270,8 @@ def test_merging_again_replaces_the_result(tmp_path):
     first = merge_harvest(tmp_path).read_bytes()
     assert merge_harvest(tmp_path).read_bytes() == first
     assert names_in(tmp_path) == {
-        *["plan.json", "generation_1.json", "harvest.pt", "worker_states", "dataset_attributions.pt"]
+        *["plan.json", "generation_1.json", "harvest.pt", "read_vectors.pt", "worker_states"],
+        "dataset_attributions.pt",
     }
 
 

@@ -38,18 +38,35 @@ def test_differences_are_named_with_both_values():
         (b"[" * 100_000, "Invalid JSON: recursion limit exceeded"),
         (b"[]", r"Input should be an object, found \[\]"),
         (b'{"format": 1}', "entries: Field required, n_batches: Field required"),
-        (b'{"format": 3, "entries": {}, "n_batches": 1}', "format: Input should be 1 or 2, found 3"),
         (
             b'{"format": 1, "entries": {}, "n_batches": "1", "job": null}',
             "n_batches: Input .* int.* '1'",
         ),
-        (b'{"format": 2, "entries": {}, "n_batches": 1000000000}', "n_batches: Input should be less than .*000000000"),
+        (b'{"format": 3, "entries": {}, "n_batches": 1000000000}', "n_batches: Input should be less than .*000000000"),
     ],
 )
 def test_damaged_plans(tmp_path, content, message):
     (tmp_path / "plan.json").write_bytes(content)
     with pytest.raises(StorageError, match=rf"plan\.json is damaged: .*{message}"):
         Plan.load(tmp_path)
+
+
+@pytest.mark.parametrize("stored", [b'{"format": 2,', b'{"format": 4,', b"{"])
+def test_plans_of_other_versions(tmp_path, stored):
+    (tmp_path / "plan.json").write_bytes(stored + b'"entries": {}, "n_batches": 1}')
+    with pytest.raises(
+        StorageError, match=r"plan\.json: expected a harvest in format 3, found [124], .* the version of"
+    ):
+        Plan.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "metrics", "abs_share"),
+    [({}, "both", 1.0), ({"metrics": "both", "abs_share": 0.1}, "both", 0.1), ({"metrics": "attr"}, "attr", 1.0)],
+)
+def test_metrics_and_the_share_of_attr_abs(entries, metrics, abs_share):
+    plan = Plan(entries, 1)
+    assert (plan.metrics, plan.abs_share) == (metrics, abs_share)
 
 
 def test_missing_plan(tmp_path):

@@ -9,7 +9,7 @@ from lit_attr.plots.stability_curves import plot_stability
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.sums import Sums
 from tests.parts.harvests import begin, commit
-from tests.storage.examples import TOPOLOGY, random_sums, unembedding
+from tests.storage.examples import READ, TOPOLOGY, random_sums, unembedding
 
 
 def random_parts(folder, world_size, sizes=None):
@@ -31,7 +31,7 @@ def tops(parts, target, k):
     total = Sums.zeros(TOPOLOGY, torch.float64)
     for part in parts:
         total.add_(part)
-    storage = DatasetAttributionStorage.from_sums(total, unembedding(), 0.0)
+    storage = DatasetAttributionStorage.from_sums(total, READ, unembedding(), 0.0)
     entries = [e for sign in ("positive", "negative") for e in storage.get_top_sources(str(target), 99, sign)]
     return {e.component_key for e in sorted(entries, key=lambda e: -abs(e.value))[:k]}
 
@@ -53,7 +53,7 @@ def test_overlaps_are_those_of_the_storages_lists(tmp_path, k):
 
 def test_targets_are_those_with_the_strongest_edges(tmp_path):
     parts = random_parts(tmp_path, 2)
-    storage = DatasetAttributionStorage.from_sums(max(parts, key=lambda p: int(p.n_tokens)), unembedding(), 0.0)
+    storage = DatasetAttributionStorage.from_sums(max(parts, key=lambda p: int(p.n_tokens)), READ, unembedding(), 0.0)
     keys = [f"{layer}:{n}" for layer, count in TOPOLOGY.n_components.items() for n in range(count)]
 
     def size(key):

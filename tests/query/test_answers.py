@@ -126,6 +126,8 @@ def test_single_edges_are_those_of_the_formulas(storage, metric, normalized):
 def test_an_index_changes_nothing(storage, chosen):
     """Bit for bit, but for output tokens, whose products round by their tiles."""
     sign, metric, normalized, k = chosen
+    if metric not in storage.metrics:
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.pt"
         storage.save(path)

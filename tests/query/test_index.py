@@ -13,7 +13,7 @@ from lit_attr.query.index_build import build_index
 from lit_attr.query.index_file import IndexFile, identity, index_path
 from lit_attr.query.layer_pairs import summarise
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from tests.storage.examples import TOPOLOGY, random_storage, random_sums, unembedding
+from tests.storage.examples import READ, TOPOLOGY, random_storage, random_sums, unembedding
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_an_index_of_another_result(tmp_path, caplog, sealed):
 
     def write(seed):
         if sealed:
-            write_result(path, {"part": random_sums(seed)}, unembedding(), 0.0, {})
+            write_result(path, {"part": random_sums(seed)}, READ, unembedding(), 0.0, {})
         else:
             random_storage(seed).save(path)
 
@@ -112,7 +112,7 @@ def test_a_sealed_result_may_be_copied(tmp_path, caplog):
     from lit_attr.storage.write import write_result
 
     path = tmp_path / "x.pt"
-    write_result(path, {"part": random_sums()}, unembedding(), 0.0, {})
+    write_result(path, {"part": random_sums()}, READ, unembedding(), 0.0, {})
     build_index(path)
     os.utime(path, ns=(1, 1))
     answers(path)

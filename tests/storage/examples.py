@@ -1,10 +1,15 @@
-"""Small storages with random numbers."""
+"""Small storages with random numbers.
+
+Each input has as many entries as its target has components, and these read one each: sums of `attr` are those of
+targets already, to the last bit. What read vectors do is tested in `test_summed.py`.
+"""
 
 import torch
 
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.harvested_metrics import HarvestedMetrics
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
 
 TOPOLOGY = Topology(
@@ -17,7 +22,11 @@ TOPOLOGY = Topology(
     },
     vocab_size=5,
     d_model=6,
+    inputs={target: target for target in ("0.mlp.up", "0.attn.q", "output", "0.mlp.down")},
+    widths={"0.mlp.up": 3, "0.attn.q": 2, "output": 6, "0.mlp.down": 4},
 )
+ALIVE = {layer: torch.ones(n, dtype=torch.bool) for layer, n in TOPOLOGY.n_components.items()}
+READ = ReadVectors(TOPOLOGY.inputs, {layer: torch.eye(n) for layer, n in TOPOLOGY.n_components.items()}, ALIVE)
 
 ATTR_ALONE = HarvestedMetrics("attr").to_entries()
 
@@ -26,13 +35,14 @@ def random_sums(seed: int = 0, dtype: torch.dtype = torch.float64) -> Sums:
     generator = torch.Generator().manual_seed(seed)
     sums = Sums.zeros(TOPOLOGY, dtype)
     for name, tensor in sums.named():
-        if name in ("token_count", "n_tokens"):
+        if not tensor.is_floating_point():
             continue
         tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
         if not name.startswith("attr"):
             tensor.abs_()
     sums.token_count.copy_(torch.tensor([3, 0, 2, 1, 4]) + seed)
-    sums.n_tokens.copy_(sums.token_count.sum())
+    for count in (sums.n_tokens, sums.n_abs_tokens):
+        count.copy_(sums.token_count.sum())
     return sums
 
 
@@ -42,7 +52,7 @@ def unembedding(seed: int = 100) -> torch.Tensor:
 
 
 def random_storage(seed: int = 0, **options) -> DatasetAttributionStorage:
-    return DatasetAttributionStorage.from_sums(random_sums(seed), unembedding(), 0.0, **options)
+    return DatasetAttributionStorage.from_sums(random_sums(seed), READ, unembedding(), 0.0, **options)
 
 
 def partly_harvested(not_targets: dict[str, list[int]], seed: int = 0, **provenance) -> DatasetAttributionStorage:

@@ -10,7 +10,7 @@ import torch
 
 from lit_attr.errors import StorageError
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from tests.storage.examples import TOPOLOGY, partly_harvested, random_storage, random_sums, unembedding
+from tests.storage.examples import READ, TOPOLOGY, partly_harvested, random_storage, random_sums, unembedding
 
 KEYS = [
     "regular_attr",
@@ -66,11 +66,13 @@ def test_sums_become_float32_under_the_right_names_and_orientation(tmp_path):
     sums = random_sums()
     random_storage().save(tmp_path / "a.pt")
     loaded = DatasetAttributionStorage.load(tmp_path / "a.pt")
-    assert torch.equal(loaded.embed_attr["0.mlp.up"], sums.embed["0.mlp.up"].T.float())
-    assert torch.equal(loaded.embed_attr_abs["0.attn.q"], sums.embed_abs["0.attn.q"].T.float())
-    assert torch.equal(loaded.embed_unembed_attr, sums.embed_unembed.T.float())
-    assert torch.equal(loaded.regular_attr["0.mlp.down"]["0.mlp.up"], sums.regular["0.mlp.down"]["0.mlp.up"].float())
-    assert torch.equal(loaded.unembed_attr["0.mlp.down"], sums.unembed["0.mlp.down"].float())
+    for blocks, tables in ((loaded.regular_attr, sums.attr), (loaded.regular_attr_abs, sums.attr_abs)):
+        assert torch.equal(blocks["0.mlp.down"]["0.mlp.up"], tables["0.mlp.down"]["0.mlp.up"].T.float())
+        assert torch.equal(blocks["0.mlp.up"]["0.attn.q"], tables["0.mlp.up"]["0.attn.q"].T.float())
+    assert torch.equal(loaded.embed_attr["0.mlp.up"], sums.attr["0.mlp.up"]["embed"].T.float())
+    assert torch.equal(loaded.embed_attr_abs["0.attn.q"], sums.attr_abs["0.attn.q"]["embed"].T.float())
+    assert torch.equal(loaded.embed_unembed_attr, sums.attr["output"]["embed"].T.float())
+    assert torch.equal(loaded.unembed_attr["0.mlp.down"], sums.attr["output"]["0.mlp.down"].T.float())
     assert torch.equal(loaded.w_unembed, unembedding())
     assert loaded.embed_token_count.dtype == torch.int64
     assert loaded.n_tokens_processed == int(sums.n_tokens)
@@ -91,7 +93,7 @@ def test_merge_is_one_harvest(tmp_path):
     whole.add_(random_sums(1))
     whole.add_(random_sums(2))
     merged = DatasetAttributionStorage.merge(paths)
-    expected = DatasetAttributionStorage.from_sums(whole, unembedding(), 0.0)
+    expected = DatasetAttributionStorage.from_sums(whole, READ, unembedding(), 0.0)
     assert merged.n_tokens_processed == expected.n_tokens_processed
     for (name, found), (_, value) in zip(merged.named_sums(), expected.named_sums(), strict=True):
         torch.testing.assert_close(found, value.to(found.dtype), rtol=1e-6, atol=1e-6, msg=name)
@@ -256,7 +258,7 @@ def test_opening_does_not_read(tmp_path):
     """A 400 MB file opens and answers one row within a few megabytes of anonymous memory."""
     n = 10_000
     sums = random_sums()
-    big = DatasetAttributionStorage.from_sums(sums, unembedding(), 0.0)
+    big = DatasetAttributionStorage.from_sums(sums, READ, unembedding(), 0.0)
     counts = {"0.mlp.up": n, "0.mlp.down": n}
     storage = DatasetAttributionStorage(
         **{

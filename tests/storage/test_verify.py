@@ -10,7 +10,7 @@ from lit_attr.parts.merge import merge_harvest
 from lit_attr.storage.verify import verify
 from lit_attr.storage.write import write_result
 from tests.parts.harvests import commit, complete_harvest, sums_of
-from tests.storage.examples import random_storage, unembedding
+from tests.storage.examples import READ, random_storage, unembedding
 
 
 @pytest.fixture
@@ -23,6 +23,7 @@ def write(path, sums=None, w_unembed=None, **provenance):
     write_result(
         path,
         {"part": sums or sums_of([0, 1])},
+        READ,
         unembedding() if w_unembed is None else w_unembed,
         0.0,
         provenance or {},

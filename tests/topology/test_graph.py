@@ -5,6 +5,8 @@ TOPOLOGY = Topology(
     sources={"0.mlp.up": ("embed",), "output": ("embed", "0.mlp.down"), "0.mlp.down": ("0.mlp.up",)},
     vocab_size=11,
     d_model=8,
+    inputs={"0.mlp.up": "0.mlp.up", "output": "output", "0.mlp.down": "0.mlp.down"},
+    widths={"0.mlp.up": 8, "output": 8, "0.mlp.down": 32},
 )
 
 
@@ -19,3 +21,15 @@ def test_component_sources_leave_the_embedding_out():
 def test_targets_fed_by_the_embedding_are_those_that_list_it():
     fed = [t for t in ("0.mlp.up", "0.mlp.down", "output", "no.such.layer") if TOPOLOGY.fed_by_embedding(t)]
     assert fed == ["0.mlp.up", "output"]
+
+
+def test_readers_are_the_targets_of_each_input():
+    assert TOPOLOGY.readers == {"0.mlp.up": ["0.mlp.up"], "output": ["output"], "0.mlp.down": ["0.mlp.down"]}
+
+
+def test_restricted_to_some_edge_blocks():
+    some = TOPOLOGY.restricted({"output": ("0.mlp.down",), "0.mlp.up": ("embed",)})
+    assert some.sources == {"output": ("0.mlp.down",), "0.mlp.up": ("embed",)}
+    assert some.inputs == {"output": "output", "0.mlp.up": "0.mlp.up"}
+    assert some.widths == {"output": 8, "0.mlp.up": 8}
+    assert some.n_components == TOPOLOGY.n_components

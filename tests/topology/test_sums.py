@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from lit_attr.harvest.memory import PeakMemory
+from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import CHUNK, Sums, add_chunked_
 from tests.storage.examples import TOPOLOGY, random_sums
 
@@ -38,26 +39,50 @@ def test_addition_has_a_bounded_temporary():
     assert memory.peak <= 8 * CHUNK
 
 
-@pytest.mark.parametrize(("target", "sources"), TOPOLOGY.sources.items())
-def test_edge_is_a_view_of_the_sums_source_by_target(target, sources):
-    width = {"embed": TOPOLOGY.vocab_size, "output": TOPOLOGY.d_model, **TOPOLOGY.n_components}
-    for source in sources:
-        sums = Sums.zeros(TOPOLOGY, torch.float64)
-        edge = sums.edge(source, target)
-        assert list(edge) == (["attr"] if target == "output" else ["attr", "attr_abs"])
-        for number, (metric, table) in enumerate(edge.items(), 1):
-            assert table.shape == (width[source], width[target])
-            table[1, 0] = number
-            (changed,) = [(name, t) for name, t in sums.named() if (t == number).any()]
-            assert changed[0] == f"{metric}/{source}->{target}"
-            # Tokens are rows in the sums too; component sources are columns.
-            assert changed[1][(1, 0) if source == "embed" else (0, 1)] == number
+SHARED = Topology(
+    n_components={"0.attn.q": 2, "0.attn.k": 3, "0.attn.o": 4},
+    sources={
+        "0.attn.q": ("embed",),
+        "0.attn.k": ("embed",),
+        "0.attn.o": ("0.attn.q", "0.attn.k"),
+        "output": ("embed",),
+    },
+    vocab_size=5,
+    d_model=6,
+    inputs={"0.attn.q": "0.attn.q", "0.attn.k": "0.attn.q", "0.attn.o": "0.attn.o", "output": "output"},
+    widths={"0.attn.q": 6, "0.attn.o": 8, "output": 6},
+)
 
 
-@pytest.mark.parametrize(("source", "target"), [("0.mlp.up", "output"), ("embed", "0.mlp.down"), ("output", "embed")])
-def test_an_edge_that_the_topology_does_not_have(source, target):
-    with pytest.raises(KeyError):
-        random_sums().edge(source, target)
+@pytest.mark.parametrize("metrics", ["both", "attr"])
+def test_attr_has_a_table_for_each_input_and_attr_abs_one_for_each_target(metrics):
+    sums = Sums.zeros(SHARED, torch.float64, metrics=metrics)
+    shapes = {name: tuple(tensor.shape) for name, tensor in sums.named() if "->" in name}
+    signed = {
+        "attr/embed->0.attn.q": (5, 6),
+        "attr/0.attn.q->0.attn.o": (2, 8),
+        "attr/0.attn.k->0.attn.o": (3, 8),
+        "attr/embed->output": (5, 6),
+    }
+    absolute = {
+        "attr_abs/embed->0.attn.q": (5, 2),
+        "attr_abs/embed->0.attn.k": (5, 3),
+        "attr_abs/0.attn.q->0.attn.o": (2, 4),
+        "attr_abs/0.attn.k->0.attn.o": (3, 4),
+    }
+    assert shapes == (signed | absolute if metrics == "both" else signed)
+    assert sums.metrics == metrics
+    again = Sums.from_named(SHARED, dict(sums.named()), metrics)
+    assert all(one is two for (_, one), (_, two) in zip(again.named(), sums.named(), strict=True))
+
+
+def test_signed_sums_are_a_view():
+    sums = random_sums()
+    signed = sums.signed()
+    assert signed.metrics == "attr"
+    mine = dict(sums.named())
+    assert all(tensor is mine[name] for name, tensor in signed.named())
+    assert mine.keys() - dict(signed.named()).keys() == {name for name in mine if name.startswith("attr_abs/")}
 
 
 def test_zero():

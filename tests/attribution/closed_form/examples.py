@@ -8,15 +8,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_attr.attribution.autograd import AutogradEngine
+from lit_attr.attribution.closed_form.counts import PairCounts
 from lit_attr.attribution.closed_form.edge_blocks import closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
+from lit_attr.attribution.closed_form.rows import Batch
 from lit_attr.attribution.closed_form.sizes import rows_and_targets
 from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.sums import Sums
-from tests.attribution.test_autograd import all_alive
+from lit_attr.topology.words import Harvested
+from tests.attribution.named import Named, all_alive, named_result, without_abs
 from tests.toys import ARCHITECTURES, ATTENTION, MATRICES, random_tokens
 
 VOCAB, LONGEST = 9, 65
@@ -121,10 +124,11 @@ def closed_form_sums(
     alive: Masks | None = None,
     workspace_bytes: int = 64 * MB,
     into: Sums | None = None,
+    metrics: Harvested = "both",
 ) -> Sums:
     """What the closed forms add."""
     engine = closed_form_engine(model, alive, workspace_bytes)
-    sums = Sums.zeros(engine.topology, model.unembedding.dtype) if into is None else into
+    sums = Sums.zeros(engine.topology, model.unembedding.dtype, metrics=metrics) if into is None else into
     engine.add_(sums, model.component_forward(tokens, graph=False), ci)
     return sums
 
@@ -132,7 +136,9 @@ def closed_form_sums(
 def smallest_workspace(model: DecomposedModel, tokens: Tensor, ci: Mapping[str, Tensor]) -> int:
     """The fewest bytes that are accepted."""
     engine = closed_form_engine(model)
-    widths = engine._widths(model.component_forward(tokens, graph=False), ci, model.unembedding.dtype)
+    counts = PairCounts.of(ci, list(ci))
+    batch = Batch(model.component_forward(tokens, graph=False), ci, counts, *tokens.unique(return_inverse=True))
+    widths = engine._widths(batch, Sums.zeros(engine.topology, model.unembedding.dtype, "meta"))
     refused, accepted = 0, 1 << 40
     while accepted - refused > 1:
         middle = (refused + accepted) // 2
@@ -151,29 +157,33 @@ def both_engines(
     ci: Mapping[str, Tensor],
     alive: Masks | None = None,
     workspace_bytes: int = 64 * MB,
-) -> tuple[Sums, Sums]:
-    """Sums of the closed forms and of gradients, from one capture."""
+    metrics: Harvested = "both",
+) -> tuple[Named, Named]:
+    """Results of the closed forms, and of gradients that are taken for both metrics, from one capture."""
     closed_form = closed_form_engine(model, alive, workspace_bytes)
     topology, capture = closed_form.topology, model.component_forward(tokens)
-    found, expected = (Sums.zeros(topology, model.unembedding.dtype) for _ in range(2))
+    found = Sums.zeros(topology, model.unembedding.dtype, metrics=metrics)
+    expected = Sums.zeros(topology, model.unembedding.dtype)
     closed_form.add_(found, capture, ci)
     AutogradEngine(topology, alive or all_alive(topology), 100).add_(expected, capture, ci)
-    return found, expected
+    of_closed_form, by_definition = (named_result(sums, model, alive, topology) for sums in (found, expected))
+    return of_closed_form, by_definition if metrics == "both" else without_abs(by_definition)
 
 
-def assert_close(found: Sums, expected: Sums, tolerance: float, smallest: float = 1e-2) -> None:
+def assert_close(found: Sums | Named, expected: Sums | Named, tolerance: float, smallest: float = 1e-2) -> None:
     """Equal blocks, each relative to its own norm, or, where it is rounding noise, to the largest of its kind.
 
     Kinds whose every norm is below `smallest` are taken for noise of activations of that size.
     """
-    pairs = {name: (mine, theirs) for (name, mine), (_, theirs) in zip(found.named(), expected.named(), strict=True)}
+    mine, theirs = (dict(sums.named()) if isinstance(sums, Sums) else sums for sums in (found, expected))
+    assert mine.keys() == theirs.keys()
+    norms = {name: float(tensor.double().norm()) for name, tensor in theirs.items()}
     largest: dict[str, float] = {}
-    for name, (_, theirs) in pairs.items():
-        largest[kind(name)] = max(largest.get(kind(name), 0.0), float(theirs.double().norm()))
-    for name, (mine, theirs) in pairs.items():
-        norm = float(theirs.double().norm())
+    for name, norm in norms.items():
+        largest[kind(name)] = max(largest.get(kind(name), 0.0), norm)
+    for name, norm in norms.items():
         scale = norm if norm > 1e-3 * largest[kind(name)] else largest[kind(name)]
-        error = float((mine.double() - theirs.double()).norm())
+        error = float((mine[name].double() - theirs[name].double()).norm())
         assert error <= tolerance * max(scale, smallest), f"{name}: {error} of {scale}"
 
 

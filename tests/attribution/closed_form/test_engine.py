@@ -22,6 +22,7 @@ from tests.attribution.closed_form.examples import (
     toys,
     unit_size,
 )
+from tests.attribution.named import assert_equal, attributions, named_result, without_abs
 from tests.attribution.test_autograd import TOKENS, VARIANTS
 from tests.toys import ARCHITECTURES, random_tokens, toy_model
 
@@ -37,13 +38,15 @@ DECOMPOSED = ["plain", "gated", "layer norm", "adjacent pairs, biases"]
     share_alive=st.sampled_from([1.0, 0.6, 0.0]),
     n_dead_layers=st.integers(0, 2),
     seed=st.integers(0, 1000),
+    metrics=st.sampled_from(["both", "attr"]),
 )
-def test_equals_autograd(toy, tokens, density, share_alive, n_dead_layers, seed):
+def test_equals_autograd(toy, tokens, density, share_alive, n_dead_layers, seed, metrics):
     model = toy_model(**toy)
     ci = random_ci(model, tokens, density, seed)
     layers = list(model.paths)
     dead = [layers[(seed + i) % len(layers)] for i in range(n_dead_layers)]
-    found, expected = both_engines(model, tokens, ci, random_alive(model, share_alive, dead, seed))
+    alive = random_alive(model, share_alive, dead, seed)
+    found, expected = both_engines(model, tokens, ci, alive, metrics=metrics)
     assert_close(found, expected, 1e-10)
 
 
@@ -57,7 +60,6 @@ def test_equals_autograd_in_float32(architecture, seed, density):
     tokens = random_tokens(3, 40, vocab=VOCAB, seed=seed)
     ci = random_ci(model, tokens, density, seed)
     found, expected = both_engines(model, tokens, ci)
-    assert found.logit_sq.dtype == torch.float32
     assert_close(found, in_float64(model, tokens, ci), 1e-6)
     if density > 0.02:  # Over a handful of pairs, gradients in float32 are themselves up to 3e-6 off those in float64.
         assert_close(found, expected, 2e-6)
@@ -68,7 +70,7 @@ def in_float64(model, tokens, ci):
     engine = closed_form_engine(model)
     sums = Sums.zeros(engine.topology, torch.float64)
     engine.add_(sums, model.component_forward(tokens, graph=False), ci)
-    return sums
+    return named_result(sums, model)
 
 
 @pytest.mark.slow
@@ -79,7 +81,8 @@ def test_float32_over_thousands_of_positions():
     tokens = random_tokens(128, 64, vocab=2)
     for density in (0.25, 0.95):
         ci = random_ci(model, tokens, density)
-        assert_close(closed_form_sums(model, tokens, ci), in_float64(model, tokens, ci), 1e-6)
+        found = named_result(closed_form_sums(model, tokens, ci), model)
+        assert_close(found, in_float64(model, tokens, ci), 1e-6)
 
 
 @pytest.mark.parametrize("variant", DECOMPOSED)
@@ -87,14 +90,11 @@ def test_equals_brute_force(variant, monkeypatch):
     monkeypatch.setattr(pair_blocks, "_SHORTEST_BLOCK", 2)
     architecture, options = VARIANTS[variant]
     model = toy_model(architecture, **options)
-    expected = brute_force(model, TOKENS)
-    found = closed_form_sums(model, TOKENS, model.causal_importance(TOKENS))
-    compared = 0
-    for (name, mine), (_, theirs) in zip(found.named(), expected.named(), strict=True):
-        if name.startswith("attr"):
-            assert float((mine - theirs).abs().max()) < 1e-12 * max(float(theirs.abs().max()), 1.0), name
-            compared += 1
-    assert compared > 50
+    expected = attributions(brute_force(model, TOKENS))
+    assert len(expected) > 50
+    for metrics, right in (("both", expected), ("attr", without_abs(expected))):
+        sums = closed_form_sums(model, TOKENS, model.causal_importance(TOKENS), metrics=metrics)
+        assert_equal(attributions(named_result(sums, model)), right)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -106,8 +106,9 @@ def test_targets_at_rest_have_no_sign(architecture, density):
         model.components(layer).V[:, 1] = 0
     found, expected = both_engines(model, tokens, random_ci(model, tokens, density))
     assert_close(found, expected, 1e-10)
-    for by_source in found.regular_abs.values():
-        assert not any(block[1].any() for block in by_source.values())
+    at_rest = {name: block for name, block in found.items() if "->" in name and not name.endswith("->output")}
+    assert len(at_rest) > 50
+    assert not any(block[1].any() for block in at_rest.values())
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -124,8 +125,9 @@ def test_positions_where_a_target_is_at_rest_have_no_sign(architecture):
     compared = [edge for edges in engine.edges.values() for edge in edges if edge.kind in ("stream", "mlp")]
     for edge in compared:
         if edge.source != "embed" and edge.target != "output":
-            found = at_rest.regular_abs[edge.target][edge.source]
-            torch.testing.assert_close(found, expected.regular_abs[edge.target][edge.source], rtol=1e-11, atol=1e-12)
+            for reader in engine.topology.readers[edge.target]:
+                found, right = (sums.attr_abs[reader][edge.source] for sums in (at_rest, expected))
+                torch.testing.assert_close(found, right, rtol=1e-11, atol=1e-12)
 
 
 def zero_at(values, position):
@@ -140,13 +142,13 @@ def test_streams_without_any_variance():
     model.target_model.wte.weight.copy_(torch.arange(11)[:, None].expand(-1, 8))
     model.target_model.wpe.weight.zero_()
     found, expected = both_engines(model, tokens, random_ci(model, tokens, 0.5))
-    assert expected.embed["0.attn.v"].abs().max() < 1e-9
+    assert expected["attr/embed->0.attn.v"].abs().max() < 1e-9
     assert_close(found, expected, 1e-10, smallest=1.0)
 
 
 def test_sequences_of_one_token():
     model, tokens = toy_model(), random_tokens(3, 1)
     found, expected = both_engines(model, tokens, random_ci(model, tokens, 1.0))
-    assert found.regular["0.attn.o"]["0.attn.v"].any()
-    assert found.regular["0.attn.o"]["0.attn.q"].abs().max() < 1e-14  # nothing to choose between
+    assert found["attr/0.attn.v->0.attn.o"].any()
+    assert found["attr/0.attn.q->0.attn.o"].abs().max() < 1e-14  # nothing to choose between
     assert_close(found, expected, 1e-10)

@@ -7,9 +7,8 @@ from torch.nn import functional as F
 
 from lit_attr.attribution.closed_form import pair_blocks as layout
 from lit_attr.attribution.closed_form.heads import Heads
-from lit_attr.attribution.closed_form.pair_blocks import pair_blocks
-from lit_attr.attribution.closed_form.weights import pairs_of
 from lit_attr.decomposition.anatomy import Norm
+from tests.attribution.closed_form.test_pair_blocks import pair_table
 from tests.attribution.closed_form.test_weights import sparse_matrix
 from tests.toys import toy_model
 
@@ -104,7 +103,7 @@ def test_tangents_are_normalised_and_rotated_as_the_position_they_are_of(attenti
     same(heads.query, queries(parts[0]))
     direction = randn(*parts[0].shape)
     _, expected = torch.autograd.functional.jvp(queries, parts[0], direction)
-    for pairs in pair_blocks(pairs_of(sparse_matrix(BATCH * SEQ_LEN, 3, 0.3)), BATCH, SEQ_LEN):
+    for pairs in pair_table(sparse_matrix(BATCH * SEQ_LEN, 3, 0.3), BATCH, SEQ_LEN):
         at_pairs = pairs.gather(direction[:, pairs.block])
         moved = heads.jvp(pairs, heads.split(at_pairs), heads.query_norm) * attention.scale
         same(moved, pairs.gather(expected[:, :, pairs.block]))

@@ -15,6 +15,7 @@ from tests.attribution.closed_form.examples import (
     random_alive,
     random_ci,
 )
+from tests.attribution.named import assert_equal, attributions, named_result
 from tests.huggingface_toys import VARIANTS, VOCAB, huggingface_model
 from tests.toys import random_tokens
 
@@ -35,12 +36,13 @@ def test_every_block_has_a_closed_form(variant):
     n_rows=st.integers(1, 3),
     share_alive=st.sampled_from([1.0, 0.6]),
     seed=st.integers(0, 100),
+    metrics=st.sampled_from(["both", "attr"]),
 )
-def test_equals_autograd(variant, density, seq_len, n_rows, share_alive, seed):
+def test_equals_autograd(variant, density, seq_len, n_rows, share_alive, seed, metrics):
     model = huggingface_model(variant, seed=seed)
     tokens = random_tokens(n_rows, seq_len, seed, VOCAB)
     alive = random_alive(model, share_alive, seed=seed)
-    found, expected = both_engines(model, tokens, random_ci(model, tokens, density, seed), alive)
+    found, expected = both_engines(model, tokens, random_ci(model, tokens, density, seed), alive, metrics=metrics)
     assert_close(found, expected, 1e-10)
 
 
@@ -56,14 +58,10 @@ def test_equals_autograd_in_float32(variant):
 def test_equals_brute_force(variant):
     model = huggingface_model(variant)
     tokens = random_tokens(2, 4, vocab=VOCAB)
-    expected = brute_force(model, tokens)
-    found = closed_form_sums(model, tokens, model.causal_importance(tokens))
-    compared = 0
-    for (name, mine), (_, theirs) in zip(found.named(), expected.named(), strict=True):
-        if name.startswith("attr"):
-            assert float((mine - theirs).abs().max()) < 1e-11 * max(float(theirs.abs().max()), 1.0), name
-            compared += 1
-    assert compared > 25
+    expected = attributions(brute_force(model, tokens))
+    assert len(expected) > 25
+    sums = closed_form_sums(model, tokens, model.causal_importance(tokens))
+    assert_equal(attributions(named_result(sums, model)), expected, 1e-11)
 
 
 PARTS = {
@@ -84,10 +82,11 @@ def test_closed_blocks_of_partial_decompositions(variant, part):
     found, expected = both_engines(model, tokens, random_ci(model, tokens, 0.5))
     closed = {f"{e.source}->{e.target}" for e in closed_edges(trace_topology(model), model.anatomy())}
     assert closed
-    for (name, mine), (_, theirs) in zip(found.named(), expected.named(), strict=True):
-        if name.startswith("attr"):
-            difference = mine - theirs if name.partition("/")[2] in closed else mine
-            assert float(difference.abs().max()) < 1e-10 * max(float(theirs.abs().max()), 1.0), name
+    right = {
+        name: theirs if name.partition("/")[2] in closed else torch.zeros_like(theirs)
+        for name, theirs in attributions(expected).items()
+    }
+    assert_equal(attributions(found), right, 1e-10)
 
 
 def test_what_stands_beside_an_open_sublayer_is_no_path_through_it():

@@ -11,7 +11,7 @@ from tests.attribution.closed_form.examples import (
     random_ci,
     smallest_workspace,
 )
-from tests.attribution.test_autograd import all_alive
+from tests.attribution.named import all_alive, attributions, named_result
 from tests.toys import ARCHITECTURES, VOCAB, random_tokens, toy_model
 
 TOKENS = random_tokens(5, 8, vocab=7)
@@ -84,16 +84,13 @@ def test_smallest_workspace_takes_one_sequence_and_one_target(alive, monkeypatch
     assert_close(small, closed_form_sums(model, tokens, ci, masks), 1e-11)
 
 
-@pytest.mark.parametrize(("limit", "representation"), [(-1.0, weights.DenseWeights), (2.0, weights.SparseWeights)])
-def test_representation_of_weights(model, ci, whole, limit, representation, monkeypatch):
+@pytest.mark.parametrize(("limit", "dense"), [(-1.0, True), (2.0, False)])
+def test_representation_of_weights(model, ci, whole, limit, dense, monkeypatch):
     monkeypatch.setattr(weights, "_DENSE_ABOVE_ON_CPU", limit)
-    used = []
-    cheaper = weights.cheaper
-    monkeypatch.setattr(
-        "lit_attr.attribution.closed_form.rows.cheaper", lambda *args: used.append(cheaper(*args)) or used[-1]
-    )
+    used, is_dense = [], weights.is_dense
+    monkeypatch.setattr(rows, "is_dense", lambda *args: used.append(is_dense(*args)) or used[-1])
     assert_close(closed_form_sums(model, TOKENS, ci), whole, 1e-11)
-    assert {type(w) for w in used} == {representation}
+    assert set(used) == {dense}
 
 
 def test_sums_are_added_to_in_place(model, ci, whole):
@@ -127,29 +124,33 @@ def test_captures_are_left_as_they_were(model, ci):
 
 def test_dead_targets_keep_rows_of_zeros_and_others_their_values(model):
     ci = random_ci(model, TOKENS, 0.5)
-    whole = closed_form_sums(model, TOKENS, ci)
+    whole = attributions(named_result(closed_form_sums(model, TOKENS, ci), model))
     alive = {layer: torch.arange(n) != 1 for layer, n in model.n_components.items()}
     alive["0.attn.q"][:] = False
-    gated = closed_form_sums(model, TOKENS, ci, alive)
-    for (name, mine), (_, theirs) in zip(gated.named(), whole.named(), strict=True):
-        metric, _, edge = name.partition("/")
-        source, _, target = edge.partition("->")
-        if metric in ("attr", "attr_abs"):
-            mask = torch.ones(theirs.shape, dtype=torch.bool)
-            if target != "output":
-                mask = (alive[target] if source == "embed" else alive[target][:, None]).expand_as(theirs)
-            assert not mine[~mask].any(), name
-            torch.testing.assert_close(mine[mask], theirs[mask], rtol=1e-11, atol=1e-13, msg=name)
-            assert target == "0.attn.q" or mine.any(), name
+    gated = attributions(named_result(closed_form_sums(model, TOKENS, ci, alive), model, alive))
+    assert gated.keys() == whole.keys()
+    for name, theirs in whole.items():
+        target = name.partition("->")[2]
+        mask = alive.get(target, torch.ones(len(theirs), dtype=torch.bool))
+        mine = gated[name]
+        assert not mine[~mask].any(), name
+        torch.testing.assert_close(mine[mask], theirs[mask], rtol=1e-11, atol=1e-13, msg=name)
+        assert target == "0.attn.q" or mine.any(), name
+
+
+def edge_tables(sums):
+    """Sums of all edge blocks, source by target or by width of the input."""
+    return [
+        table for metric in (sums.attr, sums.attr_abs) for by_source in metric.values() for table in by_source.items()
+    ]
 
 
 def test_sources_without_causal_importance_get_nothing(model):
     ci = random_ci(model, TOKENS, 1.0)
     for values in ci.values():
         values[..., 2] = 0
-    sums = closed_form_sums(model, TOKENS, ci)
-    blocks = [b for metric in (sums.regular, sums.regular_abs) for sources in metric.values() for b in sources.values()]
-    assert all(not b[:, 2].any() and b[:, :2].any() for b in [*blocks, *sums.unembed.values()])
+    tables = [table for source, table in edge_tables(closed_form_sums(model, TOKENS, ci)) if source != "embed"]
+    assert all(not table[2].any() and table[:2].any() for table in tables)
 
 
 def test_tokens_that_do_not_occur_get_nothing(model):
@@ -157,19 +158,20 @@ def test_tokens_that_do_not_occur_get_nothing(model):
     absent = torch.ones(VOCAB, dtype=torch.bool)
     absent[TOKENS.unique()] = False
     assert absent.any()
-    for table in (*sums.embed.values(), *sums.embed_abs.values(), sums.embed_unembed):
+    for table in [table for source, table in edge_tables(sums) if source == "embed"]:
         assert not table[absent].any()
         assert table[~absent].any(1).all()
 
 
 def test_only_the_given_edges_are_computed(model):
     of_all = closed_form_engine(model)
-    edge = of_all.edges["0.attn.o"][0]
-    of_all.edges = {"0.attn.o": [edge]}
+    edge = next(edge for edge in of_all.edges["1.attn.q"] if edge.source == "0.attn.o")
+    of_all.edges = {"1.attn.q": [edge]}
     sums = Sums.zeros(of_all.topology, torch.float64)
     of_all.add_(sums, model.component_forward(TOKENS, graph=False), random_ci(model, TOKENS, 0.5))
     filled = {name for name, tensor in sums.named() if tensor.any()}
-    assert filled == {f"{metric}/0.attn.o->{edge.target}" for metric in ("attr", "attr_abs")}
+    behind_one_norm = {f"attr_abs/0.attn.o->1.attn.{target}" for target in "qkv"}
+    assert filled == {"attr/0.attn.o->1.attn.q", *behind_one_norm}
 
 
 def test_all_dead_is_nothing_but_the_output(model):

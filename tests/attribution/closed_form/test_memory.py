@@ -93,4 +93,4 @@ def test_a_workspace_too_small_for_a_sequence_is_refused_and_the_named_one_suffi
     needed = int(re.search(r"at least (\d+) MB", str(refused.value))[1])
     assert needed == math.ceil(smallest_workspace(model, tokens, ci) / MB)
     closed_form_engine(model, workspace_bytes=needed * MB).add_(sums, capture, ci)
-    assert sums.embed_unembed.any()
+    assert sums.attr["output"]["embed"].any()

@@ -2,10 +2,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_attr.attribution.closed_form.pair_blocks import pair_blocks, position_blocks
-from lit_attr.attribution.closed_form.weights import pairs_of
+from lit_attr.attribution.closed_form.counts import PairCounts
+from lit_attr.attribution.closed_form.pair_blocks import PairTable, position_blocks
 from lit_attr.attribution.closed_form.workspace import Workspace
-from tests.attribution.closed_form.test_weights import sparse_matrix
+from tests.attribution.closed_form.test_weights import pairs_in, sparse_matrix
+
+
+def pair_table(matrix, batch, seq_len):
+    counts = PairCounts.of({"0.mlp.up": matrix.view(batch, seq_len, -1)}, ["0.mlp.up"])
+    return PairTable.of(pairs_in(matrix), batch, seq_len, counts.sizes("0.mlp.up", slice(None))).blocks
 
 
 @given(st.integers(1, 5000))
@@ -26,7 +31,7 @@ def test_blocks_of_positions_are_few_and_none_is_short(seq_len):
 )
 def test_pair_blocks_keep_every_pair_once(batch, seq_len, density, nbytes):
     matrix = sparse_matrix(batch * seq_len, 3, density)
-    blocks = pair_blocks(pairs_of(matrix), batch, seq_len)
+    blocks = pair_table(matrix, batch, seq_len)
     assert [pairs.block for pairs in blocks] == position_blocks(seq_len)
     workspace = Workspace(nbytes, torch.device("cpu"))
     seen = []
@@ -45,7 +50,7 @@ def test_values_are_gathered_at_the_positions_of_pairs():
     matrix = sparse_matrix(2 * 40, 3, 0.2)
     by_row, by_head = torch.randn(2, 40, 5), torch.randn(2, 3, 40, 5)
     write = torch.randn(3, 5, dtype=torch.float64)
-    for pairs in pair_blocks(pairs_of(matrix), 2, 40):
+    for pairs in pair_table(matrix, 2, 40):
         rows, rows_by_head = pairs.gather(by_row[:, pairs.block]), pairs.gather(by_head[:, :, pairs.block])
         for row, slot in pairs.weight.nonzero().tolist():
             position = pairs.block.start + int(pairs.position[row, slot])

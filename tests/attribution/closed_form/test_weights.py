@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_attr.attribution.closed_form import weights as module
-from lit_attr.attribution.closed_form.weights import DenseWeights, SparseWeights, cheaper, pairs_of
+from lit_attr.attribution.closed_form.weights import DenseWeights, is_dense, pairs_of
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -24,6 +24,16 @@ def sparse_matrix(n_positions, n_sources, density):
 matrices = st.builds(sparse_matrix, st.integers(1, 9), st.integers(1, 7), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 
 
+def pairs_in(matrix):
+    """The entries of a matrix that are not zero; where its causal importance is zero, a component may be active."""
+    ci = (matrix != 0).to(matrix) * 0.5
+    return pairs_of(ci, torch.where(matrix != 0, matrix * 2, 1), int(ci.count_nonzero()), longest_sum(matrix))
+
+
+def longest_sum(matrix):
+    return int(matrix.count_nonzero(0).max())
+
+
 def dense(pairs, n_positions):
     matrix = torch.zeros(n_positions, pairs.n_sources, dtype=torch.float64)
     matrix[pairs.position, pairs.source] = pairs.weight
@@ -37,7 +47,7 @@ def same(found, expected):
 @settings(max_examples=40, deadline=None)
 @given(matrix=matrices)
 def test_pairs_are_the_non_zero_entries_source_by_source(matrix):
-    pairs = pairs_of(matrix)
+    pairs = pairs_in(matrix)
     assert dense(pairs, len(matrix)).equal(matrix)
     assert len(pairs.weight) == int(matrix.count_nonzero())
     order = list(zip(pairs.source.tolist(), pairs.position.tolist(), strict=True))
@@ -46,14 +56,16 @@ def test_pairs_are_the_non_zero_entries_source_by_source(matrix):
     assert pairs.offsets.diff().tolist() == matrix.count_nonzero(0).tolist()
     assert int(pairs.offsets[0]) == 0
     assert pairs.partial is None
+    assert not pairs.has_long_sums
 
 
 @settings(max_examples=60, deadline=None)
 @given(matrix=matrices, limit=st.sampled_from([1, 200, 1 << 30]), longest=st.sampled_from([1, 2, 3, 256]))
-@pytest.mark.parametrize("representation", [pairs_of, DenseWeights])
+@pytest.mark.parametrize("representation", [pairs_in, DenseWeights])
 def test_operations_are_those_of_the_matrix(representation, matrix, limit, longest):
     with patch.object(module, "_LONGEST_SUM", longest):
         weights = representation(matrix)
+    assert isinstance(weights, DenseWeights) or weights.has_long_sums == (longest_sum(matrix) > longest)
     n_positions, n_sources = matrix.shape
     factor, values = randn(n_positions), randn(n_positions, 4)
     left, right = randn(n_positions, 5), randn(n_sources, 5)
@@ -70,21 +82,22 @@ def test_long_sums_round_little():
     matrix[:, 2] = 0
     values = randn(30_000, 8).abs().float()
     expected = matrix.double().T @ values.double()
-    error = (pairs_of(matrix).total(values) - expected).norm() / expected.norm()
+    error = (pairs_in(matrix).total(values) - expected).norm() / expected.norm()
     assert error < 5e-7
 
 
-@pytest.mark.parametrize(("density", "expected"), [(0.0, SparseWeights), (0.01, SparseWeights), (1.0, DenseWeights)])
-def test_dense_where_few_entries_are_zero(density, expected):
-    matrix = sparse_matrix(40, 30, density)
-    pairs = pairs_of(matrix)
-    chosen = cheaper(matrix, pairs)
-    assert isinstance(chosen, expected)
-    assert chosen is pairs or chosen.matrix is matrix
+@pytest.mark.parametrize(
+    ("density", "on_cpu", "on_gpu"), [(0.0, False, False), (0.01, False, False), (0.2, False, True), (1.0, True, True)]
+)
+def test_dense_where_few_entries_are_zero(density, on_cpu, on_gpu):
+    shape = torch.Size([40, 30])
+    n_pairs = int(density * shape.numel())
+    assert is_dense(n_pairs, shape, CPU) is on_cpu
+    assert is_dense(n_pairs, shape, torch.device("meta")) is on_gpu
 
 
 def test_memory_of_pairs_follows_their_number():
-    pairs = pairs_of(sparse_matrix(1000, 100, 0.01))
+    pairs = pairs_in(sparse_matrix(1000, 100, 0.01))
     n = len(pairs.weight)
     assert {t.numel() for t in (pairs.weight, pairs.position, pairs.source)} == {n}
     assert n < 2000

@@ -10,7 +10,7 @@ from lit_attr.topology.address import EMBED
 from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
 from tests.attribution.closed_form.examples import assert_close, random_alive, random_ci, unit_size
-from tests.attribution.test_autograd import all_alive
+from tests.attribution.named import all_alive, attributions, named_result, without_abs
 from tests.huggingface_toys import huggingface_model
 from tests.toys import ARCHITECTURES, random_tokens, toy_model
 
@@ -34,20 +34,20 @@ def partial_model(architecture, name, dtype=torch.float64):
     return unit_size(toy_model(architecture, dtype, module_info=modules))
 
 
-def harvest(model, ci, tokens=TOKENS, alive=None, per_pass=8):
+def harvest(model, ci, tokens=TOKENS, alive=None, per_pass=8, metrics="both"):
     """Every edge block, those with a closed form included."""
     topology = trace_topology(model)
-    sums = Sums.zeros(topology, model.unembedding.dtype)
+    sums = Sums.zeros(topology, model.unembedding.dtype, metrics=metrics)
     engine = ForwardModeEngine(model, topology, alive or all_alive(topology), per_pass)
     engine.add_(sums, model.component_forward(tokens, graph=False), ci)
-    return sums
+    return named_result(sums, model, alive, topology)
 
 
 def by_definition(model, ci, tokens=TOKENS, alive=None):
     topology = trace_topology(model)
     sums = Sums.zeros(topology, model.unembedding.dtype)
     AutogradEngine(topology, alive or all_alive(topology), 100).add_(sums, model.component_forward(tokens), ci)
-    return sums
+    return named_result(sums, model, alive, topology)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -58,17 +58,18 @@ def test_equals_autograd(architecture, name):
         ci = random_ci(model, TOKENS, density, seed)
         alive = random_alive(model, share, seed=seed)
         expected = by_definition(model, ci, alive=alive)
-        assert any(tensor.any() for metric, tensor in expected.named() if metric.startswith("attr/"))
+        assert any(tensor.any() for metric, tensor in expected.items() if metric.startswith("attr/"))
         assert_close(harvest(model, ci, alive=alive), expected, 1e-10)
+        assert_close(harvest(model, ci, alive=alive, metrics="attr"), without_abs(expected), 1e-10)
 
 
 def test_nothing_is_active():
     model = partial_model("LlamaSimpleMLP", "only MLPs")
     ci = random_ci(model, TOKENS, 0.0)
-    sums = harvest(model, ci)
-    assert sums.embed_unembed.any()
-    assert not sums.regular["1.mlp.up"]["0.mlp.down"].any()
-    assert_close(sums, by_definition(model, ci), 1e-10)
+    found = harvest(model, ci)
+    assert found["attr/embed->output"].any()
+    assert not found["attr/0.mlp.down->1.mlp.up"].any()
+    assert_close(found, by_definition(model, ci), 1e-10)
 
 
 @pytest.mark.parametrize("variant", ["gpt2", "mistral, window", "qwen3", "gpt-neox"])
@@ -92,10 +93,12 @@ def test_without_anatomy(name, monkeypatch):
 def test_equals_brute_force(architecture, name):
     modules = [{"module_pattern": pattern, "C": 3} for pattern in PARTIAL[name]]
     model, tokens = toy_model(architecture, module_info=modules), TOKENS[:2, :4]
-    found, expected = harvest(model, model.causal_importance(tokens), tokens), brute_force(model, tokens)
-    for (metric, mine), (_, theirs) in zip(found.named(), expected.named(), strict=True):
-        if metric.startswith("attr"):
-            torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10, msg=metric)
+    expected = attributions(brute_force(model, tokens))
+    for metrics, right in (("both", expected), ("attr", without_abs(expected))):
+        found = attributions(harvest(model, model.causal_importance(tokens), tokens, metrics=metrics))
+        assert found.keys() == right.keys()
+        for name, theirs in right.items():
+            torch.testing.assert_close(found[name], theirs, rtol=1e-10, atol=1e-10, msg=name)
 
 
 @pytest.mark.parametrize("name", ["only MLPs", "only attention"])
@@ -119,22 +122,29 @@ def test_targets_at_rest_have_no_sign(name):
     sums, moving = Sums.zeros(topology, torch.float64), harvest(model, ci)
     engine = ForwardModeEngine(model, topology, all_alive(topology), 4)
     engine.add_(sums, replace(capture, pre=resting), ci)
+    still = named_result(sums, model)
     source = next(source for source in topology.sources[target] if source != EMBED)
-    assert moving.regular_abs[target][source][1].any()
-    assert not sums.regular_abs[target][source][1].any()
-    assert not sums.embed_abs[target][:, 1].any()
-    torch.testing.assert_close(sums.regular[target][source], moving.regular[target][source], rtol=1e-12, atol=1e-12)
+    assert moving[f"attr_abs/{source}->{target}"][1].any()
+    assert not still[f"attr_abs/{source}->{target}"][1].any()
+    assert not still[f"attr_abs/embed->{target}"][1].any()
+    name = f"attr/{source}->{target}"
+    torch.testing.assert_close(still[name], moving[name], rtol=1e-12, atol=1e-12)
 
 
 def test_dead_targets_and_dead_layers_keep_zeros():
     model = partial_model("LlamaSimpleMLP", "only MLPs")
     ci = random_ci(model, TOKENS, 0.5)
-    alive = all_alive(trace_topology(model))
+    topology = trace_topology(model)
+    alive = all_alive(topology)
     alive["1.mlp.up"][:] = False
     alive["1.mlp.down"][1] = False
-    sums = harvest(model, ci, alive={**alive, "output": torch.arange(model.d_model) < 2})
-    assert not any(tensor.any() for tensor in (sums.embed["1.mlp.up"], sums.regular["1.mlp.up"]["0.mlp.down"]))
-    assert not sums.regular_abs["1.mlp.down"]["1.mlp.up"][1].any()
-    assert sums.regular_abs["1.mlp.down"]["1.mlp.up"][0].any()
-    assert sums.embed_unembed[:, :2].any()
-    assert not sums.embed_unembed[:, 2:].any()
+    sums = Sums.zeros(topology, torch.float64)
+    engine = ForwardModeEngine(model, topology, alive, 8)
+    engine.add_(sums, model.component_forward(TOKENS, graph=False), ci)
+    assert not any(table.any() for table in sums.attr["1.mlp.up"].values())
+    found = named_result(sums, model, alive)
+    for name in ("attr/embed->1.mlp.up", "attr/0.mlp.down->1.mlp.up", "attr_abs/0.mlp.down->1.mlp.up"):
+        assert not found[name].any()
+    for name in ("attr/1.mlp.up->1.mlp.down", "attr_abs/1.mlp.up->1.mlp.down"):
+        assert not found[name][1].any()
+        assert found[name][0].any()

@@ -11,7 +11,7 @@ from lit_attr.harvest.memory import PeakMemory
 from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import assert_close, random_ci
 from tests.attribution.forward_mode.test_engine import TOKENS, harvest, partial_model
-from tests.attribution.test_autograd import all_alive
+from tests.attribution.named import all_alive, named_result
 from tests.toys import random_tokens
 
 
@@ -27,7 +27,7 @@ def test_activations_of_half_precision():
     engine = ForwardModeEngine(model, topology, all_alive(topology), 4)
     engine.add_(found, capture, ci)
     engine.add_(expected, replace(capture, **single), ci)
-    assert expected.regular["1.mlp.up"]["0.mlp.down"].any()
+    assert expected.attr["1.mlp.up"]["0.mlp.down"].any()
     assert_close(found, expected, 1e-6)
 
 
@@ -41,7 +41,7 @@ def test_tangents_per_pass_and_batch_size_invariance(name, per_pass):
     for rows in (slice(2, 3), slice(0, 2)):
         capture = model.component_forward(TOKENS[rows], graph=False)
         engine.add_(sums, capture, {layer: values[rows] for layer, values in ci.items()})
-    assert_close(sums, harvest(model, ci), 1e-12)
+    assert_close(named_result(sums, model), harvest(model, ci), 1e-12)
 
 
 @pytest.mark.parametrize("name", ["only MLPs", "only attention"])

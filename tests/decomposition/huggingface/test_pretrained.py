@@ -19,6 +19,7 @@ from lit_attr.errors import DataError, RunFormatError, RunNotFoundError, Unsuppo
 from lit_attr.topology.paths import PathTable, path_table
 from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import assert_close
+from tests.attribution.named import named_result
 from tests.huggingface_toys import CONTEXT, VARIANTS, VOCAB, huggingface_config, randomise
 from tests.toys import random_tokens
 
@@ -134,8 +135,8 @@ def test_a_class_that_adds_in_place_and_has_no_longest_sequence(tmp_path):
         sums = Sums.zeros(topology, torch.float32)
         engine = build_engine(choose_engines(name, run.model, topology), run.model, topology, alive, 16, 1 << 26)
         engine.add_(sums, run.model.component_forward(tokens), run.model.causal_importance(tokens))
-        found.append(sums)
-    assert found[1].regular["1.mlp.up"]["0.mlp.down"].norm() > 1
+        found.append(named_result(sums, run.model, alive, topology))
+    assert found[1]["attr/0.mlp.down->1.mlp.up"].norm() > 1
     assert_close(*found, tolerance=1e-5, smallest=1.0)  # a norm behind the embedding leaves noise of its edges
 
 

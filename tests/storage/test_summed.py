@@ -1,0 +1,124 @@
+"""Results of random read vectors, target by target in float64: those of a shared input, of dead targets, of parts."""
+
+import numpy as np
+import pytest
+import torch
+
+from lit_attr.storage import write
+from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.write import write_result
+from lit_attr.topology.graph import Topology
+from lit_attr.topology.read_vectors import ReadVectors
+from lit_attr.topology.sums import Sums
+
+TOPOLOGY = Topology(
+    n_components={"0.attn.q": 3, "0.attn.k": 2, "0.attn.o": 5},
+    sources={
+        "0.attn.q": ("embed",),
+        "0.attn.k": ("embed",),
+        "output": ("embed", "0.attn.o"),
+        "0.attn.o": ("0.attn.q", "0.attn.k"),
+    },
+    vocab_size=7,
+    d_model=6,
+    inputs={"0.attn.q": "0.attn.q", "0.attn.k": "0.attn.q", "output": "output", "0.attn.o": "0.attn.o"},
+    widths={"0.attn.q": 6, "output": 6, "0.attn.o": 8},
+)
+GENERATOR = torch.Generator().manual_seed(0)
+ALIVE = {
+    "0.attn.q": torch.tensor([True, False, True]),
+    "0.attn.k": torch.tensor([False, False]),
+    "0.attn.o": torch.ones(5, dtype=torch.bool),
+}
+W_UNEMBED = torch.randn(6, 7, generator=GENERATOR)
+
+
+def randn(*shape):
+    return torch.randn(shape, generator=GENERATOR, dtype=torch.float64)
+
+
+def read_vectors(dtype):
+    widths = {"0.attn.q": 6, "0.attn.k": 6, "0.attn.o": 8}
+    vectors = {layer: randn(width, TOPOLOGY.n_components[layer]).to(dtype) for layer, width in widths.items()}
+    return ReadVectors(TOPOLOGY.inputs, vectors, ALIVE)
+
+
+def random_part(n_tokens, n_abs_tokens, metrics="both"):
+    sums = Sums.zeros(TOPOLOGY, torch.float64, metrics=metrics)
+    for name, tensor in sums.named():
+        if tensor.is_floating_point():
+            tensor.copy_(randn(*tensor.shape))
+            target = name.partition("->")[2]
+            if name.startswith("attr_abs") and target in ALIVE:
+                tensor *= ALIVE[target]
+    sums.token_count[3] = n_tokens
+    sums.n_tokens.fill_(n_tokens)
+    sums.n_abs_tokens.fill_(n_abs_tokens)
+    return sums
+
+
+def expected_blocks(parts, read, factor):
+    """Metric, target and source to a block, target by source, by numpy."""
+    blocks = {}
+    for target, sources in TOPOLOGY.sources.items():
+        for source in sources:
+            table = sum(part.attr[TOPOLOGY.inputs[target]][source].numpy() for part in parts)
+            if target == "output":
+                blocks["attr", target, source] = table.T
+                continue
+            vectors = read.vectors[target].double().numpy()
+            block = np.einsum("wt,sw->ts", vectors, table)
+            block[~ALIVE[target].numpy()] = 0
+            blocks["attr", target, source] = block
+            if parts[0].attr_abs:
+                tables = [part.attr_abs[target][source].numpy() for part in parts]
+                blocks["attr_abs", target, source] = factor * sum(tables).T
+    return blocks
+
+
+def blocks_of(storage):
+    blocks = {("attr", "output", source): block for source, block in storage.unembed_attr.items()}
+    blocks["attr", "output", "embed"] = storage.embed_unembed_attr
+    for metric, regular, embed in (
+        ("attr", storage.regular_attr, storage.embed_attr),
+        ("attr_abs", storage.regular_attr_abs, storage.embed_attr_abs),
+    ):
+        blocks |= {(metric, t, s): block for t, by_source in regular.items() for s, block in by_source.items()}
+        blocks |= {(metric, t, "embed"): block for t, block in embed.items()}
+    return blocks
+
+
+def assert_blocks(storage, expected, tolerance):
+    found = blocks_of(storage)
+    assert found.keys() == expected.keys()
+    for name, right in expected.items():
+        np.testing.assert_allclose(found[name].double().numpy(), right, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("tile", [1, 9, 20, 1 << 23])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_result_of_several_parts(tmp_path, monkeypatch, tile, dtype):
+    monkeypatch.setattr(write, "_TILE", tile)
+    # One part has none of the batches whose `attr_abs` is taken.
+    parts, read = [random_part(8, 8), random_part(16, 0), random_part(4, 2)], read_vectors(dtype)
+    for table in (table for by_source in parts[1].attr_abs.values() for table in by_source.values()):
+        table.zero_()
+    write_result(tmp_path / "a.pt", dict(enumerate(parts)), read, W_UNEMBED, 0.0, {})
+    storage = DatasetAttributionStorage.load(tmp_path / "a.pt")
+    assert storage.n_tokens_processed == 28
+    expected = expected_blocks(parts, read, 28 / 10)
+    assert_blocks(storage, expected, 2e-6)
+    whole = Sums.zeros(TOPOLOGY, torch.float64)
+    for part in parts:
+        whole.add_(part)
+    assert_blocks(DatasetAttributionStorage.from_sums(whole, read, W_UNEMBED, 0.0), expected, 1e-12)
+
+
+@pytest.mark.parametrize("metrics", ["both", "attr"])
+def test_without_a_batch_of_the_share_there_is_no_attr_abs(tmp_path, metrics):
+    """It is not zero: nothing was measured."""
+    parts, read = [random_part(8, 0, metrics), random_part(16, 0, metrics)], read_vectors(torch.float32)
+    write_result(tmp_path / "a.pt", dict(enumerate(parts)), read, W_UNEMBED, 0.0, {})
+    storage = DatasetAttributionStorage.load(tmp_path / "a.pt")
+    assert (storage.regular_attr_abs, storage.embed_attr_abs) == ({}, {})
+    assert_blocks(storage, expected_blocks([part.signed() for part in parts], read, 1.0), 2e-6)
