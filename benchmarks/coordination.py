@@ -29,6 +29,7 @@ from lit_attr.parts.header import Header
 from lit_attr.parts.ledger import Ledger
 from lit_attr.parts.part import write_part
 from lit_attr.parts.plan import Plan
+from lit_attr.parts.read_vectors import publish_read_vectors
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
@@ -38,6 +39,8 @@ _TOPOLOGY = Topology(
     {"0.mlp.up": ("embed",), "0.mlp.down": ("0.mlp.up",), "output": ("embed", "0.mlp.down")},
     vocab_size=16,
     d_model=4,
+    inputs={name: name for name in ("0.mlp.up", "0.mlp.down", "output")},
+    widths={"0.mlp.up": 4, "0.mlp.down": 4, "output": 4},
 )
 
 # Runs a command, and says the most memory that it had. What the system says of an ended process counts its parent, too.
@@ -56,6 +59,7 @@ def begin(folder: Path, n_workers: int, n_batches: int) -> Generation:
     plan.publish(folder)
     alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in _TOPOLOGY.n_components.items()}
     Header(_TOPOLOGY, alive, torch.randn(_TOPOLOGY.d_model, _TOPOLOGY.vocab_size), 0.0, {}).publish(folder)
+    publish_read_vectors(folder, {layer: torch.randn(4, n) for layer, n in _TOPOLOGY.n_components.items()})
     return current_generation(folder, plan, n_workers, n_batches)
 
 
@@ -66,7 +70,8 @@ def commit_all(generation: Generation, share: float) -> None:
         ids = generation.assigned(rank)
         ids = ids[: round(len(ids) * share)]
         sums.token_count[0] = len(ids)
-        sums.n_tokens.fill_(len(ids))
+        for n_tokens in (sums.n_tokens, sums.n_abs_tokens):
+            n_tokens.fill_(len(ids))
         ledger = Ledger(
             generation.plan.digest, generation.number, rank, generation.world_size, to_ranges(ids), len(ids)
         )

@@ -33,28 +33,34 @@ def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
     from lit_attr.parts.ledger import Ledger
     from lit_attr.parts.part import write_part
     from lit_attr.parts.plan import Plan
+    from lit_attr.parts.read_vectors import publish_read_vectors
     from lit_attr.topology.graph import Topology
     from lit_attr.topology.sums import Sums
 
     # The proportions are those of a real decomposition: 8 token ids for each component, most of it sums by token.
-    count = max(round((megabytes * 1e6 / 8 / 20.25) ** 0.5), 4)
+    count = max(round((megabytes * 1e6 / 8 / 14.25) ** 0.5), 4)
     topology = Topology(
         n_components={"0.mlp.up": count, "0.mlp.down": count},
         sources={"0.mlp.up": ("embed",), "0.mlp.down": ("0.mlp.up",), "output": ("embed", "0.mlp.down")},
         vocab_size=8 * count,
         d_model=count // 4,
+        inputs={name: name for name in ("0.mlp.up", "0.mlp.down", "output")},
+        widths={"0.mlp.up": count // 4, "0.mlp.down": count, "output": count // 4},
     )
     plan = Plan({"benchmark": "merge"}, n_parts)
     plan.publish(folder)
     generation = current_generation(folder, plan, n_parts, n_parts)
     alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
     Header(topology, alive, torch.randn(topology.d_model, topology.vocab_size), 0.0, {}).publish(folder)
+    widths = {layer: topology.widths[topology.inputs[layer]] for layer in topology.n_components}
+    publish_read_vectors(folder, {layer: torch.randn(width, count) for layer, width in widths.items()})
     sums = Sums.zeros(topology, torch.float64)
     for _, tensor in sums.named():
         if tensor.is_floating_point():
             tensor.uniform_()
     sums.token_count.fill_(1)
-    sums.n_tokens.fill_(len(sums.token_count))
+    for n_tokens in (sums.n_tokens, sums.n_abs_tokens):
+        n_tokens.fill_(len(sums.token_count))
     for rank in range(n_parts):
         ledger = Ledger(plan.digest, 1, rank, n_parts, [[rank, rank, 1]], int(sums.n_tokens))
         write_part(generation.part_path(rank), sums, ledger)

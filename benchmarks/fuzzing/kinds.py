@@ -22,11 +22,11 @@ from benchmarks.fuzzing.texts import (
     write_database,
 )
 from lit_attr.assets import ASSETS
-from lit_attr.parts.header import Header
-from lit_attr.parts.part import read_part, write_part
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.query.index_build import build_index
 from lit_attr.query.tokenizer_formats import MERGES, VOCABULARY
+from lit_attr.topology.words import READ_VECTORS_FILE
+from tests.parts.harvests import begin, commit
 
 _BEFORE = Path(__file__).parents[2] / "tests" / "before"
 
@@ -69,16 +69,13 @@ def _indexed(folder: Path) -> None:
 
 
 def _stopped(folder: Path) -> None:
-    shutil.copytree(_BEFORE / "stopped", folder, dirs_exist_ok=True)
+    first = begin(folder, 2)
+    commit(first, 0)
+    second = begin(folder, 1)
+    commit(second, 0, second.assigned(0)[:1].tolist())
     provenance = {"version": "0.1.0", "engine": "exact", "configuration": {"model": {"run": "x"}}, "n_workers": 1}
     (folder / "generation_2_provenance.json").write_text(json.dumps(provenance))
     WorkerRecord.of_this_process().write(folder / _RECORD)
-
-
-def _with_part(folder: Path) -> None:
-    _stopped(folder)
-    part = folder / _PART
-    write_part(part, *read_part(part, Header.load(folder).topology))
 
 
 def _language_model(folder: Path) -> None:
@@ -137,8 +134,8 @@ KINDS = (
     Kind("generation's provenance", "generation_2_provenance.json", _stopped, damaged_json, _HARVEST, 2),
     Kind("worker's record", _RECORD, _stopped, damaged_json, (readers.harvest_status,), 8),
     Kind("harvest.pt", "harvest.pt", _stopped, damaged_archive, _HARVEST, 6),
-    Kind("part", _PART, _with_part, damaged_part, _HARVEST, 8),
-    Kind("part of the version before", _PART, _stopped, damaged_archive, _HARVEST, 4),
+    Kind("read vectors", READ_VECTORS_FILE, _stopped, damaged_archive, (readers.merge_parts,), 6),
+    Kind("part", _PART, _stopped, damaged_part, _HARVEST, 8),
     Kind("token file", readers.TOKENS, _copied("."), damaged_tokens, (readers.read_tokens,), 16),
     Kind("cache's progress", "*/progress.json", _cache, damaged_json, (readers.read_cache,), 12),
     Kind("cache's tokens", "*/tokens.bin", _cache, truncated_numbers, (readers.read_cache,), 4),

@@ -109,7 +109,7 @@ def merge_parts(folder: Path) -> None:
 def continue_harvest(folder: Path) -> None:
     """Workers that go on, by another number."""
     generation = begun_generation(folder)
-    current_generation(folder, generation.plan, 3, 9)
+    current_generation(folder, generation.plan, 3, generation.n_batches + 1)
 
 
 def read_tokens(folder: Path) -> None:

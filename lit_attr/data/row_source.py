@@ -13,7 +13,7 @@ from lit_attr.data.token_file import open_tokens, token_path
 from lit_attr.errors import DataError
 from lit_attr.files.identity import FileIdentity
 
-# Rows that stand for all of them, in fingerprints of the version before and in the check before the start.
+# Rows that stand for all of them in the check before the start.
 _SAMPLED_ROWS = 1024
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_attr.data.batch_ids import all_ids, from_ranges, show, to_ranges, union, without
+from lit_attr.data.batch_ids import all_ids, from_ranges, is_in_share, show, to_ranges, union, without
 
 IDS = st.sets(st.integers(0, 60), max_size=40).map(lambda ids: np.array(sorted(ids), dtype=np.int64))
 # As ranks take them: every so-many-th of a range.
@@ -56,3 +56,23 @@ def test_what_is_shown_is_how_many(ids):
 def test_all_ids():
     assert all_ids(3).tolist() == [0, 1, 2]
     assert all_ids(0).tolist() == []
+
+
+@given(st.integers(0, 10**8), st.floats(0.01, 1.0), st.integers(1, 3000))
+def test_a_share_of_any_batches_in_a_row(first, share, n):
+    """Between what evenly spread batches would be and a few more or less; the same whoever asks."""
+    chosen = [is_in_share(batch, share) for batch in range(first, first + n)]
+    assert abs(sum(chosen) - share * n) < 6
+    assert chosen == [is_in_share(batch, share) for batch in range(first, first + n)]
+
+
+@given(st.integers(0, 10**8), st.floats(1e-9, 1.0))
+def test_shares_contain_smaller_ones(batch, share):
+    assert is_in_share(0, share)
+    assert is_in_share(batch, 1.0)
+    assert is_in_share(batch, share) or not is_in_share(batch, share / 2)
+
+
+def test_which_batches_are_in_a_share():
+    """For ever: harvests are continued by other versions of this package."""
+    assert [batch for batch in range(20) if is_in_share(batch, 0.25)] == [0, 2, 5, 10, 13, 18]

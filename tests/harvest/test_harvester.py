@@ -182,6 +182,10 @@ def test_a_harvester_can_harvest_again(run, tokens, tmp_path, expected):
     ("options", "message"),
     [
         ({"targets_per_pass": 0}, "model.targets_per_pass must be at least 1, found 0"),
+        ({"metrics": "abs"}, r"model.metrics must be one of \['attr', 'both'\], found 'abs'"),
+        ({"abs_share": 0.0}, "model.abs_share must be above 0 and at most 1, found 0.0"),
+        ({"abs_share": 1.5}, "model.abs_share must be above 0 and at most 1, found 1.5"),
+        ({"abs_share": 0.5, "metrics": "attr"}, "model.abs_share 0.5 does nothing with metrics attr"),
         ({"workspace_mb": 0}, "model.workspace_mb must be at least 1, found 0"),
         ({"memory_gb": float("nan")}, "model.memory_gb must be positive, found nan"),
         ({"alive_batches": 0}, "model.alive_batches must be at least 1, found 0"),

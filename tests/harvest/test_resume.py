@@ -21,7 +21,7 @@ from lit_attr.topology.words import MERGED_FILE
 from tests.harvest.runs import small_run, stop, work
 from tests.toys import random_tokens, write_tokens
 
-SETTINGS = HarvestSettings("s-toytoy00", "weights", "32-true", {"ci_threshold": 0.0})
+SETTINGS = HarvestSettings("s-toytoy00", "weights", "32-true", "both", 1.0, {"ci_threshold": 0.0})
 
 
 @pytest.fixture
@@ -66,6 +66,8 @@ def database(path, density):
         ("ci_threshold: the harvest has 0.0, this command", {"model": {"alive_batches": 1, "ci_threshold": 0.2}}),
         ("alive_batches: the harvest has None, this command 2", {"model": {"alive_batches": 2}}),
         ("harvest_db: the harvest has None, this command '", {"model": {"harvest_db": "harvest.db"}}),
+        ("metrics: the harvest has 'both', this command 'attr'", {"model": {"metrics": "attr"}}),
+        ("abs_share: the harvest has 1.0, this command 0.5", {"model": {"abs_share": 0.5}}),
         ("n_batches: the harvest has 4, this command 3", {"data": {"n_batches": 3}}),
     ],
 )
@@ -130,7 +132,7 @@ def test_data_that_is_changed_while_targets_are_sought(tmp_path, tokens, monkeyp
 
 def test_another_precision(find):
     folder = find("da-one")
-    other = HarvestSettings("s-toytoy00", "weights", "bf16-mixed", SETTINGS.targets)
+    other = HarvestSettings("s-toytoy00", "weights", "bf16-mixed", "both", 1.0, SETTINGS.targets)
     with pytest.raises(ConfigurationError, match="precision: the harvest has '32-true', this command 'bf16-mixed'"):
         find("da-one", settings=other)
     assert find(settings=other) != folder
