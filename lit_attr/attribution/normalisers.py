@@ -25,9 +25,15 @@ def add_normalisers_(
     for layer, values in ci.items():
         sums.ci[layer] += values.sum((0, 1), dtype=dtype)
     for layer in topology.component_targets:
-        sums.act_sq[layer] += capture.post[layer].detach().to(dtype).square().sum((0, 1))
-    sums.logit_sq.add_(capture.logits.to(dtype).square().sum((0, 1)))
+        _add_squares_(sums.act_sq[layer], capture.post[layer].detach())
+    _add_squares_(sums.logit_sq, capture.logits)
     sums.token_count.add_(capture.tokens.reshape(-1).bincount(minlength=topology.vocab_size))
     sums.n_tokens.add_(capture.tokens.numel())
     if sums.attr_abs:
         sums.n_abs_tokens.add_(capture.tokens.numel())
+
+
+def _add_squares_(sums: Float[Tensor, " width"], values: Float[Tensor, "batch seq width"]) -> None:
+    """Add squares, sequence by sequence: temporaries stay in the caches of a CPU."""
+    for row in values:
+        sums.add_(row.to(sums.dtype).square().sum(0))

@@ -11,6 +11,7 @@ tangent u
 same norm and rotated likewise (`Heads.jvp`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,13 +104,13 @@ def key_sums(
     n_targets = 0 if target is None else target.read.shape[1]
     sums = PairSums(source.pairs, n_heads * width), PairSums(source.pairs, n_targets)
     size = source.write.element_size()
-    for rows in workspace.pieces(batch, 2 * n_heads * seq_len * max(n_targets, width) * size):
+    for rows in workspace.pieces(batch, 2 * n_heads * seq_len * max(n_targets, width) * size, 2 * workspace.n_threads):
         here = heads.part(rows)
         read = None if target is None else _KeyReaders.of(target, here, rows)
         for pairs in table.blocks:
             block, later = pairs.block, slice(pairs.block.start, seq_len)
             n_later = seq_len - block.start
-            per_pair = size * (3 * n_heads * n_later + 10 * n_heads * width + (n_heads + 3) * n_targets)
+            per_pair = size * (3 * n_heads * n_later + 10 * n_heads * width + 4 * n_targets)
             per_row = size * 2 * n_heads * (block.stop - block.start) * n_later
             for inner, part in pairs.part(rows).pieces(workspace, per_pair, per_row):
                 few = here.part(inner)
@@ -131,21 +132,23 @@ class _KeyReaders:
 
     Attributes:
         sign: Signs of their activations.
-        of_value: What they read of the values.
+        of_value: What they read of the values, head by head.
         of_out: What they read of the heads' outputs, times the signs.
     """
 
     sign: Float[Tensor, "batch seq target"]
-    of_value: Float[Tensor, "batch head seq target"]
+    of_value: Sequence[Float[Tensor, "batch seq target"]]
     of_out: Float[Tensor, "batch seq head target"]
 
     @classmethod
     def of(cls, target: Readers, heads: Heads, rows: slice) -> "_KeyReaders":
-        _, n_heads, seq_len, width = heads.sizes
+        batch, n_heads, seq_len, width = heads.sizes
         read = target.read.unflatten(0, (n_heads, width))
         sign = target.sign.unflatten(0, (-1, seq_len))[rows]
-        of_out = torch.einsum("bhsw,hwt->bsht", heads.out, read).contiguous()
-        return cls(sign, heads.value @ read, of_out.mul_(sign[:, :, None]))
+        of_out = sign.new_empty(batch, seq_len, n_heads, sign.shape[-1])
+        for head in range(n_heads):
+            torch.mul(heads.out[:, head] @ read[head], sign, out=of_out[:, :, head])
+        return cls(sign, [heads.value[:, head] @ read[head] for head in range(n_heads)], of_out)
 
     def effects(
         self, pairs: PairBlock, rows: slice, weighted_scores: Float[Tensor, "batch head slot later"]
@@ -153,9 +156,9 @@ class _KeyReaders:
         """Effects of pairs of some of the sequences on the activations times their signs."""
         later = slice(pairs.block.start, None)
         by_position = weighted_scores.permute(0, 2, 3, 1).flatten(2)
-        effects = by_position.neg() @ self.of_out[rows, later].flatten(1, 2)
-        n_heads = weighted_scores.shape[1]
-        signs = (weighted_scores.flatten(1, 2) @ self.sign[rows, later]).unflatten(1, (n_heads, -1))
-        for head in range(n_heads):
-            effects.addcmul_(signs[:, head], pairs.gather(self.of_value[rows, head, pairs.block]))
+        effects = by_position.neg_() @ self.of_out[rows, later].flatten(1, 2)
+        sign, signs = self.sign[rows, later], torch.empty_like(effects)
+        for head in range(weighted_scores.shape[1]):
+            torch.bmm(weighted_scores[:, head], sign, out=signs)
+            effects.addcmul_(signs, pairs.gather(self.of_value[head][rows], pairs.block.start))
         return effects

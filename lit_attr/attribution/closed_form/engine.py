@@ -22,7 +22,8 @@ from lit_attr.topology.sums import Sums
 class ClosedFormEngine:
     """Attributions by matrix products.
 
-    The host waits for the device twice in a batch: for the number of pairs, and for the tokens that occur.
+    The host waits for the device three times in a batch: for the numbers of pairs, for the tokens that occur, and for
+    how often the most frequent of them does.
 
     Args:
         model: Decomposed model, on its device already.
@@ -70,11 +71,13 @@ class ClosedFormEngine:
         """Add the attributions of one batch; see `Engine.add_`."""
         sources = dict.fromkeys(edge.source for edges in self.edges.values() for edge in edges)
         counts = PairCounts.of(ci, [source for source in sources if source != EMBED])
-        batch = Batch(capture, ci, counts, *capture.tokens.unique(return_inverse=True))
+        token_ids, which, occurrences = capture.tokens.unique(return_inverse=True, return_counts=True)
+        batch = Batch(capture, ci, counts, token_ids, which, int(occurrences.max()))
         widths = self._widths(batch, sums)
         n_rows, n_targets = rows_and_targets(widths, self.workspace)
+        n_stream_targets = self.workspace.in_cache(n_targets, widths.source * widths.itemsize)
         for piece in evenly(len(capture.tokens), n_rows):
-            rows = Rows(self.model, batch, piece, sums, self.workspace, n_targets)
+            rows = Rows(self.model, batch, piece, sums, self.workspace, n_targets, n_stream_targets)
             for name, edges in self.edges.items():
                 rows.add_(name, edges, self.targets[name])
 

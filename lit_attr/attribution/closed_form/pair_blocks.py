@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 
 import torch
 from jaxtyping import Float, Int
@@ -15,9 +17,14 @@ from lit_attr.attribution.closed_form.workspace import Workspace, evenly
 _BLOCKS, _SHORTEST_BLOCK = 8, 32
 
 
-def position_blocks(seq_len: int) -> list[slice]:
-    """Blocks that a sequence is cut into: of equal length, but for the last."""
-    return list(evenly(seq_len, max(-(-seq_len // _BLOCKS), _SHORTEST_BLOCK)))
+def position_blocks(seq_len: int, shortest: int | None = None) -> list[slice]:
+    """Blocks that a sequence is cut into: of equal length, but for the last.
+
+    Args:
+        seq_len: Positions of the sequence.
+        shortest: Shorter ones are not worth their while; None for those of pairs.
+    """
+    return list(evenly(seq_len, max(-(-seq_len // _BLOCKS), _SHORTEST_BLOCK if shortest is None else shortest)))
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,8 @@ class PairBlock:
             The sequences of a piece, and the piece.
         """
         batch, n_slots = self.source.shape
-        for rows in workspace.pieces(batch, bytes_per_pair * n_slots + bytes_per_row):
-            for slots in workspace.pieces(n_slots, bytes_per_pair * (rows.stop - rows.start)):
+        for rows in workspace.pieces(batch, bytes_per_pair * n_slots + bytes_per_row, 2 * workspace.n_threads):
+            for slots in workspace.pieces(n_slots, bytes_per_pair * (rows.stop - rows.start), 256):
                 yield rows, self.part(rows, slots)
 
     def tangents(self, write: Float[Tensor, "source width"]) -> Float[Tensor, "batch slot width"]:
@@ -64,15 +71,30 @@ class PairBlock:
         rows = write.index_select(0, self.source.flatten()).view(*self.source.shape, -1)
         return rows.mul_(self.weight[..., None])
 
-    def gather(self, values: Float[Tensor, "*axes _position width"]) -> Float[Tensor, "*axes slot width"]:
-        """The row of each pair, from values by sequence (the first axis) and position of the block."""
+    def gather(
+        self, values: Float[Tensor, "*axes _position width"], first: int = 0
+    ) -> Float[Tensor, "*axes slot width"]:
+        """The row of each pair.
+
+        Args:
+            values: By sequence (the first axis) and position.
+            first: Place of the block's first position among the positions.
+        """
         *axes, length, width = values.shape
-        tables = torch.arange(axes[0], device=values.device)
-        for size in axes[1:]:
-            tables = tables[..., None] * size + torch.arange(size, device=values.device)
-        position = self.position.view(axes[0], *[1] * (len(axes) - 1), -1)
-        index = tables[..., None] * length + position
-        return values.reshape(-1, width).index_select(0, index.flatten()).view(*axes, -1, width)
+        index = self._index(prod(axes), length, first)
+        return values.reshape(-1, width).index_select(0, index).view(*axes, -1, width)
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, int, int], Int[Tensor, " row"]]:
+        return {}
+
+    def _index(self, n_tables: int, length: int, first: int) -> Int[Tensor, " row"]:
+        """The row of each pair in tables of positions that lie one behind the other, equally many for each sequence."""
+        key = n_tables, length, first
+        if key not in self._known:
+            tables = torch.arange(first, first + n_tables * length, length, device=self.position.device)
+            self._known[key] = (tables.view(len(self.position), -1, 1) + self.position[:, None]).flatten()
+        return self._known[key]
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Batch:
         counts: How many of these are not zero.
         token_ids: The tokens that occur.
         which: Which of them stands at each position.
+        most_frequent: How often the most frequent token occurs.
     """
 
     capture: Capture
@@ -57,6 +58,7 @@ class Batch:
     counts: PairCounts
     token_ids: Int[Tensor, " token"]
     which: Int[Tensor, "batch seq"]
+    most_frequent: int
 
 
 class Rows:
@@ -69,10 +71,18 @@ class Rows:
         sums: Changed in place; their floating-point type is that of the computation.
         workspace: Memory for temporaries.
         n_targets: Most targets that are taken at once.
+        n_stream_targets: Most targets that are taken at once behind a norm, where nothing is computed twice for it.
     """
 
     def __init__(
-        self, model: DecomposedModel, batch: Batch, rows: slice, sums: Sums, workspace: Workspace, n_targets: int
+        self,
+        model: DecomposedModel,
+        batch: Batch,
+        rows: slice,
+        sums: Sums,
+        workspace: Workspace,
+        n_targets: int,
+        n_stream_targets: int,
     ) -> None:
         self.model = model
         self.batch = batch
@@ -82,6 +92,7 @@ class Rows:
         self.dtype = sums.logit_sq.dtype
         self.workspace = workspace
         self.n_targets = n_targets
+        self.n_stream_targets = n_stream_targets
         self._known_sources: dict[str, SourceComponents] = {}
 
     def add_(self, name: str, edges: Sequence[EdgeBlock], targets: Sequence[TargetColumns]) -> None:
@@ -93,7 +104,8 @@ class Rows:
             targets: The targets that have an `attr_abs`.
         """
         through = edges[0].through
-        readers = list(self._readers(targets)) if self.sums.attr_abs else []
+        is_stream = isinstance(through, Norm)
+        readers = list(self._readers(targets, self.n_stream_targets if is_stream else self.n_targets))
         if isinstance(through, Norm):
             self._add_stream_(name, edges, through, readers)
         elif isinstance(through, Mlp):
@@ -135,8 +147,8 @@ class Rows:
     ) -> None:
         inner = self.capture.inner
         projections = {"query": attention.query, "key": attention.key, "value": attention.value}
-        parts = (p.of(inner[p.layer].detach()[self.rows]).to(self.dtype) for p in projections.values())
-        heads = Heads.of(attention, *parts)
+        query, key, value = (p.of(inner[p.layer].detach()[self.rows]).to(self.dtype) for p in projections.values())
+        heads = Heads.of(attention, query, key, value, self.workspace.for_pattern)
         batch, _, seq_len, _ = heads.sizes
         for edge in edges:
             whole = self._source(edge.source)
@@ -179,7 +191,7 @@ class Rows:
         which, n_tokens = self.batch.which[self.rows].flatten(), len(self.batch.token_ids)
         position = which.argsort(stable=True)
         ones = torch.ones(len(which), dtype=self.dtype, device=which.device)
-        pairs = SparseWeights.of(position, which[position], ones, n_tokens, longest=len(which))
+        pairs = SparseWeights.of(position, which[position], ones, n_tokens, self.batch.most_frequent)
         return SourceComponents(ones.new_empty(n_tokens, 0), pairs, pairs)
 
     def _components(self, layer: str) -> SourceComponents:
@@ -191,13 +203,15 @@ class Rows:
         weights = DenseWeights(ci * activations) if dense else pairs
         return SourceComponents(self.model.components(layer).U.to(self.dtype), weights, pairs)
 
-    def _readers(self, targets: Sequence[TargetColumns]) -> Iterator[Readers]:
-        """The components that read an input, some at a time."""
-        places = [(layer, column) for layer in targets for column in evenly(layer.count, self.n_targets)]
+    def _readers(self, targets: Sequence[TargetColumns], at_once: int) -> Iterator[Readers]:
+        """The components that read an input, some at a time; none where `attr_abs` is not asked for."""
+        places = [(layer, column) for layer in targets for column in evenly(layer.count, at_once)]
+        if not self.sums.attr_abs:
+            return
         while places:
             layers: list[ReaderLayer] = []
             read, y, begin = [], [], 0
-            while places and begin + places[0][1].stop - places[0][1].start <= self.n_targets:
+            while places and begin + places[0][1].stop - places[0][1].start <= at_once:
                 target, piece = places.pop(0)
                 columns = piece if target.columns is None else target.columns[piece]
                 end = begin + piece.stop - piece.start
@@ -205,4 +219,8 @@ class Rows:
                 read.append(self.model.components(target.layer).V[:, columns].to(self.dtype))
                 y.append(self._flat(self.capture.pre[target.layer])[:, columns])
                 begin = end
-            yield Readers(torch.cat(read, 1), torch.cat(y, 1), layers)
+            yield Readers(_side_by_side(read), _side_by_side(y), layers)
+
+
+def _side_by_side(columns: Sequence[Float[Tensor, "row _"]]) -> Float[Tensor, "row column"]:
+    return columns[0] if len(columns) == 1 else torch.cat(list(columns), 1)

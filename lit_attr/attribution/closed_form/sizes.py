@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from lit_attr.attribution.closed_form.heads import SHORTEST_BLOCK
 from lit_attr.attribution.closed_form.pair_blocks import position_blocks
 from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.errors import ConfigurationError
@@ -49,7 +50,7 @@ def rows_and_targets(widths: Widths, workspace: Workspace) -> tuple[int, int]:
         _PER_INPUT * widths.input
         + _PER_STREAM * widths.stream
         + _PER_SOURCE * widths.source
-        + _PER_PATTERN * position_blocks(seq_len)[0].stop
+        + _PER_PATTERN * position_blocks(seq_len, SHORTEST_BLOCK)[0].stop
     )
     fixed_row = seq_len * item * fixed + _BYTES_PER_PAIR * widths.n_pairs
     target_row = seq_len * item * (_PER_TARGET + 2 * widths.heads)

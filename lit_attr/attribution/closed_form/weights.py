@@ -137,10 +137,11 @@ def pairs_of(
         n_pairs: How many causal importances are not zero.
         longest: No source has more of them than these.
     """
-    source, position = (row.contiguous() for row in ci.T.nonzero_static(size=n_pairs).unbind(1))
-    return SparseWeights.of(
-        position, source, ci[position, source] * activations[position, source], ci.shape[1], longest
-    )
+    n_sources = ci.shape[1]
+    by_position = (ci != 0).flatten().nonzero_static(size=n_pairs)[:, 0]
+    place = by_position[(by_position % n_sources).argsort(stable=True)]
+    weight = ci.flatten().index_select(0, place) * activations.flatten().index_select(0, place)
+    return SparseWeights.of(place // n_sources, place % n_sources, weight, n_sources, longest)
 
 
 def is_dense(n_pairs: int, shape: torch.Size, device: torch.device) -> bool:

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-# Shares of the workspace: what follows the number of positions, sources x targets, and the pairs at work.
-_POSITIONS, _BLOCK, _PAIRS = 0.5, 0.25, 0.25
+# Shares of the workspace: what follows the number of positions, sources x targets, attention patterns, and the pairs at
+# work.
+_POSITIONS, _BLOCK, _PATTERN, _PAIRS = 0.5, 0.25, 0.125, 0.125
 # On a CPU, pieces that stay in its caches, in bytes.
-_CPU_PIECE = 3 << 22
+_CPU_PIECE = 5 << 20
+# On a CPU, results of products: larger ones are computed at half the rate.
+_CPU_RESULT = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,32 @@ class Workspace:
         """Bytes for temporaries of the shape sources x targets."""
         return int(self.nbytes * _BLOCK)
 
-    def pieces(self, n_items: int, bytes_per_item: int) -> Iterator[slice]:
+    @property
+    def for_pattern(self) -> int:
+        """Bytes for the attention pattern of all heads, where it fits."""
+        return int(self.nbytes * _PATTERN)
+
+    def pieces(self, n_items: int, bytes_per_item: int, together: int = 1) -> Iterator[slice]:
         """Cut items into pieces.
 
         Args:
             n_items: How many there are.
             bytes_per_item: All temporaries that one item needs.
+            together: Items that are taken at once where the workspace holds them, whatever the caches hold.
         """
-        limit = int(self.nbytes * _PAIRS)
+        fitting = int(self.nbytes * _PAIRS) // bytes_per_item
         if self.device.type == "cpu":
-            limit = min(limit, _CPU_PIECE)
-        return evenly(n_items, max(limit // bytes_per_item, 1))
+            fitting = min(fitting, max(_CPU_PIECE // bytes_per_item, together))
+        return evenly(n_items, max(fitting, 1))
+
+    def in_cache(self, n_items: int, bytes_per_item: int) -> int:
+        """How many items, of so many, a CPU's caches hold; elsewhere all."""
+        return n_items if self.device.type != "cpu" else max(1, min(n_items, _CPU_RESULT // bytes_per_item))
+
+    @property
+    def n_threads(self) -> int:
+        """How many matrices the device multiplies at once in a batched product."""
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
 
 
 def evenly(n_items: int, at_most: int) -> Iterator[slice]:
