@@ -156,7 +156,7 @@ class _KeyReaders:
         """Effects of pairs of some of the sequences on the activations times their signs."""
         later = slice(pairs.block.start, None)
         by_position = weighted_scores.permute(0, 2, 3, 1).flatten(2)
-        effects = by_position.neg_() @ self.of_out[rows, later].flatten(1, 2)
+        effects = (by_position @ self.of_out[rows, later].flatten(1, 2)).neg_()
         sign, signs = self.sign[rows, later], torch.empty_like(effects)
         for head in range(weighted_scores.shape[1]):
             torch.bmm(weighted_scores[:, head], sign, out=signs)

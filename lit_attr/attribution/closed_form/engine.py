@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lit_attr.attribution.closed_form.counts import PairCounts
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
 from lit_attr.attribution.closed_form.rows import Batch, Rows, TargetColumns
 from lit_attr.attribution.closed_form.sizes import Widths, rows_and_targets
@@ -14,7 +13,7 @@ from lit_attr.attribution.closed_form.workspace import Workspace, evenly
 from lit_attr.attribution.engine import CombinedEngine
 from lit_attr.decomposition.anatomy import Attention
 from lit_attr.decomposition.model import Capture, DecomposedModel
-from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.address import OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
 
@@ -70,9 +69,7 @@ class ClosedFormEngine:
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add the attributions of one batch; see `Engine.add_`."""
         sources = dict.fromkeys(edge.source for edges in self.edges.values() for edge in edges)
-        counts = PairCounts.of(ci, [source for source in sources if source != EMBED])
-        token_ids, which, occurrences = capture.tokens.unique(return_inverse=True, return_counts=True)
-        batch = Batch(capture, ci, counts, token_ids, which, int(occurrences.max()))
+        batch = Batch.of(capture, ci, sources)
         widths = self._widths(batch, sums)
         n_rows, n_targets = rows_and_targets(widths, self.workspace)
         n_stream_targets = self.workspace.in_cache(n_targets, widths.source * widths.itemsize)

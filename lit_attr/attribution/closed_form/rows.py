@@ -1,6 +1,6 @@
 """Some sequences of a batch, and the sums of the edge blocks over them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,6 +59,19 @@ class Batch:
     token_ids: Int[Tensor, " token"]
     which: Int[Tensor, "batch seq"]
     most_frequent: int
+
+    @classmethod
+    def of(cls, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]], sources: Iterable[str]) -> "Batch":
+        """Look at a batch; the host waits for the device three times.
+
+        Args:
+            capture: What the component forward left.
+            ci: Layer to causal importances.
+            sources: Layers whose components, or token ids, are sources.
+        """
+        counts = PairCounts.of(ci, [source for source in sources if source != EMBED])
+        token_ids, which, occurrences = capture.tokens.unique(return_inverse=True, return_counts=True)
+        return cls(capture, ci, counts, token_ids, which, int(occurrences.max()))
 
 
 class Rows:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_attr.attribution.autograd import AutogradEngine
-from lit_attr.attribution.closed_form.counts import PairCounts
 from lit_attr.attribution.closed_form.edge_blocks import closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
 from lit_attr.attribution.closed_form.rows import Batch
@@ -136,8 +135,7 @@ def closed_form_sums(
 def smallest_workspace(model: DecomposedModel, tokens: Tensor, ci: Mapping[str, Tensor]) -> int:
     """The fewest bytes that are accepted."""
     engine = closed_form_engine(model)
-    counts = PairCounts.of(ci, list(ci))
-    batch = Batch(model.component_forward(tokens, graph=False), ci, counts, *tokens.unique(return_inverse=True))
+    batch = Batch.of(model.component_forward(tokens, graph=False), ci, list(ci))
     widths = engine._widths(batch, Sums.zeros(engine.topology, model.unembedding.dtype, "meta"))
     refused, accepted = 0, 1 << 40
     while accepted - refused > 1:
