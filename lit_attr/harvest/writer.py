@@ -209,8 +209,8 @@ class StorageWriter(Callback):
         alive = harvester.find_alive() if is_new else Header.load(folder).alive
         _data(trainer).check_unchanged()  # the digest in the plan is that of the rows that were looked at
         known = harvest_record(trainer, harvester, _data(trainer), alive, {"out_dir": self.out_dir})
+        publish_read_vectors(folder, harvester.read_vectors(alive).vectors)
         if is_new:
-            publish_read_vectors(folder, harvester.read_vectors(alive).vectors)
             threshold = harvester.target_rule.ci_threshold
             Header(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
         record_generation(self.commits.generation, known)

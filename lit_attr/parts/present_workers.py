@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lit_attr.files.lock import machine
-from lit_attr.topology.words import GENERATION_LOCK, HEADER_FILE, PARTS_FOLDER, PLAN_FILE
+from lit_attr.topology.words import GENERATION_LOCK, HEADER_FILE, PARTS_FOLDER, PLAN_FILE, READ_VECTORS_FILE
 
 # What a harvest has before its first commit.
 _BEFORE_COMMIT = re.compile(
-    rf"{re.escape(HEADER_FILE)}|generation_\d+(_provenance)?\.json|{re.escape(GENERATION_LOCK)}(\.holder)?"
+    rf"{re.escape(HEADER_FILE)}|{re.escape(READ_VECTORS_FILE)}|generation_\d+(_provenance)?\.json|{re.escape(GENERATION_LOCK)}(\.holder)?"
 )
 # What says of a worker that it works, or how it ended; it may be written at this moment.
 _RECORD = re.compile(r"worker_\d+(_generation_\d+)?\.json|\.worker_[^/]*\.json\.[0-9a-f]+\.tmp")

@@ -49,7 +49,7 @@ class Topology:
         return readers
 
     def restricted(self, sources: Mapping[str, tuple[str, ...]]) -> "Topology":
-        """The same layers with some of the edge blocks.
+        """This graph with some of its edge blocks.
 
         Args:
             sources: Target layer to the sources that stay.

@@ -23,5 +23,9 @@ class ReadVectors:
     alive: Mapping[str, Bool[Tensor, " _component"]]
 
     def wide(self, target: str) -> Float[Tensor, "width component"]:
-        """The read vectors of a layer in float64; zero for components that are no targets."""
+        """The read vectors of a layer in float64; zero for components that are no targets.
+
+        Args:
+            target: Layer of components.
+        """
         return self.vectors[target].to(torch.float64) * self.alive[target]

@@ -60,6 +60,7 @@ def test_the_mean_of_attr_abs_is_over_its_own_tokens():
 def test_what_is_summed_is_allocated(metrics):
     sums = AttributionSums()
     sums.allocate(TOPOLOGY, torch.float32, "cpu", metrics)
+    sums.update(lambda some: some.n_tokens.add_(1))
     assert (sums.recent.metrics, sums.totals.metrics) == (metrics, metrics)
     assert any(name.startswith("attr_abs/") for name in sums.compute()) == (metrics == "both")
 

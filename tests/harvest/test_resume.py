@@ -151,7 +151,7 @@ def test_other_versions(find, monkeypatch):
     assert find("da-one", settings=replace(older, any_versions=True)) == folder
     assert named_versions({"torch": "2.13.0+cpu"}) == named_versions({"torch": "2.13.0+cu130"})
     plan = json.loads((folder / "plan.json").read_bytes())
-    (folder / "plan.json").write_text(json.dumps({**plan, "format": 1, "software": None}))
+    (folder / "plan.json").write_text(json.dumps({**plan, "software": None}))
     assert find("da-one", settings=older) == folder
 
 

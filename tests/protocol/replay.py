@@ -22,7 +22,7 @@ from lit_attr.errors import StorageError
 from lit_attr.files import identity, json_file, lock, publish, seal
 from lit_attr.harvest import commits, writer
 from lit_attr.harvest.accumulator import AttributionSums
-from lit_attr.parts import freeze, history, ledger, part, software
+from lit_attr.parts import freeze, history, ledger, part, read_vectors, software
 from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
 from lit_attr.storage import write
@@ -148,7 +148,7 @@ def _write_part(path: Path, sums: Numbers, ledger: Any) -> None:
     take("replace", path, PartContent.of(_running.unique(), ledger, sums.batches))
 
 
-def _read_part(path: Path, topology: Any) -> tuple[Numbers, Any]:
+def _read_part(path: Path, topology: Any, metrics: str) -> tuple[Numbers, Any]:
     content = _read(path)
     return Numbers(content.numbers), content.read_ledger()
 
@@ -171,7 +171,7 @@ def _locked(path: Path, *_: Any) -> Iterator[None]:
 
 
 def _write_result(
-    path: Path, parts: Mapping[str, Numbers], _: Any, __: float, provenance: Any, check: Callable[[], object]
+    path: Path, parts: Mapping[str, Numbers], _: Any, __: Any, ___: float, provenance: Any, check: Callable[[], object]
 ) -> None:
     check()
     batches = tuple(sorted(batch for part in parts.values() for batch in part.batches))
@@ -197,6 +197,7 @@ def on_model_files(behaviour: Behaviour) -> Iterator[pytest.MonkeyPatch]:
             lock.locked: _locked,
             part.write_part: _write_part,
             part.read_part: _read_part,
+            read_vectors.load_read_vectors: lambda *_: None,
             ledger.read_ledger: lambda path: _read(path).read_ledger(),
             write.write_result: _write_result,
             software.software: lambda: {"lit_attr": "0"},
