@@ -70,6 +70,8 @@ def read_part(path: Path, topology: Topology, metrics: Harvested) -> tuple[Sums,
         raise StorageError(
             f"{path}: its ledger has {ledger.n_tokens} tokens, its sums {counted[0]}, and one by one {counted[1]}"
         )
+    if not 0 <= part.n_abs_tokens <= (0 if metrics == "attr" else ledger.n_tokens):
+        raise StorageError(f"{path}: its sums of attr_abs are of {part.n_abs_tokens} of its {ledger.n_tokens} tokens")
     return part, ledger
 
 

@@ -115,6 +115,15 @@ def test_part_that_miscounts_its_tokens(tmp_path, in_ledger, in_sums, one_by_one
         read_part(tmp_path / "a.pt", TOPOLOGY, "both")
 
 
+@pytest.mark.parametrize("n_abs_tokens", [-1, 10])
+def test_part_that_miscounts_the_tokens_of_attr_abs(tmp_path, n_abs_tokens):
+    sums = counted(random_sums(3), 9)
+    sums.n_abs_tokens.fill_(n_abs_tokens)
+    write_part(tmp_path / "a.pt", sums, Ledger("plan", 1, 0, 1, [[0, 0, 1]], 9))
+    with pytest.raises(StorageError, match=rf"a\.pt: its sums of attr_abs are of {n_abs_tokens} of its 9 tokens"):
+        read_part(tmp_path / "a.pt", TOPOLOGY, "both")
+
+
 def test_part_stays_whole_while_its_worker_publishes_another(tmp_path, monkeypatch):
     """The ledger and the sums are of one file, whichever it is."""
     from lit_attr.parts import part as parts
