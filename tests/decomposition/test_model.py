@@ -162,11 +162,23 @@ def test_forward_without_graph_gives_the_same_values(model: DecomposedModel):
     tokens = random_tokens(2)
     plain, graph = model.component_forward(tokens, graph=False), model.component_forward(tokens)
     for field in fields(Capture):
+        if field.name == "inputs":
+            continue
         found, expected = getattr(plain, field.name), getattr(graph, field.name)
         pairs = [(found, expected)] if isinstance(found, Tensor) else [(found[key], expected[key]) for key in expected]
         assert all(torch.equal(a, b) for a, b in pairs), field.name
         assert all(a.grad_fn is None for a, _ in pairs), field.name
     assert all(pre.grad_fn is not None for layer, pre in graph.pre.items())
+
+
+def test_inputs_are_what_the_matrices_read(model: DecomposedModel):
+    """With a graph alone; matrices behind one norm read one tensor."""
+    assert not model.component_forward(random_tokens(2), graph=False).inputs
+    capture = model.component_forward(random_tokens(2))
+    assert capture.inputs.keys() == set(model.paths)
+    for layer, x in capture.inputs.items():
+        torch.testing.assert_close(x @ model.components(layer).V, capture.pre[layer], rtol=1e-12, atol=1e-12)
+    assert capture.inputs["1.attn.q"] is capture.inputs["1.attn.k"] is capture.inputs["1.attn.v"]
 
 
 def test_stream_is_what_the_norms_read(model: DecomposedModel):
