@@ -5,6 +5,7 @@ python benchmarks/gpu_stages.py shape --device cuda --shape pile-4l --batch 8 --
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -88,12 +89,12 @@ def correctness(options: Namespace) -> dict[str, Any]:
         choose_engines("auto", model, topology), model, topology, alive, 16, options.workspace_mb << 20
     )
 
-    def result(dtype: torch.dtype) -> DatasetAttributionStorage:
+    def sums_in(dtype: torch.dtype) -> dict[str, Tensor]:
         sums = Sums.zeros(topology, dtype, device)
         add_batch_with_ci_(sums, model, topology, engine, tokens, ci)
-        return DatasetAttributionStorage.from_sums(sums, model.unembedding, 0.0)
+        return dict(sums.named())
 
-    first, second, exact = (dict(result(dtype).named_sums()) for dtype in (torch.float32, torch.float32, torch.float64))
+    first, second, exact = (sums_in(dtype) for dtype in (torch.float32, torch.float32, torch.float64))
     off = largest_differences(first, exact)
     same = all(values.equal(second[name]) for name, values in first.items())
     largest = max(off.values())
@@ -162,18 +163,18 @@ def _predict(out_dir: Path, accelerator: str, n_devices: int) -> dict[str, Tenso
 
 
 def largest_differences(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
-    """How far two results are apart: kind of sums to the largest difference of a block, relative to its norm.
+    """How far sums are apart: kind of sums to the largest difference of a block, relative to its norm.
 
     Blocks below a thousandth of their kind's largest norm are what a norm leaves of its own input: rounding noise.
     Their differences count relative to that largest norm.
 
     Args:
-        mine: Name to tensor; see `Content.named_sums`.
+        mine: Name to tensor; see `Sums.named` and `Content.named_sums`.
         theirs: The tensors that are right.
     """
     kinds: dict[str, list[str]] = {}
     for name in theirs:
-        kinds.setdefault(name.partition("[")[0], []).append(name)
+        kinds.setdefault(re.split(r"[/[]", name)[0], []).append(name)
     norms = {name: float(values.double().norm()) for name, values in theirs.items()}
     off = {}
     for kind, names in kinds.items():

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lit_attr.attribution.edge_sums import add_at_
+from lit_attr.attribution.edge_sums import add_at_, add_rows_
 from lit_attr.decomposition.model import Capture
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
@@ -115,7 +115,7 @@ def _add_pass_(
             at_position = gradient.mul(weight).sum(-1).flatten(1).T
             # A frequent token is thousands of terms added one by one.
             by_token = at_position.new_zeros(len(batch.token_ids), len(chosen), dtype=torch.float64)
-            by_token.index_add_(0, batch.token_slot, at_position.double())
+            add_rows_(by_token, batch.token_slot, at_position.double())
             add_at_(tables[source], batch.token_ids, chosen, by_token)
         else:
             add_at_(tables[source], None, chosen, gradient.mul(weight).sum((1, 2)).T)

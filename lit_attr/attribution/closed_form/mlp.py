@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lit_attr.attribution.closed_form.kernel_choice import checked_kernel
 from lit_attr.attribution.closed_form.operands import PairSums, Readers, SourceComponents
 from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.decomposition.anatomy import Mlp
@@ -44,6 +45,10 @@ def mlp_signed_effects(
     There is no cheaper form than pair by pair: the sign of each target at each position stands between two products.
     """
     pairs = source.pairs
+    kernel = checked_kernel(slope.device) if slope.dtype == torch.float32 else None
+    if kernel is not None:
+        operands = (slope, source.write, target.read, target.sign)
+        return kernel(pairs.position, pairs.source, pairs.weight, *operands, workspace)
     sums = PairSums(pairs, target.read.shape[1])
     bytes_per_pair = (2 * slope.shape[1] + 2 * target.read.shape[1]) * slope.element_size()
     for piece in workspace.pieces(len(pairs.weight), bytes_per_pair):

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.weights import SparseWeights, Weights
-from lit_attr.attribution.edge_sums import add_at_
+from lit_attr.attribution.edge_sums import add_at_, add_rows_
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class PairSums:
             sources: Source of each pair.
             values: Values of each pair.
         """
-        self._sums.index_add_(0, sources, values.to(self._sums.dtype))
+        add_rows_(self._sums, sources, values.to(self._sums.dtype))
 
     @property
     def total(self) -> Float[Tensor, "source width"]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_attr.attribution.edge_sums import add_at_
+from lit_attr.attribution.edge_sums import add_at_, add_rows_
 from lit_attr.attribution.forward_mode.tangents import Tangents
 
 
@@ -50,7 +50,9 @@ def add_input_tangents_(
     def by_source(values: Float[Tensor, "*axes width"]) -> Float[Tensor, "source width"]:
         if single:
             return values.sum(1)
-        return values.new_zeros(len(sources), values.shape[-1]).index_add_(0, place, values)
+        sums = values.new_zeros(len(sources), values.shape[-1])
+        add_rows_(sums, place, values)
+        return sums
 
     add_at_(attr, sources, slice(None), by_source(input_tangents))
     for readers, table in attr_abs:

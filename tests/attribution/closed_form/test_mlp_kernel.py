@@ -8,8 +8,11 @@ import sys
 import pytest
 import torch
 
+from lit_attr.attribution.closed_form import mlp
 from lit_attr.attribution.closed_form.kernel_choice import checked_kernel, largest_error, random_problem
 from lit_attr.attribution.closed_form.workspace import Workspace
+from tests.attribution.closed_form.examples import assert_close, closed_form_sums, random_ci, unit_size
+from tests.toys import random_tokens, toy_model
 
 pytest.importorskip("triton")
 from lit_attr.attribution.closed_form.mlp_kernel import signed_sums
@@ -82,6 +85,24 @@ def test_without_a_device_the_plain_way_is_taken(caplog):
         assert [checked_kernel(torch.device("cuda", 7)) for _ in range(2)] == [None, None]
         (record,) = caplog.records
         assert "MLPs go the plain way on cuda:7: the Triton kernel does not run: " in record.message
+
+
+def test_the_engine_takes_it_for_float32_where_it_is_right(monkeypatch):
+    calls = []
+
+    def kernel(*operands):
+        calls.append(operands)
+        return signed_sums(*operands)
+
+    tokens = random_tokens(2, 8)
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 0.0)):
+        model = unit_size(toy_model("LlamaSimple", dtype))
+        ci = random_ci(model, tokens, 0.5)
+        plainly = closed_form_sums(model, tokens, ci)
+        with monkeypatch.context() as patch:
+            patch.setattr(mlp, "checked_kernel", lambda _: kernel)
+            assert_close(closed_form_sums(model, tokens, ci), plainly, tolerance)
+    assert len(calls) == 2 * 2  # blocks, and matrices that feed the hidden layer of each; none in float64
 
 
 @pytest.mark.slow
