@@ -31,7 +31,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.goodfire_spd import GoodfireRun, GoodfireSpd
-from lit_attr.attribution.batch import add_batch_
+from lit_attr.attribution.batch import add_batch_, read_vectors
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engine_choice import build_engine, choose_engines
 from lit_attr.decomposition.load import load_run
@@ -45,25 +45,27 @@ class Ours:
 
     Args:
         run: A run.
-        dtype: Precision of the model and the engine; sums are float64.
+        dtype: Precision of the model, the engine and the sums of some batches, which a harvest adds to float64 ones.
     """
 
     def __init__(self, run: str, dtype: torch.dtype) -> None:
         self._model = load_run(run).model.to(dtype)
         self._topology = trace_topology(self._model)
-        alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in self._topology.n_components.items()}
+        self._alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in self._topology.n_components.items()}
         choice = choose_engines("auto", self._model, self._topology)
-        self._engine = build_engine(choice, self._model, self._topology, alive, 16, 1 << 30)
-        self._sums = Sums.zeros(self._topology, torch.float64)
+        self._engine = build_engine(choice, self._model, self._topology, self._alive, 16, 1 << 30)
+        self._sums = Sums.zeros(self._topology, dtype)
 
     def add(self, tokens: Tensor) -> None:
         """Harvest one batch."""
         add_batch_(self._sums, self._model, self._topology, self._engine, tokens)
 
-    def take(self) -> DatasetAttributionStorage:
-        """What was harvested since the last time."""
-        sums, self._sums = self._sums, Sums.zeros(self._topology, torch.float64)
-        return DatasetAttributionStorage.from_sums(sums, self._model.unembedding, 0.0)
+    def result(self) -> DatasetAttributionStorage:
+        """What was harvested, through float64 totals."""
+        totals = Sums.zeros(self._topology, torch.float64)
+        totals.add_(self._sums)
+        read = read_vectors(self._model, self._topology, self._alive)
+        return DatasetAttributionStorage.from_sums(totals, read, self._model.unembedding, 0.0)
 
 
 def timed(theirs: GoodfireRun, ours: Ours, tokens: Tensor, threads: int, rounds: int) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def compared(theirs: GoodfireRun, run: str, batches: list[Tensor]) -> dict[str, 
         ours = Ours(run, dtype)
         for batch in batches:
             ours.add(batch)
-        results[name] = ours.take()
+        results[name] = ours.result()
     exact = results.pop("exact")
     by_code = {name: errors(result, exact) for name, result in results.items()}
     summary: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """Tokens per second of `lit-attr predict` as a user runs it: whole processes, start-up and writing included.
 
-    python benchmarks/end_to_end.py --run demo ss-2l RUN --tokens TOKENS.npy [--sizes 2048 16384 131072 1048576]
+    python benchmarks/end_to_end.py --run demo ss-2l RUN --tokens TOKENS.npy [--sizes 2000 16000 128000 1000000]
 
 Each run is harvested with the configuration that ships for it (configs/demo.yaml, else configs/spd_run.yaml), over the
 first tokens of its data, into an empty folder: the demo's own stories, random tokens for the shape `ss-2l` (random

@@ -42,7 +42,7 @@ def test_errors_of_float32(tmp_path):
     for dtype in (torch.float32, torch.float64):
         ours = against_spd.Ours(run, dtype)
         ours.add(random_tokens(2))
-        results[dtype] = ours.take()
+        results[dtype] = ours.result()
     errors = against_spd.errors(results[torch.float32], results[torch.float64])
     assert {against_spd._kind(block) for block in errors} == {"attr", "attr_abs", "normalisers"}
     assert against_spd._kind("embed_attr_abs[0.mlp.up]") == "attr_abs"
