@@ -26,7 +26,14 @@ import torch
 ROOT = Path(__file__).parents[1]
 # All stages together, in seconds; what has not begun by then is not run.
 _ALL_S = 530
-_SHOWN = ("tokens_per_second", "fraction_of_matmul_rate", "peak_allocated_mb", "launches_per_batch", "waits_per_batch")
+_SHOWN = (
+    "tokens_per_second",
+    "attr_alone_ratio_to_two_forwards",
+    "fraction_of_matmul_rate",
+    "peak_allocated_mb",
+    "launches_per_batch",
+    "waits_per_batch",
+)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@
 
 In one process, in turns: two plain forwards of the target; the plain loop, as goodfire-ai/spd runs it (one backward
 pass for each target component and metric, and one for each output dimension), on a sample of targets of each layer,
-extrapolated, for both metrics and for `attr` alone; the engines that `auto` chooses: closed forms, and forward mode
-where matrices on the paths are not decomposed (`--decomposed mlp` or `attention`). The last two include the component
-forward that they start from, and the last the normalisers. Times are medians of the rounds; FLOPs are those that the
-closed forms need, counted with the non-zero causal importances.
+extrapolated; the engines that `auto` chooses: closed forms, and forward mode where matrices on the paths are not
+decomposed (`--decomposed mlp` or `attention`). Loop and engines take both metrics, and `attr` alone; both include the
+component forward that they start from, and the engines the normalisers. Times are medians of the rounds; FLOPs are
+those that the closed forms need for both metrics, counted with the non-zero causal importances.
 """
 
 import argparse
@@ -106,15 +106,21 @@ def measure(
             model.target_model(tokens)
             model.target_model(tokens)
 
-    def auto() -> None:
-        add_batch_with_ci_(sums, model, topology, engine(choice), tokens, ci)
+    chosen = engine(choice)
 
-    names = ("forwards", "auto", "component_forward", "autograd", "autograd_attr")
+    def auto() -> None:
+        add_batch_with_ci_(sums, model, topology, chosen, tokens, ci)
+
+    def attr_alone() -> None:
+        add_batch_with_ci_(sums.signed(), model, topology, chosen, tokens, ci)
+
+    names = ("forwards", "auto", "attr_alone", "component_forward", "autograd", "autograd_attr")
     times: dict[str, list[float]] = {name: [] for name in names}
-    forwards(), auto()
+    forwards(), auto(), attr_alone()
     for _ in range(arguments.rounds):
         times["forwards"].append(seconds(forwards, device))
         times["auto"].append(seconds(auto, device))
+        times["attr_alone"].append(seconds(attr_alone, device))
         times["component_forward"].append(seconds(lambda: model.component_forward(tokens), device))
         if arguments.sample:
             loop = plain_loop_seconds(model, topology, tokens, ci, arguments.sample)
@@ -151,9 +157,11 @@ def measure(
         "threads": torch.get_num_threads(),
         "tokens_per_second": n_positions / (median["auto"] + median["forwards"] / 2),
         "ratio_to_two_forwards": median["auto"] / median["forwards"],
+        "attr_alone_ratio_to_two_forwards": median["attr_alone"] / median["forwards"],
         "matmul_rate_gflops": rate / 1e9,
         "peak_mb": memory.peak / 2**20,
         "seconds_auto": median["auto"],
+        "seconds_attr_alone": median["attr_alone"],
         "seconds_component_forward": median["component_forward"],
         "seconds_two_forwards": median["forwards"],
         "seconds_by_edge": by_edge,
@@ -168,6 +176,7 @@ def measure(
         result["seconds_autograd_attr_extrapolated"] = median["autograd_attr"] + median["component_forward"]
         result["autograd_sample_per_layer"] = arguments.sample
         result["ratio_to_autograd"] = result["seconds_autograd_extrapolated"] / median["auto"]
+        result["attr_alone_ratio_to_autograd"] = result["seconds_autograd_attr_extrapolated"] / median["attr_alone"]
     return result
 
 

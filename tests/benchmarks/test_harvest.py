@@ -25,6 +25,8 @@ def test_one_json_object_with_what_the_gates_are_about():
         "tokens_per_second",
         "ratio_to_autograd",
         "ratio_to_two_forwards",
+        "attr_alone_ratio_to_autograd",
+        "attr_alone_ratio_to_two_forwards",
         "fraction_of_matmul_rate",
         "peak_mb",
     ):
