@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,13 +28,14 @@ def add_normalisers_(
     for layer in topology.component_targets:
         _add_squares_(sums.act_sq[layer], capture.post[layer].detach())
     _add_squares_(sums.logit_sq, capture.logits)
-    sums.token_count.add_(capture.tokens.reshape(-1).bincount(minlength=topology.vocab_size))
+    tokens = capture.tokens.reshape(-1)
+    sums.token_count.index_add_(0, tokens, torch.ones_like(tokens))  # bincount would make the host wait
     sums.n_tokens.add_(capture.tokens.numel())
     if sums.attr_abs:
         sums.n_abs_tokens.add_(capture.tokens.numel())
 
 
 def _add_squares_(sums: Float[Tensor, " width"], values: Float[Tensor, "batch seq width"]) -> None:
-    """Add squares, sequence by sequence: temporaries stay in the caches of a CPU."""
-    for row in values:
-        sums.add_(row.to(sums.dtype).square().sum(0))
+    """Add squares; on a CPU sequence by sequence, so that temporaries stay in its caches."""
+    for rows in values.split(1 if values.device.type == "cpu" else len(values)):
+        sums.add_(rows.to(sums.dtype).square().sum((0, 1)))

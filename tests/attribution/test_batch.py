@@ -1,13 +1,15 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_attr.attribution.batch import add_batch_, add_batch_with_ci_
 from lit_attr.attribution.connectivity import trace_topology
+from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
 from tests.attribution.named import assert_equal, named_result, without_abs
 from tests.attribution.test_engine_choice import engine_of
-from tests.toys import random_tokens, toy_model
+from tests.toys import ARCHITECTURES, random_tokens, toy_model
 
 TOKENS = random_tokens(2, 4, vocab=5)
 
@@ -79,3 +81,29 @@ def test_autocast_is_for_the_forwards_alone(name):
         assert found.any()
         assert found.equal(right)
     assert sums.logit_sq.equal(capture.logits.float().square().sum((0, 1)))
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations that make the host wait where tensors are on a device: their results' sizes, or a number."""
+
+    waiting = frozenset({"_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "bincount", "masked_select"})
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket.__name__ in self.waiting
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_host_hardly_waits_for_the_device(architecture):
+    """Beside two copies to the host, of counts and of tokens, which are told apart there."""
+    model = toy_model(architecture)
+    topology, engine, ci = trace_topology(model), engine_of("auto", model), model.causal_importance(TOKENS)
+    sums, capture = Sums.zeros(topology, torch.float64), model.component_forward(TOKENS, graph=False)
+    with Waits() as waits:
+        engine.add_(sums, capture, ci)
+        add_normalisers_(sums, topology, capture, ci)
+    assert waits.count == 1

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,8 +20,8 @@ class PairCounts:
         longest: Layer to the greatest number that one component has, in each sequence.
     """
 
-    by_block: Mapping[str, Int[Tensor, "batch block"]]
-    longest: Mapping[str, Int[Tensor, " batch"]]
+    by_block: Mapping[str, Int[np.ndarray, "batch block"]]
+    longest: Mapping[str, Int[np.ndarray, " batch"]]
 
     @classmethod
     def of(cls, ci: Mapping[str, Float[Tensor, "batch seq _"]], layers: Collection[str]) -> "PairCounts":
@@ -32,7 +33,7 @@ class PairCounts:
             at_position = is_pair.sum(2)
             by_block = [at_position[:, block].sum(1) for block in position_blocks(at_position.shape[1])]
             columns.append(torch.stack([*by_block, is_pair.sum(1).amax(1)], 1))
-        counted = list(torch.stack(columns).cpu().long()) if columns else []
+        counted = list(torch.stack(columns).cpu().numpy().astype(np.int64)) if columns else list[np.ndarray]()
         return cls(
             {layer: counts[:, :-1] for layer, counts in zip(layers, counted, strict=True)},
             {layer: counts[:, -1] for layer, counts in zip(layers, counted, strict=True)},
@@ -42,7 +43,7 @@ class PairCounts:
     def most(self) -> int:
         """The most pairs of a sequence, over all layers together."""
         totals = [counts.sum(1) for counts in self.by_block.values()]
-        return int(torch.stack(totals).sum(0).max()) if totals else 0
+        return int(np.sum(totals, axis=0).max()) if totals else 0
 
     def total(self, layer: str, rows: slice) -> int:
         """Pairs of a layer in some sequences."""
@@ -54,4 +55,4 @@ class PairCounts:
 
     def sizes(self, layer: str, rows: slice) -> list[int]:
         """The most pairs of a layer in each block, over some sequences."""
-        return self.by_block[layer][rows].amax(0).tolist()
+        return self.by_block[layer][rows].max(0).tolist()

@@ -21,8 +21,7 @@ from lit_attr.topology.sums import Sums
 class ClosedFormEngine:
     """Attributions by matrix products.
 
-    The host waits for the device three times in a batch: for the numbers of pairs, for the tokens that occur, and for
-    how often the most frequent of them does.
+    The host waits for the device twice in a batch: for the numbers of pairs, and for the tokens.
 
     Args:
         model: Decomposed model, on its device already.

@@ -62,7 +62,7 @@ class Batch:
 
     @classmethod
     def of(cls, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]], sources: Iterable[str]) -> "Batch":
-        """Look at a batch; the host waits for the device three times.
+        """Look at a batch; the host waits for the device twice.
 
         Args:
             capture: What the component forward left.
@@ -70,8 +70,9 @@ class Batch:
             sources: Layers whose components, or token ids, are sources.
         """
         counts = PairCounts.of(ci, [source for source in sources if source != EMBED])
-        token_ids, which, occurrences = capture.tokens.unique(return_inverse=True, return_counts=True)
-        return cls(capture, ci, counts, token_ids, which, int(occurrences.max()))
+        device = capture.tokens.device
+        token_ids, which, occurrences = capture.tokens.cpu().unique(return_inverse=True, return_counts=True)
+        return cls(capture, ci, counts, token_ids.to(device), which.to(device), int(occurrences.numpy().max()))
 
 
 class Rows:
