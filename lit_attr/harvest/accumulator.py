@@ -1,6 +1,9 @@
 """The distributed accumulator of a harvest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +13,7 @@ from torchmetrics import Metric
 
 from lit_attr.errors import ConfigurationError, NumericalError, few
 from lit_attr.topology.graph import Topology
-from lit_attr.topology.sums import CHUNK, Sums
+from lit_attr.topology.sums import CHUNK, Sums, add_chunked_
 from lit_attr.topology.words import Harvested
 
 # A float32 sum of n numbers is off by at most n * 2^-24 of the sum of their magnitudes, a float64 sum by n * 2^-53.
@@ -23,7 +26,8 @@ class AttributionSums(Metric):
 
     Updates go in place into `recent`, on the device and in the engine's precision. Every few updates `recent` is added
     to the totals, which are the metric's states: float64, on the host, reduced over processes by summation. The error
-    is below 1e-5 of the sum of absolute contributions for any number of updates.
+    is below 1e-5 of the sum of absolute contributions for any number of updates. On a CPU the tables of `attr_abs`,
+    by far the largest, are those of the totals themselves, so that there is no copy of them.
 
     Nothing here enters a checkpoint or a module's buffers: Lightning broadcasts rank 0's buffers and would overwrite
     the other ranks' sums.
@@ -72,12 +76,36 @@ class AttributionSums(Metric):
         """
         self._is_synced = False
         self._updates_since_flush = 0
-        self.recent = Sums.zeros(topology, dtype, device, metrics)
+        self._new_sums = partial(Sums.zeros, topology, dtype, metrics=metrics)
         self.totals = Sums.zeros(topology, torch.float64, metrics=metrics)
+        self.recent = self._new_recent(torch.device(device))
         for name, tensor in self.totals.named():
             # The registered default stays 0-d: torchmetrics keeps a copy of it.
             self.add_state(name, torch.zeros((), dtype=tensor.dtype), dist_reduce_fx="sum")
             setattr(self, name, tensor)
+
+    def _new_recent(self, device: torch.device) -> Sums:
+        recent = self._new_sums(device=device)
+        return replace(recent, attr_abs=self.totals.attr_abs) if device.type == "cpu" else recent
+
+    @contextmanager
+    def trial(self) -> Iterator[Sums]:
+        """Sums of which nothing is kept, for a trial before the first update."""
+        on_cpu = self.recent.logit_sq.device.type == "cpu"
+        yield replace(self.recent, attr_abs=self._new_sums().attr_abs) if on_cpu else self.recent
+        for _, new in self._waiting():
+            new.zero_()
+
+    @property
+    def nbytes_beside_totals(self) -> int:
+        """Size of what waits to be added to the totals, in bytes."""
+        return sum(new.nbytes for _, new in self._waiting())
+
+    def _waiting(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Totals, and what is to be added to them."""
+        for (_, total), (_, new) in zip(self.totals.named(), self.recent.named(), strict=True):
+            if new is not total:
+                yield total, new
 
     def update(self, contribute: Callable[[Sums], None]) -> None:
         """Let one batch, or a part of it, add itself.
@@ -111,8 +139,9 @@ class AttributionSums(Metric):
         """
         if self._updates_since_flush:
             self._check_finite()
-            self.totals.add_(self.recent)
-            self.recent.zero_()
+            for total, new in self._waiting():
+                add_chunked_(total, new)
+                new.zero_()
             self._updates_since_flush = 0
 
     def _check_finite(self) -> None:
@@ -193,5 +222,9 @@ class AttributionSums(Metric):
         """Follow the module to its device with `recent`; the totals stay on the host and keep their precision."""
         super()._apply(fn, exclude_state=tuple(self._defaults))
         if "recent" in vars(self):
-            self.recent = self.recent.to(self.device)
+            if self.device.type == self.recent.logit_sq.device.type:
+                self.recent = self.recent.to(self.device)
+            else:
+                self.flush()
+                self.recent = self._new_recent(self.device)
         return self

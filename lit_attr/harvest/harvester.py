@@ -240,7 +240,7 @@ class AttributionHarvester(LightningModule):
         counts, place = self.topology.n_components, _describe(device, self.trainer.world_size)
         rank_zero_info(
             f"lit_attr: harvesting {self.load_run().run_id} on {place}: {sum(counts.values())} components in "
-            f"{len(counts)} matrices; sums take {self.sums.recent.nbytes / 1e9:.3g} GB on the device and "
+            f"{len(counts)} matrices; sums take {self.sums.nbytes_beside_totals / 1e9:.3g} GB on the device and "
             f"{self.sums.totals.nbytes / 1e9:.3g} GB on the host"
         )
         rank_zero_info(f"lit_attr: {self.choice.describe()}")
@@ -349,12 +349,12 @@ class AttributionHarvester(LightningModule):
         truncated = self.engine.truncated()
         limit = self._memory_limit - self.engine.reserved_bytes
 
-        def trial(rows: Int[Tensor, "rows seq"]) -> None:
+        def trial(sums: Sums, rows: Int[Tensor, "rows seq"]) -> None:
             with torch.enable_grad():
-                self._contribute(truncated, rows, _WITH_ABS, 0, self.sums.recent)
+                self._contribute(truncated, rows, _WITH_ABS, 0, sums)
 
-        rows = rows_that_fit(trial, batch.tokens, limit)
-        self.sums.recent.zero_()
+        with self.sums.trial() as sums:
+            rows = rows_that_fit(partial(trial, sums), batch.tokens, limit)
         if rows < len(batch.tokens):
             rank_zero_info(
                 f"lit_attr: taking {rows} of {len(batch.tokens)} rows at once, to stay within {limit / 1e9:.3g} GB"

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -61,10 +63,10 @@ class Sums:
         """
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
+            return _zeros(shape, dtype, device)
 
         def count() -> Tensor:
-            return torch.zeros((), dtype=torch.int64, device=device)
+            return _zeros((), torch.int64, device)
 
         n_rows = {**topology.n_components, EMBED: topology.vocab_size}
         of_components = topology.component_targets if metrics == "both" else []
@@ -82,7 +84,7 @@ class Sums:
             ci={layer: zeros(n) for layer, n in topology.n_components.items()},
             act_sq={layer: zeros(n) for layer, n in topology.n_components.items()},
             logit_sq=zeros(topology.vocab_size),
-            token_count=torch.zeros(topology.vocab_size, dtype=torch.int64, device=device),
+            token_count=_zeros((topology.vocab_size,), torch.int64, device),
             n_tokens=count(),
             n_abs_tokens=count(),
         )
@@ -141,6 +143,13 @@ class Sums:
         """Set every sum to zero."""
         for _, tensor in self.named():
             tensor.zero_()
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Zeros that take memory on a CPU only where something is added: torch would write all of them."""
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 def _exchange(value: Tensor | dict, places: Mapping[int, Tensor]) -> Any:  # noqa: ANN401 - a tensor or a mapping

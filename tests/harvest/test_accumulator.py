@@ -65,6 +65,23 @@ def test_what_is_summed_is_allocated(metrics):
     assert any(name.startswith("attr_abs/") for name in sums.compute()) == (metrics == "both")
 
 
+def test_attr_abs_has_no_copy_beside_the_totals_on_a_cpu():
+    """What is added to it, in whatever order with flushes, trials and what was restored, is there once."""
+    sums, parts = metric(), [random_sums(seed) for seed in range(3)]
+    signed = parts[0].signed()
+    assert sums.nbytes_beside_totals == sum(t.nbytes // (2 if t.is_floating_point() else 1) for _, t in signed.named())
+    sums.totals.add_(parts[0])
+    with sums.trial() as trial:
+        contribute(7)(trial)
+    sums.update(contribute(1))
+    sums.flush()
+    sums.update(contribute(2))
+    sums.flush()
+    for name, total in sums.totals.named():
+        expected = sum(dict(part.named())[name] for part in parts)
+        torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_update_is_additive():
     one, two = metric(), metric()
     one.update(contribute(1))

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -95,3 +98,18 @@ def test_move_to_where_it_is_copies_nothing():
     sums = random_sums()
     moved = sums.to(torch.device("cpu"))
     assert all(a is b for (_, a), (_, b) in zip(sums.named(), moved.named(), strict=True))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read as Linux tells it")
+def test_zeros_take_memory_where_something_is_added():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    n, before = 5000, resident()
+    topology = Topology(
+        {"0.attn.o": n, "0.mlp.up": n}, {"0.mlp.up": ("0.attn.o",)}, 3, 2, {"0.mlp.up": "x"}, widths={"x": 2}
+    )
+    sums = Sums.zeros(topology, torch.float64)
+    assert sums.nbytes > 8 * n**2
+    sums.attr_abs["0.mlp.up"]["0.attn.o"][: n // 10] += 1.0
+    assert resident() - before < 2 * n**2
