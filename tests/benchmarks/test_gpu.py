@@ -26,7 +26,7 @@ def test_the_reduced_set(tmp_path, monkeypatch, capsys):
     assert 0 < results["kernel"]["largest_error"] < 1e-6
     assert 0 <= results["harvest"]["cpu x 2"] < 1e-4
     assert 0 < results["ss-2l 0.01"]["fraction_of_matmul_rate"] < 1
-    assert results["ss-2l 0.01"]["reads_per_batch"]["nonzero"] > 0
+    assert results["ss-2l 0.01"]["reads_per_batch"]["_unique2"] == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == list(report["stages"])
 
