@@ -71,7 +71,8 @@ def signed_sums(
     return sums
 
 
-@triton.jit(do_not_specialize=["n_pairs"])
+# The numbers of pairs and targets change from batch to batch and layer to layer: no variants for multiples of 16.
+@triton.jit(do_not_specialize=["n_pairs", "n_targets"])
 @no_type_check
 def add_blocks_(
     position: tl.tensor,

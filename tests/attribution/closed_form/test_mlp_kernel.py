@@ -18,7 +18,8 @@ pytest.importorskip("triton")
 from lit_attr.attribution.closed_form.mlp_kernel import signed_sums
 
 CPU = torch.device("cpu")
-# Compiles for a compute capability without a device of it, and prints what the compiler made.
+# Compiles for a compute capability without a device of it, and prints what the compiler made. Its arguments are the
+# capability, and what is no multiple of 16.
 _COMPILE = """
 import sys, triton
 from triton.backends.compiler import GPUTarget
@@ -26,8 +27,10 @@ from triton.compiler import ASTSource
 from lit_attr.attribution.closed_form.mlp_kernel import BLOCKS, LAUNCH, add_blocks_
 kinds = {"position": "*i64", "source": "*i64", "n_pairs": "i32", "n_hidden": "i32", "n_targets": "i32"}
 signature = {name: "constexpr" if name in BLOCKS else kinds.get(name, "*fp32") for name in add_blocks_.arg_names}
-target = GPUTarget("cuda", int(sys.argv[1]), 32)
-compiled = triton.compile(ASTSource(add_blocks_, signature, constexprs=BLOCKS), target=target, options=LAUNCH)
+aligned = [name for name in signature if name not in (*BLOCKS, "n_pairs", "n_targets", *sys.argv[2:])]
+attributes = {(list(signature).index(name),): [["tt.divisibility", 16]] for name in aligned}
+source = ASTSource(add_blocks_, signature, constexprs=BLOCKS, attrs=attributes)
+compiled = triton.compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options=LAUNCH)
 print(compiled.metadata.shared, compiled.asm["ptx"])
 """
 
@@ -106,10 +109,13 @@ def test_the_engine_takes_it_for_float32_where_it_is_right(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("capability", "instruction"), [("80", "mma.sync"), ("90", "wgmma.mma_async")])
-def test_compiles_for_gpus(tmp_path, capability, instruction):
+@pytest.mark.parametrize(
+    ("variant", "instruction"),
+    [(["80"], "mma.sync"), (["90"], "wgmma.mma_async"), (["90", "n_hidden"], "wgmma.mma_async")],
+)
+def test_compiles_for_gpus(tmp_path, variant, instruction):
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-W", "error", "-c", _COMPILE, capability]
+    command = [sys.executable, "-W", "error", "-c", _COMPILE, *variant]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     shared, ptx = done.stdout.split(" ", 1)
