@@ -35,9 +35,9 @@ from lit_attr.attribution.batch import add_batch_, read_vectors
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engine_choice import build_engine, choose_engines
 from lit_attr.decomposition.load import load_run
+from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.memory import keep_freed_memory
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.topology.sums import Sums
 
 
 class Ours:
@@ -45,7 +45,7 @@ class Ours:
 
     Args:
         run: A run.
-        dtype: Precision of the model, the engine and the sums of some batches, which a harvest adds to float64 ones.
+        dtype: Precision of the model and the engine.
     """
 
     def __init__(self, run: str, dtype: torch.dtype) -> None:
@@ -54,18 +54,18 @@ class Ours:
         self._alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in self._topology.n_components.items()}
         choice = choose_engines("auto", self._model, self._topology)
         self._engine = build_engine(choice, self._model, self._topology, self._alive, 16, 1 << 30)
-        self._sums = Sums.zeros(self._topology, dtype)
+        self._sums = AttributionSums()
+        self._sums.allocate(self._topology, dtype, "cpu")
 
     def add(self, tokens: Tensor) -> None:
         """Harvest one batch."""
-        add_batch_(self._sums, self._model, self._topology, self._engine, tokens)
+        self._sums.update(lambda sums: add_batch_(sums, self._model, self._topology, self._engine, tokens))
 
     def result(self) -> DatasetAttributionStorage:
-        """What was harvested, through float64 totals."""
-        totals = Sums.zeros(self._topology, torch.float64)
-        totals.add_(self._sums)
+        """What was harvested."""
+        self._sums.flush()
         read = read_vectors(self._model, self._topology, self._alive)
-        return DatasetAttributionStorage.from_sums(totals, read, self._model.unembedding, 0.0)
+        return DatasetAttributionStorage.from_sums(self._sums.totals, read, self._model.unembedding, 0.0)
 
 
 def timed(theirs: GoodfireRun, ours: Ours, tokens: Tensor, threads: int, rounds: int) -> dict[str, Any]:

@@ -110,7 +110,9 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[2048, 16384, 131072, 1048576], help="numbers of tokens"
     )
-    parser.add_argument("--longest", type=float, default=240, help="seconds; sizes that would take longer are left out")
+    parser.add_argument(
+        "--longest", type=float, default=240, help="processor seconds; sizes that would take longer are left out"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON object for each process")
     arguments = parser.parse_args()
@@ -124,8 +126,8 @@ def main() -> None:
                     continue
                 with tempfile.TemporaryDirectory(dir=folder) as place:
                     measured = predict(name, run, taken, arguments.threads, Path(place))
-                rate = measured.tokens_per_second
-                rates = {"tokens_per_second": rate, "tokens_per_cpu_second": measured.tokens_per_cpu_second}
+                rate = measured.tokens_per_cpu_second
+                rates = {"tokens_per_second": measured.tokens_per_second, "tokens_per_cpu_second": rate}
                 line = {**asdict(measured), **rates}
                 if arguments.json:
                     print(json.dumps(line), flush=True)
