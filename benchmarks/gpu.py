@@ -66,12 +66,12 @@ ON_GPU = [
     Stage("tests", ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"), 120),
     stage("correctness", 60, "correctness", "--batch", "8"),
     stage("kernel", 60, "kernel"),
+    stage("harvest", 90, "harvest"),
     shape("ss-2l", 64, "0.01", 60),
     shape("pile-4l", 8, "0.005", 75),
     shape("pile-4l", 8, "0.01", 75),
     shape("pile-4l", 8, "0.03", 90),
     shape("llama-1b-2l", 8, "0.01", 90),
-    stage("harvest", 90, "harvest"),
 ]
 _SMALL = ("--device", "cpu", "--batch", "1", "--rounds", "1", "--workspace_mb", "256")
 _TEST = "tests/attribution/closed_form/test_mlp_kernel.py::test_without_a_device_the_plain_way_is_taken"
