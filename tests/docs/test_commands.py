@@ -24,7 +24,7 @@ TUTORIAL = [marker for marker in FOUND if marker.startswith("test: tutorial ")]
 
 @pytest.fixture
 def values(tmp_path):
-    run, tokens = write_run(tmp_path / "spd-s-toytoy00"), write_tokens(tmp_path / "t.npy", 32)
+    run, tokens = write_run(tmp_path / "spd-s-toytoy00"), write_tokens(tmp_path / "t.npy", 128)
     return {"TOKENS.npy": str(tokens), "RUN_ID": "s-toytoy00", "RUN": str(run)}
 
 
