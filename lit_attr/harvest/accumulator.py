@@ -26,7 +26,7 @@ class AttributionSums(Metric):
 
     Updates go in place into `recent`, on the device and in the engine's precision. Every few updates `recent` is added
     to the totals, which are the metric's states: float64, on the host, reduced over processes by summation. The error
-    is below 1e-5 of the sum of absolute contributions for any number of updates. On a CPU the tables of `attr_abs`,
+    is below 1e-5 of the sum of absolute contributions for any number of updates. On a CPU the tables of attributions,
     by far the largest, are those of the totals themselves, so that there is no copy of them.
 
     Nothing here enters a checkpoint or a module's buffers: Lightning broadcasts rank 0's buffers and would overwrite
@@ -86,13 +86,15 @@ class AttributionSums(Metric):
 
     def _new_recent(self, device: torch.device) -> Sums:
         recent = self._new_sums(device=device)
-        return replace(recent, attr_abs=self.totals.attr_abs) if device.type == "cpu" else recent
+        if device.type != "cpu":
+            return recent
+        return replace(recent, attr=self.totals.attr, attr_abs=self.totals.attr_abs)
 
     @contextmanager
     def trial(self) -> Iterator[Sums]:
         """Sums of which nothing is kept, for a trial before the first update."""
         on_cpu = self.recent.logit_sq.device.type == "cpu"
-        yield replace(self.recent, attr_abs=self._new_sums().attr_abs) if on_cpu else self.recent
+        yield self._new_sums() if on_cpu else self.recent
         for _, new in self._waiting():
             new.zero_()
 

@@ -144,10 +144,9 @@ def check_sums_fit(
         ConfigurationError: If they are; it names the bytes and the ways out.
     """
     host = torch.device("cpu")
-    # On a CPU the totals are all that there is of attr_abs; see `AttributionSums`.
-    recent = Sums.zeros(topology, dtype, "meta", "attr" if device == host else metrics)
-    needed = {device: recent.nbytes * (n_processes if device == host else 1)}
-    needed[host] = needed.get(host, 0) + Sums.zeros(topology, torch.float64, "meta", metrics).nbytes * n_processes
+    needed = {host: Sums.zeros(topology, torch.float64, "meta", metrics).nbytes * n_processes}
+    if device != host:  # a CPU has tables of totals alone; see `AttributionSums`
+        needed[device] = Sums.zeros(topology, dtype, "meta", metrics).nbytes
     for place, size in needed.items():
         if size > (free := free_bytes(place)):
             raise ConfigurationError(
