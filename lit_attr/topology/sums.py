@@ -172,4 +172,4 @@ def add_chunked_(total: Tensor, part: Tensor) -> None:
         part: Contiguous tensor of the same shape.
     """
     for into, chunk in zip(total.view(-1).split(CHUNK), part.reshape(-1).split(CHUNK), strict=True):
-        into.add_(chunk.to(into))
+        into.add_(chunk.to(into.device))  # numbers are widened where they are added, not before they travel

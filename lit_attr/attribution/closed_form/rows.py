@@ -1,7 +1,9 @@
 """Some sequences of a batch, and the sums of the edge blocks over them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +25,8 @@ from lit_attr.decomposition.anatomy import Attention, Mlp, Norm
 from lit_attr.decomposition.model import Capture, DecomposedModel
 from lit_attr.topology.address import EMBED
 from lit_attr.topology.sums import Sums
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ class Rows:
             targets: The targets that have an `attr_abs`.
         """
         through = edges[0].through
-        is_stream = isinstance(through, Norm)
-        readers = list(self._readers(targets, self.n_stream_targets if is_stream else self.n_targets))
+        at_once = self.n_stream_targets if isinstance(through, Norm) else self.n_targets
+        fits = sum(layer.count for layer in targets) <= self.n_targets
+        readers = _repeatable(partial(self._readers, targets, at_once), keep=fits)
         if isinstance(through, Norm):
             self._add_stream_(name, edges, through, readers)
         elif isinstance(through, Mlp):
@@ -127,9 +132,11 @@ class Rows:
         else:
             self._add_attention_(name, edges, through, readers)
 
-    def _add_stream_(self, name: str, edges: Sequence[EdgeBlock], norm: Norm, readers: Sequence[Readers]) -> None:
+    def _add_stream_(self, name: str, edges: Sequence[EdgeBlock], norm: Norm, readers: Iterable[Readers]) -> None:
         stream = Normalised.of(norm, self._flat(self.capture.stream[norm.path]))
-        behind = [StreamReaders.of(some, stream) for some in readers]
+        behind = _repeatable(
+            lambda: (StreamReaders.of(some, stream) for some in readers), keep=isinstance(readers, list)
+        )
         for edge in edges:
             source = self._source(edge.source)
             if edge.source == EMBED:
@@ -146,7 +153,7 @@ class Rows:
                 for reading in behind:
                     self._add_effects_(edge.source, reading.readers, writing.signed_effects(reading))
 
-    def _add_mlp_(self, name: str, edges: Sequence[EdgeBlock], mlp: Mlp, readers: Sequence[Readers]) -> None:
+    def _add_mlp_(self, name: str, edges: Sequence[EdgeBlock], mlp: Mlp, readers: Iterable[Readers]) -> None:
         up = self._flat(self.capture.inner[mlp.up])
         gate = None if mlp.gate is None else self._flat(self.capture.inner[mlp.gate])
         for edge in edges:
@@ -157,7 +164,7 @@ class Rows:
                 self._add_effects_(edge.source, some, mlp_signed_effects(source, some, slopes, self.workspace))
 
     def _add_attention_(
-        self, name: str, edges: Sequence[EdgeBlock], attention: Attention, readers: Sequence[Readers]
+        self, name: str, edges: Sequence[EdgeBlock], attention: Attention, readers: Iterable[Readers]
     ) -> None:
         inner = self.capture.inner
         projections = {"query": attention.query, "key": attention.key, "value": attention.value}
@@ -174,10 +181,10 @@ class Rows:
                 continue
             add_up = query_sums if edge.kind == "query" else key_sums
             table = PairTable.of(source.pairs, batch, seq_len, self.batch.counts.sizes(edge.source, self.rows))
-            asked: Sequence[Readers | None] = readers or [None]
-            for target in asked:
+            asked: Iterable[Readers | None] = readers if self.sums.attr_abs else [None]
+            for number, target in enumerate(asked):
                 tangents, effects = add_up(source, target, heads, table, self.workspace)
-                if target is asked[0]:  # tangents do not depend on the readers
+                if number == 0:  # tangents do not depend on the readers
                     self._add_tangents_(name, edge.source, tangents)
                 if target is not None:
                     self._add_effects_(edge.source, target, effects)
@@ -234,6 +241,21 @@ class Rows:
                 y.append(self._flat(self.capture.pre[target.layer])[:, columns])
                 begin = end
             yield Readers(_side_by_side(read), _side_by_side(y), layers)
+
+
+@dataclass(frozen=True)
+class _Anew(Iterable[_Value]):
+    """Values that are made anew each time they are gone through."""
+
+    make: Callable[[], Iterator[_Value]]
+
+    def __iter__(self) -> Iterator[_Value]:
+        return self.make()
+
+
+def _repeatable(make: Callable[[], Iterator[_Value]], *, keep: bool) -> Iterable[_Value]:
+    """Values to be gone through several times: all of them at once where memory holds them, otherwise one by one."""
+    return list(make()) if keep else _Anew(make)
 
 
 def _side_by_side(columns: Sequence[Float[Tensor, "row _"]]) -> Float[Tensor, "row column"]:
