@@ -13,14 +13,12 @@ from lit_attr.files.publish import make_folder
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.generations import Generation, newest_generation
-from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.software import Software, named_versions, software
 from lit_attr.parts.worker_record import slurm_job
-from lit_attr.storage.provenance import Provenance
 from lit_attr.storage.result_folders import create_subrun, subrun_folder, subruns
-from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PLAN_FILE, Harvested
+from lit_attr.topology.words import MERGED_FILE, PLAN_FILE, Harvested
 
 _log = logging.getLogger(__name__)
 # How often a harvest is joined again that others remove this moment; each of them leaves once.
@@ -236,8 +234,6 @@ def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: Toke
         differences.append(
             f"data_digest: the harvest has {before!r} for its {generation.n_batches} batches, this command {now!r}"
         )
-    if generation.n_batches < data.n_batches:
-        differences += _targets_of_fewer_batches(folder, plan)
     return differences
 
 
@@ -248,17 +244,4 @@ def _other_versions(plan: Plan, settings: HarvestSettings) -> list[str]:
         f"{name}: the harvest has {before[name]}, this command {version} (--writer.allow_other_versions true goes on)"
         for name, version in settings.versions.items()
         if before.get(name, version) != version
-    ]
-
-
-def _targets_of_fewer_batches(folder: Path, plan: Plan) -> list[str]:
-    """What keeps a harvest from being extended that does not record its rule for targets: they may be of too few."""
-    asked = plan.entries.get("alive_batches")
-    if asked is None or asked <= plan.n_batches or not (folder / HEADER_FILE).exists():
-        return []
-    if Provenance.from_mapping(Header.load(folder).provenance).targets is not None:
-        return []
-    return [
-        f"alive_batches: the targets of the harvest were found over the {plan.n_batches} batches that it began with, "
-        f"this command asks for {asked}; it can be finished, but not extended"
     ]

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from lit_attr._version import __version__
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.parts.generations import newest_generation
-from lit_attr.parts.header import Header
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.plan import Plan
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -166,20 +164,6 @@ def test_an_extended_harvest_has_the_targets_of_one_that_was_not_interrupted(giv
     assert "data.n_batches is 40, but the data has 7 batches of 2 sequences: all of them are taken" in caplog.text
     assert sum(found.provenance["n_alive"].values()) == int((all_of_them > threshold).sum())
     assert found.provenance["targets"]["n_batches"] == 7
-
-
-def test_targets_of_fewer_batches_than_asked_are_not_extended(given, tmp_path):
-    """Of a version that found them over what it harvested first, and did not record how."""
-    model = {"alive_batches": 5, "ci_threshold": 0.2}
-    folder = stop(1, *given, tmp_path, model=model, subrun_id=SUBRUN, data={"n_batches": 3})
-    header = Header.load(folder)
-    (folder / "harvest.pt").unlink()
-    old = {name: value for name, value in header.provenance.items() if name != "targets"}
-    replace(header, provenance=old).publish(folder)
-    message = r"targets of the harvest were found over the 3 batches that it began with, this command asks for 5"
-    with pytest.raises(ConfigurationError, match=message):
-        work(*given, tmp_path, model=model, subrun_id=SUBRUN)
-    assert work(*given, tmp_path, model=model, data={"n_batches": 3}).folder == folder, "it can be finished"
 
 
 @pytest.mark.slow
