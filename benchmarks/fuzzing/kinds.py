@@ -22,11 +22,12 @@ from benchmarks.fuzzing.texts import (
     write_database,
 )
 from lit_attr.assets import ASSETS
+from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.query.index_build import build_index
 from lit_attr.query.tokenizer_formats import MERGES, VOCABULARY
 from lit_attr.topology.words import READ_VECTORS_FILE
-from tests.parts.harvests import begin, commit
+from tests.parts.harvests import begin, commit, complete_harvest
 
 _BEFORE = Path(__file__).parents[2] / "tests" / "before"
 
@@ -78,6 +79,11 @@ def _stopped(folder: Path) -> None:
     WorkerRecord.of_this_process().write(folder / _RECORD)
 
 
+def _merged(folder: Path) -> None:
+    complete_harvest(folder, 1)
+    merge_harvest(folder)
+
+
 def _language_model(folder: Path) -> None:
     import transformers  # takes seconds
 
@@ -115,10 +121,11 @@ def _database(folder: Path) -> None:
 
 
 _RESULT = (
-    *(readers.load_result, readers.verify_result, readers.query_result, readers.harvest_status),
+    *(readers.load_result, readers.verify_result, readers.query_result),
     *(readers.view_result, readers.export_result, readers.merge_results, readers.index_result),
 )
 _HARVEST = (readers.harvest_status, readers.merge_parts, readers.continue_harvest)
+_OF_HARVEST = (readers.load_result, readers.verify_result, readers.harvest_status)
 _QUERIES = (readers.query_result, readers.view_result)
 _LANGUAGE_MODEL = (readers.read_language_model,)
 _TOKENIZER = (readers.tokenizer_texts, readers.tokenize)
@@ -128,6 +135,7 @@ _bare_archive = partial(damaged_archive, is_sealed=False)
 
 KINDS = (
     Kind("result", readers.RESULT, _finished, damaged_archive, _RESULT, 12),
+    Kind("result of a harvest", readers.RESULT, _merged, damaged_archive, _OF_HARVEST, 4),
     Kind("index", "dataset_attributions.index", _indexed, damaged_index, _QUERIES, 6),
     Kind("plan.json", "plan.json", _stopped, damaged_json, _HARVEST, 6),
     Kind("generation", "generation_2.json", _stopped, damaged_json, _HARVEST, 8),
