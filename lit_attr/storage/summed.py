@@ -54,8 +54,8 @@ class Summed:
 
     @property
     def whole(self) -> Tensor:
-        """The tensor as it is in the result."""
-        finished = self.finished(self.sums)
+        """The tensor as it is in the result, in the precision of the sums."""
+        finished = self.finished(self.sums).to(self.sums.dtype)
         return finished.T if finished.ndim == 2 else finished
 
 
