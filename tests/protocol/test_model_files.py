@@ -49,7 +49,7 @@ class OnDisk:
     def read(self, path, _):
         if path.suffix == ".json":
             return read_json(path)
-        sums, ledger = read_part(path, TOPOLOGY)
+        sums, ledger = read_part(path, TOPOLOGY, "both")
         check_seal(path)
         assert read_ledger(path) == ledger
         return sums, ledger

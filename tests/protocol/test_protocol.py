@@ -128,7 +128,7 @@ def deals_out_what_is_frozen(patch):
 
 def merges_ledger_and_sums_of_two_files(patch):
     read_part, read_ledger = counting.read_part, counting.read_ledger
-    patch.setattr(counting, "read_part", lambda path, topology: (read_part(path, topology)[0], read_ledger(path)))
+    patch.setattr(counting, "read_part", lambda path, *what: (read_part(path, *what)[0], read_ledger(path)))
 
 
 def misses_nothing(patch):
