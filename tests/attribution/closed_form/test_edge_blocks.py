@@ -104,7 +104,7 @@ def test_half_of_a_gate_is_missing():
     assert ("1.glu.up", "1.glu.down") in closed(model)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), architecture=st.sampled_from(ARCHITECTURES))
 def test_closed_are_the_blocks_that_no_undecomposed_matrix_has_a_part_in(data, architecture):
     """Such a matrix's output, cut off, changes the gradient."""

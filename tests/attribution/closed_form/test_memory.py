@@ -34,7 +34,9 @@ def peak(model, tokens, ci, workspace_bytes):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("density", [0.01, 1.0])
-@pytest.mark.parametrize("times_smallest", [2.5, 6, 40])
+@pytest.mark.parametrize(
+    "times_smallest", [2.5, pytest.param(6, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)]
+)
 def test_temporaries_stay_within_the_workspace(architecture, density, times_smallest):
     model, tokens = larger_toy(architecture), random_tokens(4, SEQ_LEN, vocab=200)
     ci = random_ci(model, tokens, density)

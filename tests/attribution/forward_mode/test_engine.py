@@ -50,6 +50,7 @@ def by_definition(model, ci, tokens=TOKENS, alive=None):
     return named_result(sums, model, alive, topology)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", PARTIAL)
 def test_equals_autograd(architecture, name):
@@ -72,6 +73,7 @@ def test_nothing_is_active():
     assert_close(found, by_definition(model, ci), 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["gpt2", "mistral, window", "qwen3", "gpt-neox"])
 @pytest.mark.parametrize("patterns", [["*.mlp.*", "*.glu.*"], ["*.attn.*"], ["*.attn.o"]])
 def test_equals_autograd_on_models_of_transformers(variant, patterns):

@@ -44,6 +44,7 @@ def test_tangents_per_pass_and_batch_size_invariance(name, per_pass):
     assert_close(named_result(sums, model), harvest(model, ci), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["only MLPs", "only attention"])
 def test_truncated_engine_shows_the_memory_of_the_whole(name):
     model = partial_model("LlamaSimple", name)
