@@ -161,20 +161,3 @@ def on_map(view: mmap.mmap, offset: int = 0) -> UInt8[Tensor, " byte"]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable")
         return torch.frombuffer(view, dtype=torch.uint8, offset=offset)
-
-
-def mapped(file: BinaryIO, empty: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of an archive as the file's own bytes, which are read when they are used, and must not be written to.
-
-    Args:
-        file: Open; may be closed afterwards.
-        empty: Some tensors of `layout`.
-    """
-    whole = on_map(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-    def find(tensor: Tensor) -> Tensor:
-        start = offset_of(tensor)
-        storage = whole[start : start + tensor.untyped_storage().nbytes()].view(tensor.dtype)
-        return storage.as_strided(tensor.shape, tensor.stride(), storage.storage_offset() + tensor.storage_offset())
-
-    return {name: find(tensor) for name, tensor in empty.items()}

@@ -164,8 +164,11 @@ class AttributionSums(Metric):
         """
         self.flush()
         totals = self.totals
-        n_tokens = {True: totals.n_abs_tokens.clamp(min=1), False: totals.n_tokens.clamp(min=1)}
-        return {name: total / n_tokens[name.startswith("attr_abs/")] for name, total in totals.named()}
+
+        def n_tokens(name: str) -> Tensor:
+            return (totals.n_abs_tokens if name.startswith("attr_abs/") else totals.n_tokens).clamp(min=1)
+
+        return {name: total / n_tokens(name) for name, total in totals.named()}
 
     def sync(
         self,

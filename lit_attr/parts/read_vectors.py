@@ -23,7 +23,7 @@ def publish_read_vectors(folder: Path, vectors: Mapping[str, Float[Tensor, "_wid
 
     Args:
         folder: The harvest's folder.
-        vectors: Target layer to its read vectors.
+        vectors: Target layer to its read vectors, on the CPU.
 
     Raises:
         StorageError: If they cannot be written.
@@ -31,7 +31,7 @@ def publish_read_vectors(folder: Path, vectors: Mapping[str, Float[Tensor, "_wid
     path = folder / READ_VECTORS_FILE
     if path.exists():
         return
-    content = {layer: tensor.detach().cpu().contiguous() for layer, tensor in vectors.items()}
+    content = {layer: tensor.contiguous() for layer, tensor in vectors.items()}
     try:
         write = partial(torch.save, content)
         publish_sealed(path, write, sum(tensor.nbytes for tensor in content.values()), replace=False)

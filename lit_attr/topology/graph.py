@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.address import OUTPUT
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,6 @@ class Topology:
     def component_targets(self) -> list[str]:
         """The targets that are decomposed matrices."""
         return [target for target in self.sources if target != OUTPUT]
-
-    def component_sources(self, target: str) -> list[str]:
-        """The sources of a target that are decomposed matrices."""
-        return [source for source in self.sources[target] if source != EMBED]
-
-    def fed_by_embedding(self, target: str) -> bool:
-        """Whether the embedding is a source of the target."""
-        return EMBED in self.sources.get(target, ())
 
     @property
     def readers(self) -> dict[str, list[str]]:

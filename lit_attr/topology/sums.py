@@ -116,11 +116,6 @@ class Sums:
         yield "n_tokens", self.n_tokens
         yield "n_abs_tokens", self.n_abs_tokens
 
-    @property
-    def metrics(self) -> Harvested:
-        """Which metrics are summed."""
-        return "both" if self.attr_abs else "attr"
-
     def signed(self) -> "Sums":
         """These sums without `attr_abs`: what is added to them is added to these."""
         return replace(self, attr_abs={})

@@ -99,7 +99,7 @@ def test_attr_alone(run, tokens, whole, tmp_path, engine):
     found = harvest(harvester, tokens, tmp_path / "out")
     assert_same(found, without_abs(whole, found.provenance))
     assert (found.metrics, found.provenance["metrics"]) == (("attr",), "attr")
-    assert harvester.sums.recent.metrics == "attr"
+    assert not harvester.sums.recent.attr_abs
 
 
 def test_parts_of_attr_alone(run, tokens, whole, tmp_path):
@@ -108,7 +108,7 @@ def test_parts_of_attr_alone(run, tokens, whole, tmp_path):
     (path,) = (folder / "worker_states").glob("*.pt")
     topology = Header.load(folder).topology
     sums, ledger = read_part(path, topology, "attr")
-    assert (sums.metrics, int(sums.n_abs_tokens), ledger.n_batches) == ("attr", 0, 3)
+    assert (sums.attr_abs, int(sums.n_abs_tokens), ledger.n_batches) == ({}, 0, 3)
     with pytest.raises(StorageError, match="its sums are not those of this harvest's model"):
         read_part(path, topology, "both")
     written = work(run, tokens, tmp_path / "out", model={"metrics": "attr"})
