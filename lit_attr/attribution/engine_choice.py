@@ -4,9 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Bool
-from torch import Tensor
-
 from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock, closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
@@ -15,6 +12,7 @@ from lit_attr.attribution.forward_mode.engine import ForwardModeEngine
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.errors import ConfigurationError, few
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.layout import Layout
 
 EngineName = Literal["auto", "closed_form", "autograd"]
 
@@ -88,8 +86,7 @@ def choose_engines(name: EngineName, model: DecomposedModel, topology: Topology)
 def build_engine(
     choice: EngineChoice,
     model: DecomposedModel,
-    topology: Topology,
-    alive: Mapping[str, Bool[Tensor, " component"]],
+    layout: Layout,
     targets_per_pass: int,
     workspace_bytes: int,
 ) -> CombinedEngine:
@@ -98,8 +95,7 @@ def build_engine(
     Args:
         choice: Edge blocks of each engine.
         model: Decomposed model, on its device already.
-        topology: The attribution graph.
-        alive: Layer to the components that are targets.
+        layout: The sums that are asked for.
         targets_per_pass: Gradients in one pass of `autograd`, and tangents in one pass of forward mode.
         workspace_bytes: Memory for temporaries of the closed forms.
 
@@ -110,11 +106,9 @@ def build_engine(
 
     engines: dict[str, Engine] = {}
     if edges:
-        engines["closed_form"] = ClosedFormEngine(model, topology, alive, edges, workspace_bytes)
+        engines["closed_form"] = ClosedFormEngine(model, layout, edges, workspace_bytes)
     if choice.forward_mode:
-        engines["forward_mode"] = ForwardModeEngine(
-            model, topology.restricted(choice.forward_mode), alive, targets_per_pass
-        )
+        engines["forward_mode"] = ForwardModeEngine(model, layout.restricted(choice.forward_mode), targets_per_pass)
     if choice.autograd:
-        engines["autograd"] = AutogradEngine(topology.restricted(choice.autograd), alive, targets_per_pass)
+        engines["autograd"] = AutogradEngine(layout.restricted(choice.autograd), targets_per_pass)
     return CombinedEngine(engines)

@@ -1,20 +1,19 @@
 """The distributed accumulator of a harvest."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
 from lit_attr.errors import ConfigurationError, NumericalError, few
-from lit_attr.topology.graph import Topology
-from lit_attr.topology.sums import CHUNK, Sums, add_chunked_
-from lit_attr.topology.words import Harvested
+from lit_attr.topology.layout import Layout
+from lit_attr.topology.sums import CHUNK, Sums, add_chunked_, row_counts
 
 # A float32 sum of n numbers is off by at most n * 2^-24 of the sum of their magnitudes, a float64 sum by n * 2^-53.
 # With 32 updates between flushes the first is 2e-6 and the second negligible for any number of batches.
@@ -36,19 +35,20 @@ class AttributionSums(Metric):
         updates_per_flush: Updates between two additions of `recent` to the totals.
 
     Example:
+        >>> import numpy as np
         >>> from lit_attr.topology.graph import Topology
         >>> sources = {"0.mlp.up": ("embed",), "output": ("embed",)}
         >>> inputs = {"0.mlp.up": "0.mlp.up", "output": "output"}
         >>> topology = Topology({"0.mlp.up": 1}, sources, 2, 1, inputs, widths={"0.mlp.up": 1, "output": 1})
         >>> metric = AttributionSums()
-        >>> metric.allocate(topology, torch.float32, "cpu")
+        >>> metric.allocate(Layout.of(topology, {"0.mlp.up": torch.tensor([True])}, "both"), torch.float32, "cpu")
         >>> def contribute(sums):
-        ...     sums.attr["0.mlp.up"]["embed"][1] += 3.0
+        ...     sums.rows({"embed": np.array([1])})  # token 1 gets the first row
+        ...     sums.attr["0.mlp.up"]["embed"].numbers[0] += 3.0
         ...     sums.n_tokens.add_(2)
         >>> metric.update(contribute)
         >>> metric.compute()["attr/embed->0.mlp.up"]
-        tensor([[0.0000],
-                [1.5000]], dtype=torch.float64)
+        tensor([[1.5000]], dtype=torch.float64)
     """
 
     full_state_update = False
@@ -63,51 +63,51 @@ class AttributionSums(Metric):
         self.updates_per_flush = updates_per_flush
         self._updates_since_flush = 0
 
-    def allocate(
-        self, topology: Topology, dtype: torch.dtype, device: torch.device | str, metrics: Harvested = "both"
-    ) -> None:
+    def allocate(self, layout: Layout, dtype: torch.dtype, device: torch.device | str) -> None:
         """Allocate all sums, zero, on every process, whether it will see a batch or not.
 
         Args:
-            topology: Decides names and shapes.
+            layout: Decides names and shapes.
             dtype: In which the engine computes.
             device: On which the engine computes.
-            metrics: Which metrics are summed.
         """
         self._is_synced = False
         self._updates_since_flush = 0
-        self._new_sums = partial(Sums.zeros, topology, dtype, metrics=metrics)
-        self.totals = Sums.zeros(topology, torch.float64, metrics=metrics)
+        self._new_sums = partial(Sums.zeros, layout, dtype)
+        self.totals = Sums.zeros(layout, torch.float64)
         self.recent = self._new_recent(torch.device(device))
         for name, tensor in self.totals.named():
             # The registered default stays 0-d: torchmetrics keeps a copy of it.
             self.add_state(name, torch.zeros((), dtype=tensor.dtype), dist_reduce_fx="sum")
-            setattr(self, name, tensor)
+        self._show_states()
 
     def _new_recent(self, device: torch.device) -> Sums:
-        recent = self._new_sums(device=device)
+        recent = self._new_sums(device=device, live=self.totals.live)
         if device.type != "cpu":
             return recent
         return replace(recent, attr=self.totals.attr, attr_abs=self.totals.attr_abs)
 
-    @contextmanager
-    def trial(self) -> Iterator[Sums]:
+    def _show_states(self) -> None:
+        """Let the metric's states be the totals, whose tables are other tensors after they have grown."""
+        for name, tensor in self.totals.named():
+            setattr(self, name, tensor)
+
+    def trial(self) -> Sums:
         """Sums of which nothing is kept, for a trial before the first update."""
-        on_cpu = self.recent.logit_sq.device.type == "cpu"
-        yield self._new_sums() if on_cpu else self.recent
-        for _, new in self._waiting():
-            new.zero_()
+        return self._new_sums(device=self.recent.logit_sq.device)
 
     @property
-    def nbytes_beside_totals(self) -> int:
-        """Size of what waits to be added to the totals, in bytes."""
-        return sum(new.nbytes for _, new in self._waiting())
+    def nbytes(self) -> int:
+        """Size of the totals and of what waits to be added to them, in bytes."""
+        return self.totals.nbytes + sum(new.nbytes for _, new in self._waiting())
 
     def _waiting(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Totals, and what is to be added to them."""
-        for (_, total), (_, new) in zip(self.totals.named(), self.recent.named(), strict=True):
+        for (_, total), (_, new) in zip(self.totals.tables(), self.recent.tables(), strict=True):
             if new is not total:
-                yield total, new
+                yield total.numbers, new.numbers
+        for (_, sums), (_, more) in zip(self.totals.normalisers(), self.recent.normalisers(), strict=True):
+            yield sums, more
 
     def update(self, contribute: Callable[[Sums], None]) -> None:
         """Let one batch, or a part of it, add itself.
@@ -123,11 +123,23 @@ class AttributionSums(Metric):
                 "cannot update AttributionSums: they were already reduced over all processes, so that this process' "
                 "own sums no longer exist; call reset() to begin anew"
             )
+        n_rows = self.totals.n_rows
         with torch.enable_grad():  # torchmetrics disables it, and some engines take gradients
             contribute(self.recent)
+        if self.totals.n_rows > n_rows:
+            self._show_states()
         self._updates_since_flush += 1
         if self._updates_since_flush >= self.updates_per_flush:
             self.flush()
+
+    def add(self, sums: Sums) -> None:
+        """Add what was summed before.
+
+        Args:
+            sums: Of the same layout.
+        """
+        self.totals.add_(sums)
+        self._show_states()
 
     def forward(self, contribute: Callable[[Sums], None]) -> None:
         """Update, and give no value of a single batch: torchmetrics would compute one from copies of all sums."""
@@ -188,6 +200,11 @@ class AttributionSums(Metric):
             return
         group = process_group or self.process_group
         device = self.device if distributed.get_backend(group) == "nccl" else torch.device("cpu")
+        for _, table in self.recent.tables():  # zero after the flush, or tables of the totals, which stay
+            if table.numbers.device.type != "cpu":
+                table.forget()
+        self.totals.sort_rows(self._rows_of_all(group))
+        self._show_states()
         for _, tensor in self.totals.named():
             for chunk in tensor.view(-1).split(CHUNK):
                 moved = chunk.to(device)
@@ -195,6 +212,19 @@ class AttributionSums(Metric):
                 if moved is not chunk:
                     chunk.copy_(moved)
         self._is_synced = True
+
+    def _rows_of_all(self, group: Any | None) -> dict[str, Int[np.ndarray, " _live"]]:  # noqa: ANN401 - as in `sync`
+        """Source layer to the sources that have a row in any process, ascending."""
+        mine = {layer: live.ids for layer, live in self.totals.live.items()}
+        every: list[Any] = [None] * distributed.get_world_size(group)
+        distributed.all_gather_object(every, mine, group=group)
+        rows = {}
+        for layer, n_all in row_counts(self.totals.layout).items():
+            is_live = np.zeros(n_all, dtype=bool)
+            for one in every:
+                is_live[one[layer]] = True
+            rows[layer] = np.flatnonzero(is_live)
+        return rows
 
     def unsync(self, should_unsync: bool = True) -> None:  # noqa: FBT001, FBT002 - torchmetrics' own
         """Nothing: a copy of the local sums, which torchmetrics would restore here, would double the memory."""
@@ -209,16 +239,19 @@ class AttributionSums(Metric):
             raise ConfigurationError(f"expected AttributionSums, found {type(incoming_state).__name__}")
         if self._is_synced or incoming_state._is_synced:
             raise ConfigurationError("cannot merge sums that were already reduced over all processes")
-        shapes = [{name: tuple(t.shape) for name, t in m.totals.named()} for m in (self, incoming_state)]
-        if shapes[0] != shapes[1]:
-            raise ConfigurationError(f"cannot merge sums of another topology: expected {shapes[0]}, found {shapes[1]}")
+        widths = [_widths(metric.totals) for metric in (self, incoming_state)]
+        if widths[0] != widths[1]:
+            raise ConfigurationError(f"cannot merge sums of another topology: expected {widths[0]}, found {widths[1]}")
         incoming_state.flush()
-        self.totals.add_(incoming_state.totals)
+        self.add(incoming_state.totals)
 
     def reset(self) -> None:
         """Forget everything, and allow updates again."""
+        for live in self.totals.live.values():
+            live.clear()
         for sums in (self.recent, self.totals):
-            sums.zero_()
+            sums.forget()
+        self._show_states()
         self._updates_since_flush = 0
         self._update_count = 0
         self._is_synced = False
@@ -233,3 +266,9 @@ class AttributionSums(Metric):
                 self.flush()
                 self.recent = self._new_recent(self.device)
         return self
+
+
+def _widths(sums: Sums) -> dict[str, int]:
+    """What the shapes of sums have in common that may be added: names, columns of tables, lengths of vectors."""
+    lengths = {name: tensor.numel() for name, tensor in sums.normalisers()}
+    return {**{name: table.width for name, table in sums.tables()}, **lengths}

@@ -13,7 +13,6 @@ from lit_attr.parts.generations import Generation, newest_generation
 from lit_attr.parts.ledger import Ledger, read_ledger
 from lit_attr.parts.part import read_part, write_part
 from lit_attr.parts.software import Software, distinct, software
-from lit_attr.topology.graph import Topology
 
 # A commit is due only after so many times the seconds that the last one took: at most 2 % of the time.
 _COMMIT_SHARE = 50
@@ -69,17 +68,20 @@ class Commits:
         """Batches in the sums."""
         return union([self._done, np.array(self._new, dtype=np.int64)])
 
-    def restore(self, sums: AttributionSums, topology: Topology) -> None:
+    def restore(self, sums: AttributionSums) -> None:
         """Begin with what the part holds.
+
+        Args:
+            sums: Allocated, and zero.
 
         Raises:
             StorageError: If it is damaged, or another worker has written one meanwhile.
         """
         if self._part_there is not None:
-            part, ledger = read_part(self.path, topology, self.generation.plan.metrics)
+            part, ledger = read_part(self.path, sums.totals.layout)
             if not np.array_equal(ledger.ids, self._done):  # batches are dealt out by what it held then
                 raise self._changed_by_another()
-            sums.totals.add_(part)
+            sums.add(part)
 
     def add(self, batch_id: int) -> None:
         """Note that a batch is in the sums."""

@@ -32,6 +32,7 @@ from lit_attr.harvest.sources import ModelSource
 from lit_attr.harvest.targets import Alive, TargetRule
 from lit_attr.harvest.trainer_settings import prepare_trainer
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.layout import Layout
 from lit_attr.topology.paths import PathTable
 from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
@@ -127,6 +128,7 @@ class AttributionHarvester(LightningModule):
         self._topology: Topology | None = None
         self._choice: EngineChoice | None = None
         # Known once the trainer has started.
+        self._sums_dtype = torch.float32
         self._alive: Alive | None = None
         self._engine: Engine | None = None
         self._memory_limit = 0.0
@@ -223,7 +225,7 @@ class AttributionHarvester(LightningModule):
         check_sums_fit(topology, self.metrics, dtype, self.trainer.strategy.root_device, self.trainer.num_devices)
 
     def setup(self, stage: str = "predict") -> None:
-        """Allocate the sums, and let Lightning know the model; on every process.
+        """Let Lightning know the model; on every process.
 
         Args:
             stage: As Lightning names it.
@@ -236,12 +238,11 @@ class AttributionHarvester(LightningModule):
         self._alive = None
         self.add_module("decomposed", self.model)  # so that Lightning moves it to the device
         device = self.trainer.strategy.root_device
-        self.sums.allocate(self.topology, dtype, device, self.metrics)
+        self._sums_dtype = dtype
         counts, place = self.topology.n_components, _describe(device, self.trainer.world_size)
         rank_zero_info(
             f"lit_attr: harvesting {self.load_run().run_id} on {place}: {sum(counts.values())} components in "
-            f"{len(counts)} matrices; sums take {self.sums.nbytes_beside_totals / 1e9:.3g} GB on the device and "
-            f"{self.sums.totals.nbytes / 1e9:.3g} GB on the host"
+            f"{len(counts)} matrices"
         )
         rank_zero_info(f"lit_attr: {self.choice.describe()}")
 
@@ -271,12 +272,14 @@ class AttributionHarvester(LightningModule):
         return read_vectors(self.model, self.topology, alive)
 
     def set_targets(self, alive: Mapping[str, Bool[Tensor, " _component"]]) -> None:
-        """Take over the targets of a harvest that is continued or shared; between `setup` and `on_predict_start`.
+        """Take over the targets of a harvest that is continued or shared, and allocate the sums; after `setup`.
 
         Args:
             alive: Decomposed layer to a mask of its components.
         """
         self._alive = dict(alive)
+        layout = Layout.of(self.topology, alive, self.metrics)
+        self.sums.allocate(layout, self._sums_dtype, self.trainer.strategy.root_device)
 
     def on_predict_start(self) -> None:
         """Find out which components are targets, unless a `StorageWriter` has said so, and build the engine.
@@ -292,10 +295,10 @@ class AttributionHarvester(LightningModule):
             )
             # Means near the threshold may round differently on different devices: one process decides for all.
             processes = Processes.of(self.trainer)
-            self._alive = processes.on_first(self.find_alive)
+            self.set_targets(processes.on_first(self.find_alive))
             if isinstance(data := self._data(), TokenDataModule):
                 processes.on_first(partial(self.diagnose, data))
-        alive = torch.cat(list(self._alive.values()))
+        alive = torch.cat(list(started(self._alive).values()))
         n_alive, n_all = int(alive.sum()), len(alive)
         if n_alive == 0:
             raise ConfigurationError(
@@ -308,8 +311,7 @@ class AttributionHarvester(LightningModule):
         self._engine = build_engine(
             self.choice,
             self.model,
-            self.topology,
-            self._alive,
+            self.sums.totals.layout,
             self.targets_per_pass,
             min(self.workspace_bytes, int(self._memory_limit / 2)),
         )
@@ -353,8 +355,7 @@ class AttributionHarvester(LightningModule):
             with torch.enable_grad():
                 self._contribute(truncated, rows, _WITH_ABS, 0, sums)
 
-        with self.sums.trial() as sums:
-            rows = rows_that_fit(partial(trial, sums), batch.tokens, limit)
+        rows = rows_that_fit(partial(trial, self.sums.trial()), batch.tokens, limit)
         if rows < len(batch.tokens):
             rank_zero_info(
                 f"lit_attr: taking {rows} of {len(batch.tokens)} rows at once, to stay within {limit / 1e9:.3g} GB"

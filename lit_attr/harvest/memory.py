@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from lit_attr.errors import ConfigurationError
 from lit_attr.lean_imports import compiler_later
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.layout import Layout
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import Harvested
 
@@ -144,9 +145,11 @@ def check_sums_fit(
         ConfigurationError: If they are; it names the bytes and the ways out.
     """
     host = torch.device("cpu")
-    needed = {host: Sums.zeros(topology, torch.float64, "meta", metrics).nbytes * n_processes}
+    everything = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
+    layout = Layout.of(topology, everything, metrics)
+    needed = {host: Sums.zeros(layout, torch.float64, "meta").nbytes * n_processes}
     if device != host:  # a CPU has tables of totals alone; see `AttributionSums`
-        needed[device] = Sums.zeros(topology, dtype, "meta", metrics).nbytes
+        needed[device] = Sums.zeros(layout, dtype, "meta").nbytes
     for place, size in needed.items():
         if size > (free := free_bytes(place)):
             raise ConfigurationError(

@@ -198,7 +198,7 @@ class StorageWriter(Callback):
         self.processes.on_first(partial(self._begin, trainer, harvester))
         self._header = self.processes.on_each(self._load_header)
         harvester.set_targets(self.header.alive)
-        self.processes.on_each(partial(self.commits.restore, harvester.sums, harvester.topology))
+        self.processes.on_each(partial(self.commits.restore, harvester.sums))
         if n_done := self.commits.generation.n_frozen + len(self._done_by_all()):
             rank_zero_info(f"lit_attr: continuing, with {n_done} of {self.commits.generation.n_batches} batches done")
 
@@ -294,7 +294,7 @@ class StorageWriter(Callback):
 
     def _write(self, harvester: AttributionHarvester, done: Ids, by: list[Software]) -> Path:
         generation, header = self.commits.generation, self.header
-        frozen = list(counting_parts(generation, header.topology, only_frozen=True))
+        frozen = list(counting_parts(generation, header.layout(generation.plan.metrics), only_frozen=True))
         ids = union([done, *(part.ids for part in frozen)])
         remedy = (
             "Put the file back, or write a partial result with `lit-attr merge` and --allow_partial, or begin a new "

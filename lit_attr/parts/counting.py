@@ -11,7 +11,7 @@ from lit_attr.errors import StorageError, few
 from lit_attr.parts.generations import Generation
 from lit_attr.parts.ledger import Ledger, read_ledger
 from lit_attr.parts.part import read_part
-from lit_attr.topology.graph import Topology
+from lit_attr.topology.layout import Layout
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import PARTS_FOLDER
 
@@ -33,7 +33,7 @@ class CountingPart:
     ids: Ids
 
 
-def counting_parts(generation: Generation, topology: Topology, *, only_frozen: bool = False) -> Iterator[CountingPart]:
+def counting_parts(generation: Generation, layout: Layout, *, only_frozen: bool = False) -> Iterator[CountingPart]:
     """Open the parts that count, one by one: the frozen ones, then those of the generation's workers.
 
     Every part is compared with its seal, with the harvest's plan, with the batches that it should hold, and with the
@@ -41,7 +41,7 @@ def counting_parts(generation: Generation, topology: Topology, *, only_frozen: b
 
     Args:
         generation: The newest of the harvest.
-        topology: The attribution graph of its model.
+        layout: The sums that they hold.
         only_frozen: Leave out the parts of the generation's own workers.
 
     Raises:
@@ -54,7 +54,7 @@ def counting_parts(generation: Generation, topology: Topology, *, only_frozen: b
     for path, rank, batches in _expected(generation, only_frozen=only_frozen):
         if not path.exists():
             continue
-        part = _open(generation, path, rank, batches, topology)
+        part = _open(generation, path, rank, batches, layout)
         if taken[part.ids].any():
             other, twice = next((n, both) for n, ids in seen.items() if len(both := np.intersect1d(ids, part.ids)))
             raise StorageError(f"{path.name} and {other} in {path.parent} hold the same batches: {show(twice)}")
@@ -92,9 +92,9 @@ def _expected(generation: Generation, *, only_frozen: bool = False) -> Iterator[
         yield generation.part_path(rank), rank, generation.assigned(rank)
 
 
-def _open(generation: Generation, path: Path, rank: int | None, batches: Ids, topology: Topology) -> CountingPart:
+def _open(generation: Generation, path: Path, rank: int | None, batches: Ids, layout: Layout) -> CountingPart:
     try:
-        sums, ledger = read_part(path, topology, generation.plan.metrics)
+        sums, ledger = read_part(path, layout)
         if rank is not None:
             generation.check_ledger(path, rank, ledger)
         elif ledger.plan != generation.plan.digest or not np.array_equal(ledger.ids, batches):

@@ -17,7 +17,8 @@ from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
-from lit_attr.topology.words import HEADER_FILE
+from lit_attr.topology.layout import Layout
+from lit_attr.topology.words import HEADER_FILE, Harvested
 
 _MOST = 1 << 31
 
@@ -39,6 +40,14 @@ class Header:
     w_unembed: Float[Tensor, "d_model vocab"]
     ci_threshold: float
     provenance: Mapping[str, Any]
+
+    def layout(self, metrics: Harvested) -> Layout:
+        """The sums that the parts hold, together.
+
+        Args:
+            metrics: Which metrics the harvest sums.
+        """
+        return Layout.of(self.topology, self.alive, metrics)
 
     def publish(self, folder: Path) -> "Header":
         """Write the header of a harvest, unless another worker has: the first one counts.

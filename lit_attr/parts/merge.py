@@ -78,7 +78,7 @@ def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
         StorageError: If a part is missing, damaged, foreign or counted twice, or the result cannot be written.
     """
     generation, header = begun_generation(folder), Header.load(folder)
-    parts = list(counting_parts(generation, header.topology))
+    parts = list(counting_parts(generation, header.layout(generation.plan.metrics)))
     ids = union(part.ids for part in parts)
     if not allow_partial:
         remedy = "Let the workers finish, or write a partial result with --allow_partial"

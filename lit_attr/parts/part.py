@@ -1,6 +1,7 @@
 """Parts: what one worker has summed so far, and which batches that is.
 
-The file is one of safetensors, float64 sums and int64 counts in a fixed order, with a seal behind it.
+The file is one of safetensors, with a seal behind it: of each source layer the sources that have a row, in the order of
+the rows, then float64 sums and int64 counts in a fixed order.
 """
 
 import json
@@ -18,10 +19,11 @@ from lit_attr.files.archive import bytes_of, on_map
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
 from lit_attr.parts.ledger import Head, Ledger, head, read_head
-from lit_attr.topology.graph import Topology
-from lit_attr.topology.sums import Sums
-from lit_attr.topology.words import Harvested
+from lit_attr.topology.layout import Layout
+from lit_attr.topology.sums import Sums, row_counts
+from lit_attr.topology.tables import LiveRows
 
+_LIVE = "live/"
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64"}
 
 
@@ -36,41 +38,44 @@ def write_part(path: Path, sums: Sums, ledger: Ledger) -> None:
     Raises:
         StorageError: If it cannot be written.
     """
-    named = dict(sums.named())
+    named = _with_rows(sums)
 
     def write(file: BinaryIO) -> None:
         file.write(head(ledger, _table(named)))
         for tensor in named.values():
             file.write(bytes_of(tensor))
 
-    publish_sealed(path, write, sums.nbytes)
+    publish_sealed(path, write, sum(tensor.nbytes for tensor in named.values()))
 
 
-def read_part(path: Path, topology: Topology, metrics: Harvested) -> tuple[Sums, Ledger]:
+def read_part(path: Path, layout: Layout) -> tuple[Sums, Ledger]:
     """A part, mapped read-only, after the whole file was compared with its seal.
 
     Its worker may publish another meanwhile: all that is returned is of the one file that was there first.
 
     Args:
         path: The part's file.
-        topology: Decides, with `metrics`, which sums there must be.
-        metrics: Which metrics the harvest sums.
+        layout: Decides which sums there must be.
 
     Raises:
-        StorageError: If the file is missing, damaged, of another topology, or miscounts its tokens.
+        StorageError: If the file is missing, damaged, of another layout, or miscounts its tokens.
     """
-    expected = dict(Sums.zeros(topology, torch.float64, "meta", metrics).named())
     with reading(path) as file:
         check_open_seal(file, path)
         read = read_head(file, path)
-        named = _mapped(file, path, read, expected)
-    part, ledger = Sums.from_named(topology, named, metrics), read.ledger
+        view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    live = _live(view, path, read, row_counts(layout))
+    expected = _with_rows(Sums.zeros(layout, torch.float64, "meta", live))
+    if read.table != _table(expected):
+        raise _foreign(path)
+    ids = {layer: rows.ids for layer, rows in live.items()}
+    part, ledger = Sums.from_named(layout, ids, _mapped(view, path, read.length, expected)), read.ledger
     counted = int(part.n_tokens), int(part.token_count.sum())
     if counted != (ledger.n_tokens, ledger.n_tokens):
         raise StorageError(
             f"{path}: its ledger has {ledger.n_tokens} tokens, its sums {counted[0]}, and one by one {counted[1]}"
         )
-    if not 0 <= part.n_abs_tokens <= (0 if metrics == "attr" else ledger.n_tokens):
+    if not 0 <= part.n_abs_tokens <= (0 if layout.metrics == "attr" else ledger.n_tokens):
         raise StorageError(f"{path}: its sums of attr_abs are of {part.n_abs_tokens} of its {ledger.n_tokens} tokens")
     return part, ledger
 
@@ -85,14 +90,35 @@ def _table(tensors: Mapping[str, Tensor]) -> bytes:
     return json.dumps(entries).encode()[1:]
 
 
-def _mapped(file: BinaryIO, path: Path, read: Head, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors behind a head as the file's own bytes, which are read when they are used."""
-    if read.table != _table(expected):
+def _with_rows(sums: Sums) -> dict[str, Tensor]:
+    """All tensors of a part: which sources have a row, and the sums."""
+    return {**{_LIVE + layer: torch.from_numpy(live.ids) for layer, live in sums.live.items()}, **dict(sums.named())}
+
+
+def _live(view: mmap.mmap, path: Path, read: Head, counts: Mapping[str, int]) -> dict[str, LiveRows]:
+    """The sources that have a row, which the file begins with."""
+    try:
+        entries = json.loads(b"{" + read.table)
+        lengths = {layer: int(entries[_LIVE + layer]["shape"][0]) for layer in counts}
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise _foreign(path) from error
+    if any(not 0 <= lengths[layer] <= count for layer, count in counts.items()):
         raise _foreign(path)
-    view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if len(view) < read.length + sum(tensor.nbytes for tensor in expected.values()):
+    blank = {layer: torch.empty(length, dtype=torch.int64, device="meta") for layer, length in lengths.items()}
+    live = {}
+    for layer, ids in _mapped(view, path, read.length, blank).items():
+        ascending = ids.sort().values
+        if len(ids) and (ascending[0] < 0 or ascending[-1] >= counts[layer] or (ascending.diff() == 0).any()):
+            raise StorageError(f"{path} is damaged: its sources of {layer} are not different ones of {counts[layer]}")
+        live[layer] = LiveRows(counts[layer], ids.numpy())
+    return live
+
+
+def _mapped(view: mmap.mmap, path: Path, start: int, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that follow one another as the file's own bytes, which are read when they are used."""
+    if len(view) < start + sum(tensor.nbytes for tensor in expected.values()):
         raise StorageError(f"{path} is truncated: it ends before its numbers do")
-    rest = on_map(view, read.length)
+    rest = on_map(view, start)
     named = {}
     for name, tensor in expected.items():
         named[name], rest = rest[: tensor.nbytes].view(tensor.dtype).view(tensor.shape), rest[tensor.nbytes :]

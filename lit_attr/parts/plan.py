@@ -14,8 +14,8 @@ from lit_attr.errors import StorageError
 from lit_attr.files.json_file import publish_json, read_object
 from lit_attr.topology.words import PLAN_FILE, Harvested
 
-# 2: `software`. 3: parts whose sums of `attr` are in read space.
-_FORMAT = 3
+# 2: `software`. 3: parts whose sums of `attr` are in read space. 4: parts with rows for live sources alone.
+_FORMAT = 4
 
 
 @dataclass(frozen=True)

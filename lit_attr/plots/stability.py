@@ -24,6 +24,7 @@ from lit_attr.topology.address import EMBED, ComponentKey
 from lit_attr.topology.choice import check_count
 from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
+from lit_attr.topology.tables import Table
 
 _LEAST = 1e-10  # what sources are divided by; those that never occurred have no attributions
 
@@ -67,7 +68,7 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
     check_count("k", k)
     check_count("n_targets", n_targets)
     generation, header = begun_generation(folder), Header.load(folder)
-    parts = [part for part in counting_parts(generation, header.topology) if len(part.ids)]
+    parts = [part for part in counting_parts(generation, header.layout(generation.plan.metrics)) if len(part.ids)]
     if len(parts) < 2:
         raise ConfigurationError(
             f"{folder}: stability needs at least 2 committed parts, found {len(parts)}; harvest with several workers "
@@ -101,17 +102,24 @@ def _strongest_targets(sums: Sums, read: ReadVectors, header: Header, n_targets:
 
 def _tops(parts: Sequence[Sums], read: ReadVectors, target: ComponentKey, k: int) -> list[set[int]]:
     """The strongest sources after each part, as positions; the target's own scale does not change their order."""
-    vector = read.wide(target.layer)[:, target.index]
+    vector = read.vectors[target.layer][:, target.index].to(torch.float64)
     raw = scale = torch.zeros((), dtype=torch.float64)
     tops = []
     for part in parts:
         by_source = part.attr[read.inputs[target.layer]]
-        raw = raw + torch.cat([table @ vector for table in by_source.values()])
+        raw = raw + torch.cat([_by_source(table, table.numbers @ vector) for table in by_source.values()])
         scales = [part.token_count if source == EMBED else part.ci[source] for source in by_source]
         scale = scale + torch.cat(scales).double()
         best, places = top_k(raw / scale.clamp(min=_LEAST), k, "both")
         tops.append(set(places[has_sign(best, "both")].tolist()))
     return tops
+
+
+def _by_source(table: Table, values: Float[Tensor, " row"]) -> Float[Tensor, " source"]:
+    """A value for each source of a layer; zero for those that have no row."""
+    every = values.new_zeros(table.live.n_all)
+    every[torch.from_numpy(table.live.ids)] = values
+    return every
 
 
 def _overlaps(tops: Sequence[set[int]]) -> list[float]:

@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from lit_attr.storage.file_content import Content, checked_keys, to_file
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.mergeable import check_mergeable
 from lit_attr.storage.provenance import merged_provenance
-from lit_attr.storage.summed import map_nested, scale_of_abs, summed_tensors
+from lit_attr.storage.summed import map_nested, summed_tensors, whole
 from lit_attr.storage.top_k import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure
@@ -233,10 +232,9 @@ class DatasetAttributionStorage(Content):
             ci_threshold: The threshold to be recorded.
             provenance: What is to be recorded of their origin; plain types.
         """
-        factor = scale_of_abs(int(sums.n_tokens), int(sums.n_abs_tokens))
-        tensors = summed_tensors(sums, read, len(w_unembed), factor)
+        tensors = summed_tensors({"sums": sums}, ["sums"], read, len(w_unembed), is_dense=True)
         return cls(
-            **map_nested(tensors, attrgetter("whole")),
+            **map_nested(tensors, whole),
             w_unembed=w_unembed,
             ci_threshold=ci_threshold,
             n_tokens_processed=int(sums.n_tokens),

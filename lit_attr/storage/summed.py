@@ -1,82 +1,241 @@
-"""How the tensors of a result come from sums: transposed, multiplied with read vectors, or scaled to all tokens."""
+"""How the tensors of a result come from the sums of parts: aligned, added, multiplied with read vectors, or scaled."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.live import LiveSet
 from lit_attr.topology.read_vectors import ReadVectors
-from lit_attr.topology.sums import Sums
+from lit_attr.topology.sums import Sums, row_counts
+from lit_attr.topology.tables import Table
+
+# Numbers of a tile: 64 MB in float64, and as much again for what it is added from.
+TILE = 1 << 23
 
 
 @dataclass(frozen=True)
-class Summed:
-    """One tensor of a result.
+class SummedVector:
+    """A tensor of one axis, or of none, as the sum of those of parts.
 
     Attributes:
-        sums: The sums that it is made of; those of edges have a row for each source.
-        factor: What they are multiplied with.
-        target: Layer whose read vectors they are multiplied with; None where they are those of targets already.
-        read: Read vectors of all layers.
+        parts: Name of a part to its sums.
     """
 
-    sums: Float[Tensor, "..."]
-    read: ReadVectors
-    target: str | None = None
-    factor: float = 1.0
+    parts: Mapping[str, Float[Tensor, "..."]]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape in the result."""
+        return next(iter(self.parts.values())).shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the sums."""
+        return next(iter(self.parts.values())).dtype
+
+    def tiles(self) -> Iterator[tuple[int, Tensor]]:
+        """The tensor in pieces, as `SummedEdges.tiles`."""
+        for start in range(0, self.shape.numel(), TILE):
+            yield start, _sum([part.view(-1)[start : start + TILE] for part in self.parts.values()])[None]
+
+    def by_part(self) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
+        """Name of each part, and its sums."""
+        yield from self.parts.items()
+
+
+@dataclass(frozen=True)
+class SummedEdges:
+    """The edges between two layers, as the sum of the tables of parts.
+
+    Attributes:
+        parts: Name of a part to its table, which has a row for each source.
+        columns: Name of a part to the places of its columns among `targets`; None where they are not those of targets,
+            but of the input that targets read.
+        sources: The sources that any part has, and their number in the layer.
+        targets: The targets likewise.
+        vectors: What columns of an input are multiplied with; None where they are those of targets.
+        factor: What sums are multiplied with.
+        is_dense: Whether the result has a place for every source and target, and not only for those that any part has.
+        dtype: Type of the sums.
+    """
+
+    parts: Mapping[str, Table]
+    columns: Mapping[str, Int[Tensor, " column"]] | None
+    sources: LiveSet
+    targets: LiveSet
+    vectors: Callable[[], Float[Tensor, "width target"]] | None
+    factor: float
+    is_dense: bool
+    dtype: torch.dtype
 
     @property
     def shape(self) -> torch.Size:
         """Shape in the result, where edges have a row for each target."""
-        if self.sums.ndim < 2:
-            return self.sums.shape
-        width = self.sums.shape[1] if self.target is None else self.read.vectors[self.target].shape[1]
-        return torch.Size([width, self.sums.shape[0]])
+        return torch.Size([axis.n_all if self.is_dense else len(axis) for axis in (self.targets, self.sources)])
 
-    @cached_property
-    def _vectors(self) -> Float[Tensor, "width target"] | None:
-        return None if self.target is None else self.read.wide(self.target)
+    def by_part(self) -> Iterator[tuple[str, Float[Tensor, "row column"]]]:
+        """Name of each part, and its sums."""
+        for name, table in self.parts.items():
+            yield name, table.numbers
 
-    def finished(self, sums: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """What some of the sources' sums become, still with a row for each source.
+    def tiles(self) -> Iterator[tuple[int, Float[Tensor, "row column"]]]:
+        """The finished tensor in pieces: where each begins in it, row by row, and stretches of its rows."""
+        if not self.parts:
+            return
+        n_sources, n_targets = len(self.sources), len(self.targets)
+        width = max([n_targets, *(table.width for table in self.parts.values())])
+        step = max(TILE // max(width, 1), 1)
+        for start in range(0, n_sources if n_targets else 0, step):
+            stop = min(start + step, n_sources)
+            tile = self._finished(slice(start, stop)).T
+            first, spread = (start, [(0, tile)]) if not self.is_dense else self._spread(tile, start)
+            for row, rows in spread:
+                place, joined = row * self.shape[1] + first, rows.contiguous()
+                yield place, joined.view(1, -1) if joined.shape[1] == self.shape[1] else joined
+
+    def _spread(
+        self, tile: Float[Tensor, "target source"], start: int
+    ) -> tuple[int, Iterable[tuple[int, Float[Tensor, "_row column"]]]]:
+        """A tile with places for what no part has.
 
         Args:
-            sums: Rows of `sums`, of this part or added up over several.
+            tile: All targets and some sources.
+            start: The first of these.
+
+        Returns:
+            Column of the first source, and rows from each of some rows on.
         """
-        if self._vectors is not None:
-            return sums.to(self._vectors.dtype) @ self._vectors
-        return sums if self.factor == 1 else sums * self.factor
+        columns = self.sources.indices(torch.arange(start, start + tile.shape[1]))
+        first, n_columns = int(columns[0]), int(columns[-1] - columns[0]) + 1
+        if len(self.targets) == self.targets.n_all and n_columns == len(columns):
+            return first, [(0, tile)]
+        targets = self.targets.indices(torch.arange(len(self.targets)))
 
-    @property
-    def whole(self) -> Tensor:
-        """The tensor as it is in the result, in the precision of the sums."""
-        finished = self.finished(self.sums).to(self.sums.dtype)
-        return finished.T if finished.ndim == 2 else finished
+        def pieces() -> Iterator[tuple[int, Tensor]]:
+            n_all, step = self.targets.n_all, max(TILE // n_columns, 1)
+            for row in range(0, n_all, step):
+                stop = min(row + step, n_all)
+                begin, end = torch.searchsorted(targets, torch.tensor([row, stop])).tolist()
+                if end > begin:  # elsewhere the file has zeros already
+                    spread = tile.new_zeros(stop - row, n_columns)
+                    spread[(targets[begin:end] - row)[:, None], columns - first] = tile[begin:end]
+                    yield row, spread
+
+        return first, pieces()
+
+    def _finished(self, piece: slice) -> Float[Tensor, "source target"]:
+        """What the sums of some of the sources become."""
+        if self.columns is None:
+            total = _sum([self._rows(name, piece) for name in self.parts])
+            return total if self._read is None else total.to(self._read.dtype) @ self._read
+        total = torch.zeros(piece.stop - piece.start, len(self.targets), dtype=self.dtype)
+        for name, columns in self.columns.items():
+            if len(columns) == len(self.targets):
+                total += self._rows(name, piece)
+            else:
+                total.index_add_(1, columns, self._rows(name, piece))
+        return total if self.factor == 1 else total * self.factor
+
+    @cached_property
+    def _read(self) -> Float[Tensor, "width target"] | None:
+        return None if self.vectors is None else self.vectors()
+
+    @cached_property
+    def _places(self) -> dict[str, Int[np.ndarray, " source"]]:
+        """The row that each source has in each part; -1 where it has none."""
+        ids = self.sources.indices(torch.arange(len(self.sources))).numpy()
+        return {name: table.live.row_of[ids] for name, table in self.parts.items()}
+
+    def _rows(self, name: str, piece: slice) -> Float[Tensor, "source width"]:
+        """A part's rows of some of the sources, zero for those that it has not."""
+        places, numbers = self._places[name][piece], self.parts[name].numbers
+        if len(places) and places[0] >= 0 and (np.diff(places) == 1).all():  # as they lie there
+            return numbers[places[0] : places[-1] + 1]
+        there = torch.from_numpy(np.flatnonzero(places >= 0))
+        rows = numbers.new_zeros(len(places), numbers.shape[1])
+        rows[there] = numbers[torch.from_numpy(places[places >= 0])]
+        return rows
 
 
-def summed_tensors(sums: Sums, read: ReadVectors, d_model: int, abs_factor: float) -> dict[str, Any]:
+Summed = SummedVector | SummedEdges
+
+
+def live_sources(parts: Collection[Sums]) -> dict[str, Int[Tensor, " live"]]:
+    """Source layer to the sources that any part has, ascending."""
+    live = {}
+    for layer, n_all in row_counts(next(iter(parts)).layout).items():
+        is_live = np.zeros(n_all, dtype=bool)
+        for part in parts:
+            is_live[part.live[layer].ids] = True
+        live[layer] = torch.from_numpy(np.flatnonzero(is_live))
+    return live
+
+
+def summed_tensors(
+    parts: Mapping[str, Sums],
+    normalising: Sequence[str],
+    read: ReadVectors,
+    d_model: int,
+    *,
+    is_dense: bool,
+) -> dict[str, Any]:
     """The tensors that add up over tokens, nested as in `Content`.
 
+    Where `attr_abs` is of a share of the sequences, its sums are multiplied with the number of all tokens over that of
+    theirs.
+
     Args:
-        sums: The sums.
+        parts: Sums by name.
+        normalising: Names of the parts whose normalisers count.
         read: Read vectors of the model.
         d_model: Width of the residual stream.
-        abs_factor: What sums of `attr_abs` are multiplied with: the number of all tokens over that of theirs.
+        is_dense: Whether there are places for sources and targets that no part has.
     """
-    targets = [target for target in read.inputs if target != OUTPUT]
+    first, counted = next(iter(parts.values())), [parts[name] for name in normalising]
+    topology, live, counts = first.layout.topology, live_sources(parts.values()), row_counts(first.layout)
+    sources = {layer: LiveSet(counts[layer], ids) for layer, ids in live.items()}
+    targets = {layer: LiveSet(len(alive), alive.nonzero()[:, 0]) for layer, alive in read.alive.items()}
+    dtype = first.logit_sq.dtype
+    n_tokens, n_abs_tokens = (
+        sum(int(sums.n_tokens) for sums in counted),
+        sum(int(sums.n_abs_tokens) for sums in counted),
+    )
+    abs_factor = n_tokens / n_abs_tokens if n_abs_tokens else 1.0
 
     def attr(target: str) -> dict[str, Summed]:
-        name = read.inputs[target]
-        reads = None if target == OUTPUT else target
-        return {source: Summed(table, read, reads) for source, table in sums.attr.get(name, {}).items()}
+        name = topology.inputs[target]
+        of_targets = None if target == OUTPUT else partial(read.of_targets, target)
+        axis = LiveSet(d_model) if target == OUTPUT else targets[target]
+        return {
+            source: SummedEdges(
+                {part: sums.attr[name][source] for part, sums in parts.items() if name in sums.attr},
+                *(None, sources[source], axis, of_targets, 1.0, is_dense, dtype),
+            )
+            for source in topology.sources[target]
+        }
 
     def attr_abs(target: str) -> dict[str, Summed]:
-        return {source: Summed(table, read, factor=abs_factor) for source, table in sums.attr_abs[target].items()}
+        ids = targets[target].indices(torch.arange(len(targets[target])))
+        columns = {
+            part: torch.searchsorted(ids, sums.layout.targets[target])
+            for part, sums in parts.items()
+            if sums.attr_abs and len(sums.layout.targets[target])
+        }
+        return {
+            source: SummedEdges(
+                {part: parts[part].attr_abs[target][source] for part in columns},
+                *(columns, sources[source], targets[target], None, abs_factor, is_dense, dtype),
+            )
+            for source in topology.sources[target]
+        }
 
     def of_components(by_target: Mapping[str, Mapping[str, Summed]]) -> dict[str, dict[str, Summed]]:
         return {t: {s: block for s, block in by_source.items() if s != EMBED} for t, by_source in by_target.items()}
@@ -84,26 +243,37 @@ def summed_tensors(sums: Sums, read: ReadVectors, d_model: int, abs_factor: floa
     def of_tokens(by_target: Mapping[str, Mapping[str, Summed]]) -> dict[str, Summed]:
         return {t: by_source[EMBED] for t, by_source in by_target.items() if EMBED in by_source}
 
-    signed, absolute = {t: attr(t) for t in targets}, {t: attr_abs(t) for t in targets if t in sums.attr_abs}
-    into_output = attr(OUTPUT)
-    nothing = sums.logit_sq.new_zeros(()).expand(len(sums.logit_sq), d_model)
+    def vectors(get: Callable[[Sums], Tensor]) -> SummedVector:
+        return SummedVector({name: get(parts[name]) for name in normalising})
+
+    names = topology.component_targets
+    signed = {target: attr(target) for target in names}
+    absolute = {target: attr_abs(target) for target in names if any(part.attr_abs for part in parts.values())}
+    into_output = attr(OUTPUT) if OUTPUT in topology.sources else {}
+    tokens = sources.get(EMBED, LiveSet(topology.vocab_size, torch.zeros(0, dtype=torch.int64)))
+    nothing = SummedEdges({}, None, tokens, LiveSet(d_model), None, 1.0, is_dense=is_dense, dtype=dtype)
     return {
         "regular_attr": of_components(signed),
         "regular_attr_abs": of_components(absolute),
         "embed_attr": of_tokens(signed),
         "embed_attr_abs": of_tokens(absolute),
         "unembed_attr": {source: block for source, block in into_output.items() if source != EMBED},
-        "embed_unembed_attr": into_output.get(EMBED, Summed(nothing, read)),
-        "ci_sum": {layer: Summed(tensor, read) for layer, tensor in sums.ci.items()},
-        "component_act_sq_sum": {layer: Summed(tensor, read) for layer, tensor in sums.act_sq.items()},
-        "logit_sq_sum": Summed(sums.logit_sq, read),
-        "embed_token_count": Summed(sums.token_count, read),
+        "embed_unembed_attr": into_output.get(EMBED, nothing),
+        "ci_sum": {layer: vectors(partial(_ci, layer)) for layer in first.ci},
+        "component_act_sq_sum": {layer: vectors(partial(_act_sq, layer)) for layer in first.act_sq},
+        "logit_sq_sum": vectors(attrgetter("logit_sq")),
+        "embed_token_count": vectors(attrgetter("token_count")),
     }
 
 
-def scale_of_abs(n_tokens: int, n_abs_tokens: int) -> float:
-    """What sums of `attr_abs` are multiplied with, so that they stand for all tokens; 1 where there are none."""
-    return n_tokens / n_abs_tokens if n_abs_tokens else 1.0
+def whole(summed: Summed) -> Tensor:
+    """A tensor as it is in the result, in the precision of the sums."""
+    tensor = torch.zeros(summed.shape, dtype=summed.dtype)
+    for start, tile in summed.tiles():
+        for number, row in enumerate(tile):
+            place = start + number * summed.shape[-1]
+            tensor.view(-1)[place : place + len(row)] = row
+    return tensor
 
 
 def map_nested(nested: Mapping[str, Any], function: Callable[[Summed], Any]) -> dict[str, Any]:
@@ -112,3 +282,20 @@ def map_nested(nested: Mapping[str, Any], function: Callable[[Summed], Any]) -> 
         key: map_nested(value, function) if isinstance(value, Mapping) else function(value)
         for key, value in nested.items()
     }
+
+
+def _ci(layer: str, sums: Sums) -> Tensor:
+    return sums.ci[layer]
+
+
+def _act_sq(layer: str, sums: Sums) -> Tensor:
+    return sums.act_sq[layer]
+
+
+def _sum(pieces: Sequence[Tensor]) -> Tensor:
+    if len(pieces) == 1:
+        return pieces[0]
+    total = pieces[0] + pieces[1]
+    for piece in pieces[2:]:
+        total += piece
+    return total

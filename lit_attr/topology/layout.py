@@ -1,11 +1,12 @@
 """Which sums a harvest keeps, or the part of it that has some of the targets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from lit_attr.topology.address import OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.words import Harvested
 
@@ -17,8 +18,8 @@ class Layout:
     Attributes:
         topology: The attribution graph of the model.
         inputs: Names of the inputs (see `Topology.inputs`) whose sums of `attr` are kept.
-        targets: Layer of components to those whose sums of `attr_abs` are kept, ascending, int64, on the CPU; empty
-            where this metric is not harvested.
+        targets: Layer of components to those whose sums of `attr_abs` are kept, ascending, int64, on the CPU. Where
+            this metric is harvested all target layers are here, even with none of their components; else none is.
     """
 
     topology: Topology
@@ -35,6 +36,38 @@ class Layout:
             metrics: Which metrics are summed.
         """
         of_components = topology.component_targets if metrics == "both" else []
-        return cls(
-            topology, tuple(topology.widths), {target: alive[target].nonzero()[:, 0] for target in of_components}
+        inputs = [
+            name
+            for name, readers in topology.readers.items()
+            if any(reader == OUTPUT or bool(alive[reader].any()) for reader in readers)
+        ]
+        return cls(topology, tuple(inputs), {target: alive[target].nonzero()[:, 0] for target in of_components})
+
+    @property
+    def metrics(self) -> Harvested:
+        """Which metrics are summed."""
+        return "both" if self.targets else "attr"
+
+    @property
+    def asked_inputs(self) -> list[str]:
+        """Names of the inputs at which either metric is asked for."""
+        return [
+            name
+            for name, readers in self.topology.readers.items()
+            if name in self.inputs or any(len(self.targets.get(reader, ())) for reader in readers)
+        ]
+
+    def restricted(self, sources: Mapping[str, tuple[str, ...]]) -> "Layout":
+        """The sums of some of the edge blocks.
+
+        Args:
+            sources: Target layer to the sources that stay.
+        """
+        topology = self.topology.restricted(sources)
+        inputs = tuple(name for name in self.inputs if name in topology.widths)
+        return replace(
+            self,
+            topology=topology,
+            inputs=inputs,
+            targets={layer: ids for layer, ids in self.targets.items() if layer in sources},
         )

@@ -22,10 +22,10 @@ class ReadVectors:
     vectors: Mapping[str, Float[Tensor, "_width _component"]]
     alive: Mapping[str, Bool[Tensor, " _component"]]
 
-    def wide(self, target: str) -> Float[Tensor, "width component"]:
-        """The read vectors of a layer in float64; zero for components that are no targets.
+    def of_targets(self, layer: str) -> Float[Tensor, "width target"]:
+        """The read vectors of a layer's targets, in float64.
 
         Args:
-            target: Layer of components.
+            layer: Layer of components.
         """
-        return self.vectors[target].to(torch.float64) * self.alive[target]
+        return self.vectors[layer][:, self.alive[layer]].to(torch.float64)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from lit_attr.attribution.batch import read_vectors
@@ -12,14 +11,10 @@ from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import Sums
+from tests.sums import all_alive
 
 # `attr/embed->0.mlp.up` and its like to sums, target by source; and normalisers, named as in `Sums.named`.
 Named = dict[str, Tensor]
-
-
-def all_alive(topology: Topology) -> dict[str, Tensor]:
-    """All components are targets."""
-    return {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
 
 
 def named_result(

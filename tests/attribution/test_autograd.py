@@ -4,16 +4,16 @@ import torch
 from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.batch import add_batch_
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
-from tests.attribution.named import all_alive, assert_equal, attributions, named_result, without_abs
+from tests.attribution.named import assert_equal, attributions, named_result, without_abs
+from tests.sums import all_alive, layout_of, zero_sums
 from tests.toys import ARCHITECTURES, VOCAB, random_tokens, toy_model
 
 
 def engine_sums(model, tokens, targets_per_pass=4, alive=None, into=None, metrics="both"):
     topology = trace_topology(model)
-    sums = Sums.zeros(topology, torch.float64, metrics=metrics) if into is None else into
-    engine = AutogradEngine(topology, alive or all_alive(topology), targets_per_pass)
+    sums = zero_sums(topology, torch.float64, metrics=metrics) if into is None else into
+    engine = AutogradEngine(layout_of(topology, alive=alive), targets_per_pass)
     add_batch_(sums, model, topology, engine, tokens)
     return sums
 
@@ -85,7 +85,7 @@ def test_dead_targets_keep_rows_of_zeros_and_others_their_values(metrics):
     assert expected["attr/1.mlp.up->1.mlp.down"][:, 1].any()
     assert expected["ci/0.attn.q"].any()
     sums = engine_sums(model, TOKENS, alive=alive, metrics=metrics)
-    assert not sums.attr["0.attn.q"]["embed"].any()  # no gradient is taken for what nothing reads
+    assert "0.attn.q" not in sums.attr  # no gradient is taken for what nothing reads
 
 
 def dead_to_zero(named, alive):
@@ -101,13 +101,14 @@ def dead_to_zero(named, alive):
 def test_sources_without_causal_importance_get_nothing():
     model = toy_model()
     topology = trace_topology(model)
-    sums = Sums.zeros(topology, torch.float64)
+    sums = zero_sums(topology, torch.float64)
     ci = model.causal_importance(TOKENS)
     ci["0.mlp.up"][..., 2] = 0
-    AutogradEngine(topology, all_alive(topology), 4).add_(sums, model.component_forward(TOKENS), ci)
+    AutogradEngine(layout_of(topology), 4).add_(sums, model.component_forward(TOKENS), ci)
+    assert 2 not in sums.live["0.mlp.up"].ids
     for table in (sums.attr["0.mlp.down"]["0.mlp.up"], sums.attr_abs["0.mlp.down"]["0.mlp.up"]):
-        assert not table[2].any()
-        assert table[1].any()
+        assert len(table.numbers) == len(sums.live["0.mlp.up"]) == topology.n_components["0.mlp.up"] - 1
+        assert table.numbers.any(1).all()
 
 
 def test_truncated_engine_takes_one_pass_per_input_and_layer():
@@ -115,13 +116,15 @@ def test_truncated_engine_takes_one_pass_per_input_and_layer():
     topology = trace_topology(model)
     alive = all_alive(topology)
     alive["1.mlp.up"][0] = False
-    truncated = AutogradEngine(topology, alive, 1).truncated()
-    sums = Sums.zeros(topology, torch.float64)
+    truncated = AutogradEngine(layout_of(topology, alive=alive), 1).truncated()
+    sums = zero_sums(topology, torch.float64)
     truncated.add_(sums, model.component_forward(TOKENS), model.causal_importance(TOKENS))
     for table in (*sums.attr["1.attn.q"].values(), *sums.attr["output"].values(), *sums.attr["1.mlp.down"].values()):
-        assert table.any(0).nonzero()[:, 0].tolist() == [0]
-    assert {table.any(0).nonzero()[:, 0].item() for table in sums.attr_abs["1.mlp.up"].values()} == {1}
-    assert {table.any(0).nonzero()[:, 0].item() for table in sums.attr_abs["1.attn.k"].values()} == {0}
+        assert table.numbers.any(0).nonzero()[:, 0].tolist() == [0]
+    for layer, first in (("1.mlp.up", 1), ("1.attn.k", 0)):
+        assert sums.layout.targets[layer][0] == first
+        for table in sums.attr_abs[layer].values():
+            assert table.numbers.any(0).nonzero()[:, 0].tolist() == [0]
 
 
 def test_tokens_that_do_not_occur_get_nothing():

@@ -5,10 +5,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lit_attr.attribution.batch import add_batch_, add_batch_with_ci_
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.normalisers import add_normalisers_
-from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
 from tests.attribution.named import assert_equal, named_result, without_abs
 from tests.attribution.test_engine_choice import engine_of
+from tests.sums import zero_sums
 from tests.toys import ARCHITECTURES, random_tokens, toy_model
 
 TOKENS = random_tokens(2, 4, vocab=5)
@@ -18,7 +18,7 @@ TOKENS = random_tokens(2, 4, vocab=5)
 @pytest.mark.parametrize("metrics", ["both", "attr"])
 def test_equals_brute_force_where_the_graph_is_kept_and_where_not(name, metrics):
     model = toy_model()
-    sums = Sums.zeros(trace_topology(model), torch.float64, metrics=metrics)
+    sums = zero_sums(trace_topology(model), torch.float64, metrics=metrics)
     add_batch_(sums, model, trace_topology(model), engine_of(name, model), TOKENS)
     expected = brute_force(model, TOKENS)
     assert_equal(named_result(sums, model), expected if metrics == "both" else without_abs(expected))
@@ -29,7 +29,7 @@ def test_batches_that_are_summed_without_attr_abs():
     """Sums of `attr_abs` over one batch of two stand for both, and those of `attr` are of both."""
     model = toy_model()
     topology, engine = trace_topology(model), engine_of("auto", model)
-    sums, first, second = (Sums.zeros(topology, torch.float64) for _ in range(3))
+    sums, first, second = (zero_sums(topology, torch.float64) for _ in range(3))
     other = random_tokens(3, 4, seed=1)
     for into in (sums, first):
         add_batch_(into, model, topology, engine, TOKENS)
@@ -47,7 +47,7 @@ def test_batches_that_are_summed_without_attr_abs():
 def test_rows_of_a_batch_keep_their_draws():
     model = toy_model(sampling="binomial")
     topology, engine = trace_topology(model), engine_of("auto", model)
-    whole, parts, other = (Sums.zeros(topology, torch.float64) for _ in range(3))
+    whole, parts, other = (zero_sums(topology, torch.float64) for _ in range(3))
     add_batch_(whole, model, topology, engine, TOKENS, batch_id=3)
     for row in range(2):
         add_batch_(parts, model, topology, engine, TOKENS[row : row + 1], batch_id=3, first_row=row)
@@ -60,7 +60,7 @@ def test_rows_of_a_batch_keep_their_draws():
 def test_autocast_is_for_the_forwards_alone(name):
     model = toy_model(dtype=torch.float32)
     topology, engine = trace_topology(model), engine_of(name, model)
-    sums, expected = (Sums.zeros(topology, torch.float32) for _ in range(2))
+    sums, expected = (zero_sums(topology, torch.float32) for _ in range(2))
     seen = []
     with torch.autocast("cpu", torch.bfloat16):
         ci = model.causal_importance(TOKENS)
@@ -102,7 +102,7 @@ def test_the_host_hardly_waits_for_the_device(architecture):
     """Beside two copies to the host, of counts and of tokens, which are told apart there."""
     model = toy_model(architecture)
     topology, engine, ci = trace_topology(model), engine_of("auto", model), model.causal_importance(TOKENS)
-    sums, capture = Sums.zeros(topology, torch.float64), model.component_forward(TOKENS, graph=False)
+    sums, capture = zero_sums(topology, torch.float64), model.component_forward(TOKENS, graph=False)
     with Waits() as waits:
         engine.add_(sums, capture, ci)
         add_normalisers_(sums, topology, capture, ci)

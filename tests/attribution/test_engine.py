@@ -7,23 +7,22 @@ from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engine import CombinedEngine
 from lit_attr.attribution.forward_mode.engine import ForwardModeEngine
-from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import MB, closed_form_engine, random_ci
-from tests.attribution.named import all_alive
 from tests.attribution.test_engine_choice import engine_of, partial_model
+from tests.sums import layout_of, zero_sums
 from tests.toys import random_tokens, toy_model
 
 TOKENS = random_tokens(2, 6)
 MODEL = toy_model()
 ENGINES = {
     "closed_form": closed_form_engine(MODEL, workspace_bytes=8 * MB),
-    "forward_mode": ForwardModeEngine(MODEL, trace_topology(MODEL), all_alive(trace_topology(MODEL)), 4),
-    "autograd": AutogradEngine(trace_topology(MODEL), all_alive(trace_topology(MODEL)), 4),
+    "forward_mode": ForwardModeEngine(MODEL, layout_of(trace_topology(MODEL)), 4),
+    "autograd": AutogradEngine(layout_of(trace_topology(MODEL)), 4),
 }
 
 
 def added(engine, model=MODEL, tokens=TOKENS):
-    sums = Sums.zeros(trace_topology(model), torch.float64)
+    sums = zero_sums(trace_topology(model), torch.float64)
     ci = random_ci(model, tokens, 0.5)
     engine.add_(sums, model.component_forward(tokens, graph=engine.needs_graph), ci)
     return sums

@@ -4,9 +4,9 @@ import torch
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engine_choice import build_engine, choose_engines
 from lit_attr.errors import ConfigurationError
-from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import MB, assert_close, random_ci
-from tests.attribution.named import all_alive, named_result, without_abs
+from tests.attribution.named import named_result, without_abs
+from tests.sums import layout_of, zero_sums
 from tests.toys import ARCHITECTURES, random_tokens, toy_model
 
 TOKENS = random_tokens(3, 6)
@@ -27,11 +27,11 @@ def partial_model(name):
 
 def engine_of(name, model, alive=None):
     topology = trace_topology(model)
-    return build_engine(choose_engines(name, model, topology), model, topology, alive or all_alive(topology), 4, 8 * MB)
+    return build_engine(choose_engines(name, model, topology), model, layout_of(topology, alive=alive), 4, 8 * MB)
 
 
 def harvest(engine, model, ci, alive=None, metrics="both"):
-    sums = Sums.zeros(trace_topology(model), torch.float64, metrics=metrics)
+    sums = zero_sums(trace_topology(model), torch.float64, metrics=metrics)
     engine.add_(sums, model.component_forward(TOKENS, graph=engine.needs_graph), ci)
     return named_result(sums, model, alive)
 

@@ -7,8 +7,8 @@ from lit_attr.attribution.batch import add_batch_with_ci_
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.edge_sums import add_rows_
 from lit_attr.attribution.engine_choice import build_engine, choose_engines
-from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import random_ci, unit_size
+from tests.sums import layout_of, zero_sums
 from tests.toys import ARCHITECTURES, ATTENTION, MATRICES, random_tokens, toy_model
 
 pytestmark = pytest.mark.gpu
@@ -26,8 +26,8 @@ def sums_on(device, architecture, name, dtype):
     choice = choose_engines("autograd" if name == "autograd" else "auto", model, topology)
     assert name in choice.blocks
     alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
-    sums = Sums.zeros(topology, dtype, device)
-    engine = build_engine(choice, model, topology, alive, 4, 1 << 26)
+    sums = zero_sums(topology, dtype, device)
+    engine = build_engine(choice, model, layout_of(topology, alive=alive), 4, 1 << 26)
     add_batch_with_ci_(sums, model, topology, engine, tokens.to(device), ci)
     return dict(sums.named())
 

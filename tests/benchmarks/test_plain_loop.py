@@ -7,8 +7,8 @@ from benchmarks.plain_loop import PlainLoop
 from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.batch import add_batch_with_ci_
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.topology.sums import Sums
-from tests.attribution.named import all_alive, assert_equal, attributions, named_result
+from tests.attribution.named import assert_equal, attributions, named_result
+from tests.sums import full_sums, layout_of
 from tests.toys import random_tokens, toy_model
 
 
@@ -25,8 +25,8 @@ def named(loop):
 def test_numbers_of_the_engine(architecture):
     model, tokens = toy_model(architecture), random_tokens(3, 6, vocab=5)
     topology, ci = trace_topology(model), model.causal_importance(tokens)
-    sums = Sums.zeros(topology, torch.float64)
-    engine = AutogradEngine(topology, all_alive(topology), 4)
+    sums = full_sums(topology, torch.float64)
+    engine = AutogradEngine(layout_of(topology), 4)
     add_batch_with_ci_(sums, model, topology, engine, tokens, ci)
     expected = attributions(named_result(sums, model))
 

@@ -22,6 +22,7 @@ from lit_attr.storage.write import write_result
 from tests.parts.faults import Calls, as_ordinary_user, fail_at, in_child, kill_at, names_in
 from tests.parts.harvests import PLAN, begin, complete_harvest, sums_of
 from tests.storage.examples import READ, TOPOLOGY, unembedding
+from tests.sums import layout_of
 
 
 class Part:
@@ -35,7 +36,7 @@ class Part:
 
     @staticmethod
     def read(path):
-        sums, ledger = read_part(path, TOPOLOGY, "both")
+        sums, ledger = read_part(path, layout_of(TOPOLOGY))
         (batch,) = ledger.ids.tolist()
         for (name, found), (_, right) in zip(sums.named(), sums_of([batch]).named(), strict=True):
             assert torch.equal(found, right), name

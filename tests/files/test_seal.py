@@ -15,6 +15,7 @@ from lit_attr.parts.part import read_part, write_part
 from lit_attr.topology.words import HEADER_FILE
 from tests.parts.harvests import header, sums_of
 from tests.storage.examples import TOPOLOGY, random_sums, unembedding
+from tests.sums import layout_of
 
 
 def write_small_part(path):
@@ -70,7 +71,7 @@ def test_large_files_are_read_in_pieces(tmp_path, monkeypatch):
 
 
 def test_missing_and_unreadable_files(tmp_path, monkeypatch):
-    for read in (check_seal, read_ledger, lambda path: read_part(path, TOPOLOGY, "both")):
+    for read in (check_seal, read_ledger, lambda path: read_part(path, layout_of(TOPOLOGY))):
         with pytest.raises(StorageError, match=r"cannot read .*/a\.pt: .*No such file"):
             read(tmp_path / "a.pt")
         with pytest.raises(StorageError, match=r"cannot read .*: .*Is a directory"):
@@ -89,7 +90,7 @@ def test_part_comes_back(tmp_path):
     right = counted(random_sums(3), 99)
     ledger = Ledger("plan", 3, 1, 4, [(1, 9, 4)], 99, 1.5, 2.5, 7)
     write_part(tmp_path / "a.pt", right, ledger)
-    sums, found = read_part(tmp_path / "a.pt", TOPOLOGY, "both")
+    sums, found = read_part(tmp_path / "a.pt", layout_of(TOPOLOGY))
     assert found == read_ledger(tmp_path / "a.pt") == ledger
     assert found.ids.tolist() == [1, 5, 9]
     for (name, tensor), (_, expected) in zip(sums.named(), right.named(), strict=True):
@@ -112,7 +113,7 @@ def test_part_that_miscounts_its_tokens(tmp_path, in_ledger, in_sums, one_by_one
     with pytest.raises(
         StorageError, match=f"ledger has {in_ledger} tokens, its sums {in_sums}, and one by one {one_by_one}"
     ):
-        read_part(tmp_path / "a.pt", TOPOLOGY, "both")
+        read_part(tmp_path / "a.pt", layout_of(TOPOLOGY))
 
 
 @pytest.mark.parametrize("n_abs_tokens", [-1, 10])
@@ -121,7 +122,7 @@ def test_part_that_miscounts_the_tokens_of_attr_abs(tmp_path, n_abs_tokens):
     sums.n_abs_tokens.fill_(n_abs_tokens)
     write_part(tmp_path / "a.pt", sums, Ledger("plan", 1, 0, 1, [[0, 0, 1]], 9))
     with pytest.raises(StorageError, match=rf"a\.pt: its sums of attr_abs are of {n_abs_tokens} of its 9 tokens"):
-        read_part(tmp_path / "a.pt", TOPOLOGY, "both")
+        read_part(tmp_path / "a.pt", layout_of(TOPOLOGY))
 
 
 def test_part_stays_whole_while_its_worker_publishes_another(tmp_path, monkeypatch):
@@ -136,7 +137,7 @@ def test_part_stays_whole_while_its_worker_publishes_another(tmp_path, monkeypat
         return real(*opened)
 
     monkeypatch.setattr(parts, "read_head", replaced_meanwhile)
-    sums, ledger = read_part(path, TOPOLOGY, "both")
+    sums, ledger = read_part(path, layout_of(TOPOLOGY))
     assert ledger.ids.tolist() == [1]
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(sums.named(), sums_of([1]).named(), strict=True))
 
@@ -146,10 +147,10 @@ def test_part_of_another_model(tmp_path):
 
     write_small_part(tmp_path / "a.pt")
     with pytest.raises(StorageError, match=r"a\.pt: its sums are not those of this harvest's model"):
-        read_part(tmp_path / "a.pt", replace(TOPOLOGY, vocab_size=7), "both")
+        read_part(tmp_path / "a.pt", layout_of(replace(TOPOLOGY, vocab_size=7)))
     write_part(tmp_path / "b.pt", random_sums(dtype=torch.float32), Ledger("plan", 1, 0, 1))
     with pytest.raises(StorageError, match=r"b\.pt: its sums are not"):
-        read_part(tmp_path / "b.pt", TOPOLOGY, "both")
+        read_part(tmp_path / "b.pt", layout_of(TOPOLOGY))
 
 
 LEDGER = {"plan": "p", "generation": 1, "rank": 0, "world_size": 1, "batches": [[0, 0, 1]]}

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -7,15 +8,22 @@ from lit_attr.errors import ConfigurationError, NumericalError
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.memory import PeakMemory
 from lit_attr.topology.graph import Topology
-from lit_attr.topology.sums import CHUNK, Sums
+from lit_attr.topology.sums import CHUNK
 from tests.storage.examples import TOPOLOGY, random_sums
+from tests.sums import full_sums, layout_of
 
 EDGE = "attr/0.mlp.up->0.mlp.down"
 
 
 def metric(dtype=torch.float32, **options):
     sums = AttributionSums(**options)
-    sums.allocate(TOPOLOGY, dtype, "cpu")
+    sums.allocate(layout_of(TOPOLOGY), dtype, "cpu")
+    return sums
+
+
+def every_row_of(sums):
+    """Sums in which every source has a row."""
+    sums.rows({layer: np.arange(live.n_all) for layer, live in sums.live.items()})
     return sums
 
 
@@ -34,7 +42,7 @@ def test_compute_is_the_mean_per_token():
     sums = metric()
     for seed in range(3):
         sums.update(contribute(seed))
-    total = sum(random_sums(seed).attr["0.mlp.down"]["0.mlp.up"] for seed in range(3))
+    total = sum(random_sums(seed).attr["0.mlp.down"]["0.mlp.up"].numbers for seed in range(3))
     n_tokens = sum(int(random_sums(seed).n_tokens) for seed in range(3))
     found = sums.compute()
     torch.testing.assert_close(found[EDGE], total / n_tokens, rtol=1e-5, atol=1e-6)
@@ -52,14 +60,14 @@ def test_the_mean_of_attr_abs_is_over_its_own_tokens():
         some.n_abs_tokens.sub_(random_sums(1).n_abs_tokens)
 
     sums.update(without_abs)
-    expected = first.attr_abs["0.mlp.down"]["0.mlp.up"] / int(first.n_tokens)
+    expected = first.attr_abs["0.mlp.down"]["0.mlp.up"].numbers / int(first.n_tokens)
     torch.testing.assert_close(sums.compute()["attr_abs/0.mlp.up->0.mlp.down"], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("metrics", ["both", "attr"])
 def test_what_is_summed_is_allocated(metrics):
     sums = AttributionSums()
-    sums.allocate(TOPOLOGY, torch.float32, "cpu", metrics)
+    sums.allocate(layout_of(TOPOLOGY, metrics), torch.float32, "cpu")
     sums.update(lambda some: some.n_tokens.add_(1))
     assert [bool(some.attr_abs) for some in (sums.recent, sums.totals)] == [metrics == "both"] * 2
     assert any(name.startswith("attr_abs/") for name in sums.compute()) == (metrics == "both")
@@ -69,10 +77,9 @@ def test_attributions_have_no_copy_beside_the_totals_on_a_cpu():
     """What is added to it, in whatever order with flushes, trials and what was restored, is there once."""
     sums, parts = metric(), [random_sums(seed) for seed in range(3)]
     beside = [t for name, t in parts[0].named() if not name.startswith("attr")]
-    assert sums.nbytes_beside_totals == sum(t.numel() * (4 if t.is_floating_point() else 8) for t in beside)
-    sums.totals.add_(parts[0])
-    with sums.trial() as trial:
-        contribute(7)(trial)
+    sums.add(parts[0])
+    assert sums.nbytes - sums.totals.nbytes == sum(t.numel() * (4 if t.is_floating_point() else 8) for t in beside)
+    contribute(7)(sums.trial())
     sums.update(contribute(1))
     sums.flush()
     sums.update(contribute(2))
@@ -99,7 +106,7 @@ def test_update_is_additive():
 @pytest.mark.parametrize("updates_per_flush", [1, 3, 100])
 def test_flushing_changes_nothing_but_rounding(updates_per_flush):
     sums = metric(updates_per_flush=updates_per_flush)
-    expected = Sums.zeros(TOPOLOGY, torch.float64)
+    expected = full_sums(TOPOLOGY, torch.float64)
     for seed in range(7):
         sums.update(contribute(seed))
         expected.add_(random_sums(seed))
@@ -119,11 +126,11 @@ def test_error_over_ten_thousand_batches():
     plain = torch.zeros(shape)
     for values in batches:
         plain += values
-        sums.update(lambda s, values=values: s.attr["0.mlp.down"]["0.mlp.up"].add_(values))
+        sums.update(lambda s, values=values: every_row_of(s).attr["0.mlp.down"]["0.mlp.up"].numbers.add_(values))
     sums.flush()
     exact = torch.stack(batches).double().sum(0)
     magnitude = torch.stack(batches).double().abs().sum(0)
-    error = (sums.totals.attr["0.mlp.down"]["0.mlp.up"] - exact).abs() / magnitude
+    error = (sums.totals.attr["0.mlp.down"]["0.mlp.up"].numbers - exact).abs() / magnitude
     assert float(error.max()) < 1e-5
     assert float(((plain - exact).abs() / magnitude).min()) > 1e-4
 
@@ -131,12 +138,12 @@ def test_error_over_ten_thousand_batches():
 def test_update_and_flush_have_bounded_temporaries():
     topology = only_output({"0.mlp.up": 1, "0.mlp.down": 1}, vocab_size=3 * CHUNK)
     sums = AttributionSums(updates_per_flush=2)
-    sums.allocate(topology, torch.float32, "cpu")
+    sums.allocate(layout_of(topology), torch.float32, "cpu")
     with PeakMemory() as memory:
         for _ in range(2):
-            sums.update(lambda s: s.attr["output"]["embed"].add_(1.0))
+            sums.update(lambda s: every_row_of(s).attr["output"]["embed"].numbers.add_(1.0))
     assert memory.peak <= 8 * CHUNK
-    assert sums.totals.attr["output"]["embed"].eq(2).all()
+    assert sums.totals.attr["output"]["embed"].numbers.eq(2).all()
 
 
 def test_no_sums_in_buffers_parameters_or_state_dict():
@@ -156,7 +163,7 @@ def test_casting_the_module_leaves_the_sums_alone(cast):
     cast(torch.nn.ModuleList([sums]))
     assert sums.totals.logit_sq.dtype == torch.float64
     assert sums.recent.logit_sq.dtype == torch.float32
-    assert sums.metric_state[EDGE] is sums.totals.attr["0.mlp.down"]["0.mlp.up"]
+    assert torch.equal(sums.metric_state[EDGE], random_sums(0, torch.float32).attr["0.mlp.down"]["0.mlp.up"].numbers)
 
 
 def test_gradients_are_enabled_inside_update():
@@ -189,14 +196,14 @@ def test_allocating_again_begins_anew():
     sums = metric()
     sums.update(contribute(1))
     sums._is_synced = True
-    sums.allocate(TOPOLOGY, torch.float32, "cpu")
+    sums.allocate(layout_of(TOPOLOGY), torch.float32, "cpu")
     sums.update(contribute(2))
     assert float(sums.compute()["token_count"].sum()) == 1.0
 
 
 def test_sums_that_are_no_longer_finite():
     sums = metric()
-    sums.update(lambda s: s.attr["0.mlp.down"]["0.mlp.up"][1, 1].fill_(float("inf")))
+    sums.update(lambda s: every_row_of(s).attr["0.mlp.down"]["0.mlp.up"].numbers[1, 1].fill_(float("inf")))
     with pytest.raises(NumericalError, match=r"finite after the last 1 updates \(attr/0.mlp.up->0.mlp.down\)"):
         sums.flush()
 
@@ -213,7 +220,7 @@ def test_merge_state():
     with pytest.raises(ConfigurationError, match="expected AttributionSums, found dict"):
         one.merge_state({})
     other = AttributionSums()
-    other.allocate(only_output({}, vocab_size=5, d_model=6), torch.float32, "cpu")
+    other.allocate(layout_of(only_output({}, vocab_size=5, d_model=6)), torch.float32, "cpu")
     with pytest.raises(ConfigurationError, match="cannot merge sums of another topology"):
         one.merge_state(other)
     two._is_synced = True
@@ -238,8 +245,8 @@ def _two_ranks(rank, world_size, file, results):
 
     big = AttributionSums()
     topology = only_output({"0.mlp.up": 1}, vocab_size=20_000_000)
-    big.allocate(topology, torch.float32, "cpu")
-    big.update(lambda s: s.attr["output"]["embed"].fill_(rank + 1.0))
+    big.allocate(layout_of(topology), torch.float32, "cpu")
+    big.update(lambda s: every_row_of(s).attr["output"]["embed"].numbers.fill_(rank + 1.0))
     big.flush()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     big.sync()
@@ -248,7 +255,7 @@ def _two_ranks(rank, world_size, file, results):
         "again": again[EDGE].equal(mean[EDGE]),
         "refused": refused,
         "growth": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before,
-        "big": tuple(map(float, big.totals.attr["output"]["embed"].aminmax())),
+        "big": tuple(map(float, big.totals.attr["output"]["embed"].numbers.aminmax())),
     }
     dist.destroy_process_group()
 

@@ -24,6 +24,7 @@ from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.words import PLAN_FILE
 from tests.harvest.runs import Signal, small_run, stop, work
+from tests.sums import layout_of
 from tests.toys import write_tokens
 
 TOPOLOGY = Topology(
@@ -56,7 +57,7 @@ def new(tmp_path):
             PLAN.publish(folder)
         generation = current_generation(folder, PLAN, world_size, n_batches)
         sums = AttributionSums()
-        sums.allocate(TOPOLOGY, torch.float32, "cpu")
+        sums.allocate(layout_of(TOPOLOGY), torch.float32, "cpu")
         found = Commits(generation, rank, minutes, batches)
         found.restore(sums, TOPOLOGY)
         return found, sums
@@ -78,7 +79,7 @@ def do(commits, sums, *batch_ids):
 
 def in_part(commits):
     """Batches by the ledger, and by what was added."""
-    sums, ledger = read_part(commits.path, TOPOLOGY, "both")
+    sums, ledger = read_part(commits.path, layout_of(TOPOLOGY))
     digits = str(int(sums.logit_sq[0]))[::-1]
     assert set(digits) <= {"0", "1"}, "a batch counts twice"
     assert [i for i, digit in enumerate(digits) if digit == "1"] == ledger.ids.tolist()
@@ -168,7 +169,7 @@ def test_rates_leave_out_what_was_there_before(new):
     commits, sums = new()
     do(commits, sums, 2)
     commits.commit(sums)
-    _, ledger = read_part(commits.path, TOPOLOGY, "both")
+    _, ledger = read_part(commits.path, layout_of(TOPOLOGY))
     assert ledger.n_before == 2
     assert before <= ledger.started <= ledger.committed <= time.time()
     (worker,) = status(commits.generation.folder).workers

@@ -16,8 +16,8 @@ from lit_attr.harvest.memory import (
     rows_that_fit,
 )
 from lit_attr.topology.graph import Topology
-from lit_attr.topology.sums import Sums
 from tests.storage.examples import TOPOLOGY
+from tests.sums import full_sums
 from tests.toys import write_run, write_tokens
 
 KB = 1000
@@ -108,7 +108,7 @@ def test_sums_larger_than_free_memory_are_refused_before_they_are_allocated():
     with pytest.raises(ConfigurationError, match=message):
         check_sums_fit(topology, "both", torch.float32, torch.device("cpu"), n_processes=2)
     # Without a sum for each pair of components they are 100,000 times smaller.
-    assert Sums.zeros(topology, torch.float64, "meta", "attr").nbytes < 1e9
+    assert full_sums(topology, torch.float64, "meta", metrics="attr").nbytes < 1e9
     check_sums_fit(TOPOLOGY, "both", torch.float32, torch.device("cpu"), n_processes=2)
 
 

@@ -14,6 +14,7 @@ from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.verify import verify
 from tests.harvest.runs import assert_same, harvest, small_run, stop, work
 from tests.storage.examples import without_abs
+from tests.sums import layout_of
 from tests.toys import write_tokens
 
 BATCH_SIZE, N_BATCHES = 2, 8
@@ -107,10 +108,10 @@ def test_parts_of_attr_alone(run, tokens, whole, tmp_path):
     folder = stop(3, run, tokens, tmp_path / "out", model={"metrics": "attr"})
     (path,) = (folder / "worker_states").glob("*.pt")
     topology = Header.load(folder).topology
-    sums, ledger = read_part(path, topology, "attr")
+    sums, ledger = read_part(path, layout_of(topology, "attr"))
     assert (sums.attr_abs, int(sums.n_abs_tokens), ledger.n_batches) == ({}, 0, 3)
     with pytest.raises(StorageError, match="its sums are not those of this harvest's model"):
-        read_part(path, topology, "both")
+        read_part(path, layout_of(topology, "both"))
     written = work(run, tokens, tmp_path / "out", model={"metrics": "attr"})
     assert written.folder == folder
     found = DatasetAttributionStorage.load(written.path)

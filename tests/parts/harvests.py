@@ -18,6 +18,7 @@ from lit_attr.parts.plan import Plan
 from lit_attr.parts.read_vectors import publish_read_vectors
 from lit_attr.topology.sums import Sums
 from tests.storage.examples import ALIVE, READ, TOPOLOGY, unembedding
+from tests.sums import full_sums, layout_of
 
 # Marks are powers of two, with factors up to 4: sums of so many batches are exact in float32.
 MAX_BATCHES = 20
@@ -26,7 +27,7 @@ PLAN = Plan({"weights": "w", "batch_size": 4}, n_batches=10)
 
 def sums_of(batches: Iterable[int]) -> Sums:
     """What these batches add up to."""
-    sums = Sums.zeros(TOPOLOGY, torch.float64)
+    sums = full_sums(TOPOLOGY, torch.float64)
     for batch in batches:
         for place, (_, tensor) in enumerate(sums.named()):
             if tensor.is_floating_point():
@@ -92,12 +93,12 @@ def assert_holds(folder: Path, batches: Iterable[int], allow_partial: bool = Fal
     """The harvest has each of the batches once, by its ledgers and by its numbers."""
     expected = sorted(batches)
     generation = begun_generation(folder)
-    parts = list(counting_parts(generation, TOPOLOGY))
+    parts = list(counting_parts(generation, layout_of(TOPOLOGY)))
     ids = union(part.ids for part in parts)
     if not allow_partial:
         check_nothing_missing(generation, ids, "")
     assert ids.tolist() == expected
-    total = Sums.zeros(TOPOLOGY, torch.float64)
+    total = full_sums(TOPOLOGY, torch.float64)
     for part in parts:
         total.add_(part.sums)
     for (name, found), (_, right) in zip(total.named(), sums_of(expected).named(), strict=True):

@@ -15,6 +15,7 @@ from lit_attr.plots.stability import stability
 from lit_attr.storage.verify import verify
 from tests.parts.harvests import begin, commit
 from tests.storage.examples import TOPOLOGY
+from tests.sums import layout_of
 
 
 def flip(path, place=0.5):
@@ -105,7 +106,7 @@ def test_every_mutation_of_a_frozen_part_is_refused(tmp_path, how):
     with pytest.raises(StorageError):
         merge_harvest(tmp_path, allow_partial=True)
     with pytest.raises(StorageError):
-        list(counting_parts(begun_generation(tmp_path), TOPOLOGY, only_frozen=True))
+        list(counting_parts(begun_generation(tmp_path), layout_of(TOPOLOGY), only_frozen=True))
     with pytest.raises(StorageError) as refused:
         stability(tmp_path)
     assert path.name in str(refused.value)

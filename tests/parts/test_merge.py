@@ -21,16 +21,16 @@ from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.merge import merge_harvest, write_merged
 from lit_attr.parts.part import write_part
 from lit_attr.query.attribution_repo import AttributionRepo
-from lit_attr.storage import write as merge
+from lit_attr.storage import summed
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.provenance import SCHEMA
 from lit_attr.storage.verify import verify
 from lit_attr.storage.write import write_result
-from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, READ_VECTORS_FILE
 from tests.parts.faults import names_in
 from tests.parts.harvests import PLAN, begin, commit, complete_harvest, header, sums_of
 from tests.storage.examples import READ, TOPOLOGY, random_storage, random_sums, unembedding
+from tests.sums import full_sums
 
 
 def test_parts_of_older_generations_are_nobodys(tmp_path):
@@ -71,10 +71,13 @@ def test_merge_is_the_float64_sum_rounded_once(tmp_path):
 
     for metric, blocks in (("attr", storage.regular_attr), ("attr_abs", storage.regular_attr_abs)):
         for target, source in (("0.mlp.up", "0.attn.q"), ("0.mlp.down", "0.mlp.up")):
-            assert torch.equal(blocks[target][source], added(lambda p: getattr(p, metric)[target][source]).T.float())  # noqa: B023
-    assert torch.equal(storage.embed_attr["0.mlp.up"], added(lambda p: p.attr["0.mlp.up"]["embed"]).T.float())
-    assert torch.equal(storage.embed_attr_abs["0.attn.q"], added(lambda p: p.attr_abs["0.attn.q"]["embed"]).T.float())
-    assert torch.equal(storage.embed_unembed_attr, added(lambda p: p.attr["output"]["embed"]).T.float())
+            tables = [getattr(part, metric)[target][source].numbers.numpy() for part in parts]
+            assert torch.equal(blocks[target][source], torch.from_numpy(np.sum(tables, axis=0)).T.float())
+    assert torch.equal(storage.embed_attr["0.mlp.up"], added(lambda p: p.attr["0.mlp.up"]["embed"].numbers).T.float())
+    assert torch.equal(
+        storage.embed_attr_abs["0.attn.q"], added(lambda p: p.attr_abs["0.attn.q"]["embed"].numbers).T.float()
+    )
+    assert torch.equal(storage.embed_unembed_attr, added(lambda p: p.attr["output"]["embed"].numbers).T.float())
     assert torch.equal(storage.logit_sq_sum, added(lambda p: p.logit_sq).float())
     assert torch.equal(storage.embed_token_count, added(lambda p: p.token_count))
     assert storage.n_tokens_processed == sum(int(part.n_tokens) for part in parts)
@@ -100,7 +103,7 @@ def test_merge_is_the_float64_sum_rounded_once(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("n_parts", [1, 3])
 def test_file_is_what_the_storage_saves(tmp_path, monkeypatch, tile, dtype, n_parts):
-    monkeypatch.setattr(merge, "_TILE", tile)
+    monkeypatch.setattr(summed, "TILE", tile)
     parts, whole = [sums_of([2 * i, 2 * i + 1]) for i in range(n_parts)], sums_of(range(2 * n_parts))
     w_unembed = unembedding().to(dtype).requires_grad_()
     write_result(tmp_path / "a.pt", dict(enumerate(parts)), READ, w_unembed, 0.5, {"x": [1]})
@@ -117,7 +120,7 @@ def test_file_is_what_the_storage_saves(tmp_path, monkeypatch, tile, dtype, n_pa
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite_are_refused_by_part_and_tensor(tmp_path, monkeypatch, name, value, tile):
     """An older result stays, and nothing new is left behind."""
-    monkeypatch.setattr(merge, "_TILE", tile)
+    monkeypatch.setattr(summed, "TILE", tile)
     generation = complete_harvest(tmp_path, 2)
     before = merge_harvest(tmp_path).read_bytes()
     names = names_in(tmp_path)
@@ -198,7 +201,7 @@ def test_merge_is_commutative_and_associative(tmp_path_factory, order, split):
         return DatasetAttributionStorage.load(folder / name)
 
     def added(parts):
-        total = Sums.zeros(TOPOLOGY, torch.float64)
+        total = full_sums(TOPOLOGY, torch.float64)
         for part in parts:
             total.add_(part)
         return total

@@ -42,7 +42,7 @@ def test_differences_are_named_with_both_values():
             b'{"format": 1, "entries": {}, "n_batches": "1", "job": null}',
             "n_batches: Input .* int.* '1'",
         ),
-        (b'{"format": 3, "entries": {}, "n_batches": 1000000000}', "n_batches: Input should be less than .*000000000"),
+        (b'{"format": 4, "entries": {}, "n_batches": 1000000000}', "n_batches: Input should be less than .*000000000"),
     ],
 )
 def test_damaged_plans(tmp_path, content, message):
@@ -51,11 +51,11 @@ def test_damaged_plans(tmp_path, content, message):
         Plan.load(tmp_path)
 
 
-@pytest.mark.parametrize("stored", [b'{"format": 2,', b'{"format": 4,', b"{"])
+@pytest.mark.parametrize("stored", [b'{"format": 2,', b'{"format": 3,', b"{"])
 def test_plans_of_other_versions(tmp_path, stored):
     (tmp_path / "plan.json").write_bytes(stored + b'"entries": {}, "n_batches": 1}')
     with pytest.raises(
-        StorageError, match=r"plan\.json: expected a harvest in format 3, found [124], .* the version of"
+        StorageError, match=r"plan\.json: expected a harvest in format 4, found [123], .* the version of"
     ):
         Plan.load(tmp_path)
 

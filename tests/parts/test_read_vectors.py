@@ -30,8 +30,8 @@ def test_they_come_back_and_the_first_ones_count(tmp_path, dtype):
 def test_those_of_components_that_are_no_targets_are_zero():
     alive = {**ALIVE, "0.mlp.up": torch.tensor([True, False, True])}
     read = type(READ)(READ.inputs, READ.vectors, alive)
-    assert read.wide("0.mlp.up").tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
-    assert read.wide("0.mlp.up").dtype == torch.float64
+    assert read.of_targets("0.mlp.up").tolist() == [[1, 0], [0, 0], [0, 1]]
+    assert read.of_targets("0.mlp.up").dtype == torch.float64
 
 
 def damaged(change):

@@ -7,9 +7,9 @@ from lit_attr.parts.part import write_part
 from lit_attr.plots.stability import stability
 from lit_attr.plots.stability_curves import plot_stability
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.topology.sums import Sums
 from tests.parts.harvests import begin, commit
 from tests.storage.examples import READ, TOPOLOGY, random_sums, unembedding
+from tests.sums import full_sums
 
 
 def random_parts(folder, world_size, sizes=None):
@@ -28,7 +28,7 @@ def random_parts(folder, world_size, sizes=None):
 
 def tops(parts, target, k):
     """By the storage's own lists, of the sum of some parts."""
-    total = Sums.zeros(TOPOLOGY, torch.float64)
+    total = full_sums(TOPOLOGY, torch.float64)
     for part in parts:
         total.add_(part)
     storage = DatasetAttributionStorage.from_sums(total, READ, unembedding(), 0.0)

@@ -20,6 +20,7 @@ from tests.protocol.files import ROOT, PartContent
 from tests.protocol.replay import on_model_files
 from tests.protocol.scenarios import SMALL
 from tests.storage.examples import TOPOLOGY
+from tests.sums import layout_of
 
 
 class OnDisk:
@@ -49,7 +50,7 @@ class OnDisk:
     def read(self, path, _):
         if path.suffix == ".json":
             return read_json(path)
-        sums, ledger = read_part(path, TOPOLOGY, "both")
+        sums, ledger = read_part(path, layout_of(TOPOLOGY))
         check_seal(path)
         assert read_ledger(path) == ledger
         return sums, ledger

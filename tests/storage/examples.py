@@ -11,6 +11,7 @@ from lit_attr.storage.harvested_metrics import HarvestedMetrics
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
+from tests.sums import full_sums
 
 TOPOLOGY = Topology(
     n_components={"0.mlp.up": 3, "0.mlp.down": 4, "0.attn.q": 2},
@@ -33,7 +34,7 @@ ATTR_ALONE = HarvestedMetrics("attr").to_entries()
 
 def random_sums(seed: int = 0, dtype: torch.dtype = torch.float64) -> Sums:
     generator = torch.Generator().manual_seed(seed)
-    sums = Sums.zeros(TOPOLOGY, dtype)
+    sums = full_sums(TOPOLOGY, dtype)
     for name, tensor in sums.named():
         if not tensor.is_floating_point():
             continue

@@ -67,12 +67,12 @@ def test_sums_become_float32_under_the_right_names_and_orientation(tmp_path):
     random_storage().save(tmp_path / "a.pt")
     loaded = DatasetAttributionStorage.load(tmp_path / "a.pt")
     for blocks, tables in ((loaded.regular_attr, sums.attr), (loaded.regular_attr_abs, sums.attr_abs)):
-        assert torch.equal(blocks["0.mlp.down"]["0.mlp.up"], tables["0.mlp.down"]["0.mlp.up"].T.float())
-        assert torch.equal(blocks["0.mlp.up"]["0.attn.q"], tables["0.mlp.up"]["0.attn.q"].T.float())
-    assert torch.equal(loaded.embed_attr["0.mlp.up"], sums.attr["0.mlp.up"]["embed"].T.float())
-    assert torch.equal(loaded.embed_attr_abs["0.attn.q"], sums.attr_abs["0.attn.q"]["embed"].T.float())
-    assert torch.equal(loaded.embed_unembed_attr, sums.attr["output"]["embed"].T.float())
-    assert torch.equal(loaded.unembed_attr["0.mlp.down"], sums.attr["output"]["0.mlp.down"].T.float())
+        assert torch.equal(blocks["0.mlp.down"]["0.mlp.up"], tables["0.mlp.down"]["0.mlp.up"].numbers.T.float())
+        assert torch.equal(blocks["0.mlp.up"]["0.attn.q"], tables["0.mlp.up"]["0.attn.q"].numbers.T.float())
+    assert torch.equal(loaded.embed_attr["0.mlp.up"], sums.attr["0.mlp.up"]["embed"].numbers.T.float())
+    assert torch.equal(loaded.embed_attr_abs["0.attn.q"], sums.attr_abs["0.attn.q"]["embed"].numbers.T.float())
+    assert torch.equal(loaded.embed_unembed_attr, sums.attr["output"]["embed"].numbers.T.float())
+    assert torch.equal(loaded.unembed_attr["0.mlp.down"], sums.attr["output"]["0.mlp.down"].numbers.T.float())
     assert torch.equal(loaded.w_unembed, unembedding())
     assert loaded.embed_token_count.dtype == torch.int64
     assert loaded.n_tokens_processed == int(sums.n_tokens)

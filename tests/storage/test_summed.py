@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from lit_attr.storage import write
+from lit_attr.storage import summed
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.write import write_result
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.read_vectors import ReadVectors
-from lit_attr.topology.sums import Sums
+from lit_attr.topology.sums import Sums, row_counts
+from tests.sums import by_source, layout_of
 
 TOPOLOGY = Topology(
     n_components={"0.attn.q": 3, "0.attn.k": 2, "0.attn.o": 5},
@@ -44,13 +45,14 @@ def read_vectors(dtype):
 
 
 def random_part(n_tokens, n_abs_tokens, metrics="both"):
-    sums = Sums.zeros(TOPOLOGY, torch.float64, metrics=metrics)
-    for name, tensor in sums.named():
+    """Sums in which some of the sources have a row, in a random order."""
+    layout = layout_of(TOPOLOGY, metrics, ALIVE)
+    some = {layer: torch.randperm(n, generator=GENERATOR)[: 1 + n // 2] for layer, n in row_counts(layout).items()}
+    sums = Sums.zeros(layout, torch.float64)
+    sums.rows({layer: ids.numpy() for layer, ids in some.items()})
+    for _, tensor in sums.named():
         if tensor.is_floating_point():
             tensor.copy_(randn(*tensor.shape))
-            target = name.partition("->")[2]
-            if name.startswith("attr_abs") and target in ALIVE:
-                tensor *= ALIVE[target]
     sums.token_count[3] = n_tokens
     sums.n_tokens.fill_(n_tokens)
     sums.n_abs_tokens.fill_(n_abs_tokens)
@@ -62,7 +64,9 @@ def expected_blocks(parts, read, factor):
     blocks = {}
     for target, sources in TOPOLOGY.sources.items():
         for source in sources:
-            table = sum(part.attr[TOPOLOGY.inputs[target]][source].numpy() for part in parts)
+            if TOPOLOGY.inputs[target] not in parts[0].attr:
+                continue
+            table = sum(by_source(part.attr[TOPOLOGY.inputs[target]][source]).numpy() for part in parts)
             if target == "output":
                 blocks["attr", target, source] = table.T
                 continue
@@ -71,8 +75,9 @@ def expected_blocks(parts, read, factor):
             block[~ALIVE[target].numpy()] = 0
             blocks["attr", target, source] = block
             if parts[0].attr_abs:
-                tables = [part.attr_abs[target][source].numpy() for part in parts]
-                blocks["attr_abs", target, source] = factor * sum(tables).T
+                tables = [by_source(part.attr_abs[target][source]).numpy() for part in parts]
+                blocks["attr_abs", target, source] = np.zeros(block.shape)
+                blocks["attr_abs", target, source][ALIVE[target].numpy()] = factor * sum(tables).T
     return blocks
 
 
@@ -98,17 +103,17 @@ def assert_blocks(storage, expected, tolerance):
 @pytest.mark.parametrize("tile", [1, 9, 20, 1 << 23])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_result_of_several_parts(tmp_path, monkeypatch, tile, dtype):
-    monkeypatch.setattr(write, "_TILE", tile)
+    monkeypatch.setattr(summed, "TILE", tile)
     # One part has none of the batches whose `attr_abs` is taken.
     parts, read = [random_part(8, 8), random_part(16, 0), random_part(4, 2)], read_vectors(dtype)
-    for table in (table for by_source in parts[1].attr_abs.values() for table in by_source.values()):
-        table.zero_()
+    for table in (table for tables in parts[1].attr_abs.values() for table in tables.values()):
+        table.numbers.zero_()
     write_result(tmp_path / "a.pt", dict(enumerate(parts)), read, W_UNEMBED, 0.0, {})
     storage = DatasetAttributionStorage.load(tmp_path / "a.pt")
     assert storage.n_tokens_processed == 28
     expected = expected_blocks(parts, read, 28 / 10)
     assert_blocks(storage, expected, 2e-6)
-    whole = Sums.zeros(TOPOLOGY, torch.float64)
+    whole = Sums.zeros(parts[0].layout, torch.float64)
     for part in parts:
         whole.add_(part)
     assert_blocks(DatasetAttributionStorage.from_sums(whole, read, W_UNEMBED, 0.0), expected, 1e-12)

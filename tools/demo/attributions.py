@@ -11,6 +11,7 @@ from lit_attr.attribution.batch import add_batch_, read_vectors
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.topology.address import OUTPUT
+from lit_attr.topology.layout import Layout
 from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
 
@@ -40,10 +41,11 @@ def harvest_chains(
         if target.endswith(_CHAIN_TARGETS) and (target == OUTPUT or alive[target].any())
     }
     topology = whole.restricted(sources)
-    engine = AutogradEngine(topology, alive, _TARGETS_PER_PASS)
+    layout = Layout.of(topology, alive, "attr")
+    engine = AutogradEngine(layout, _TARGETS_PER_PASS)
     harvested = []
     for tokens in sets:
-        sums = Sums.zeros(topology, torch.float32, metrics="attr")
+        sums = Sums.zeros(layout, torch.float32)
         for batch in tokens.split(batch_size):
             add_batch_(sums, model, topology, engine, batch)
         harvested.append(sums)

@@ -18,25 +18,35 @@ class PairCounts:
     Attributes:
         by_block: Layer to their number in each sequence and block of positions.
         longest: Layer to the greatest number that one component has, in each sequence.
+        components: Layer to the components that have any, ascending.
     """
 
     by_block: Mapping[str, Int[np.ndarray, "batch block"]]
     longest: Mapping[str, Int[np.ndarray, " batch"]]
+    components: Mapping[str, Int[np.ndarray, " _component"]]
 
     @classmethod
     def of(cls, ci: Mapping[str, Float[Tensor, "batch seq _"]], layers: Collection[str]) -> "PairCounts":
         """Count the pairs of some layers; the host waits for the device once."""
-        columns = []
+        columns, of_components = [], []
         for layer in layers:
             # As floats, whose sums are faster than those of booleans, and exact up to 2^24.
             is_pair = torch.ne(ci[layer], 0, out=torch.empty_like(ci[layer], dtype=torch.float32))
-            at_position = is_pair.sum(2)
+            at_position, by_component = is_pair.sum(2), is_pair.sum(1)
             by_block = [at_position[:, block].sum(1) for block in position_blocks(at_position.shape[1])]
-            columns.append(torch.stack([*by_block, is_pair.sum(1).amax(1)], 1))
-        counted = list(torch.stack(columns).cpu().numpy().astype(np.int64)) if columns else list[np.ndarray]()
+            columns.append(torch.stack([*by_block, by_component.amax(1)], 1))
+            of_components.append(by_component.amax(0))
+        if not columns:
+            return cls({}, {}, {})
+        n_rows, n_columns = columns[0].shape
+        counted = torch.cat([*(column.flatten() for column in columns), *of_components]).cpu().numpy().astype(np.int64)
+        ends = np.cumsum([n_rows * n_columns] * len(columns) + [len(most) for most in of_components])
+        pieces = np.split(counted, ends[:-1])
+        tables = [piece.reshape(n_rows, n_columns) for piece in pieces[: len(columns)]]
         return cls(
-            {layer: counts[:, :-1] for layer, counts in zip(layers, counted, strict=True)},
-            {layer: counts[:, -1] for layer, counts in zip(layers, counted, strict=True)},
+            {layer: table[:, :-1] for layer, table in zip(layers, tables, strict=True)},
+            {layer: table[:, -1] for layer, table in zip(layers, tables, strict=True)},
+            {layer: np.flatnonzero(most) for layer, most in zip(layers, pieces[len(columns) :], strict=True)},
         )
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
@@ -13,8 +13,7 @@ from lit_attr.attribution.closed_form.workspace import Workspace, evenly
 from lit_attr.attribution.engine import CombinedEngine
 from lit_attr.decomposition.anatomy import Attention
 from lit_attr.decomposition.model import Capture, DecomposedModel
-from lit_attr.topology.address import OUTPUT
-from lit_attr.topology.graph import Topology
+from lit_attr.topology.layout import Layout
 from lit_attr.topology.sums import Sums
 
 
@@ -25,8 +24,7 @@ class ClosedFormEngine:
 
     Args:
         model: Decomposed model, on its device already.
-        topology: The attribution graph.
-        alive: Layer to the components that are targets; what no target reads stays zero.
+        layout: The sums that are asked for.
         edges: The edge blocks to compute.
         workspace_bytes: The most that temporaries may take at once.
     """
@@ -36,23 +34,23 @@ class ClosedFormEngine:
     def __init__(
         self,
         model: DecomposedModel,
-        topology: Topology,
-        alive: Mapping[str, Bool[Tensor, " component"]],
+        layout: Layout,
         edges: Sequence[EdgeBlock],
         workspace_bytes: int,
     ) -> None:
         self.model = model
-        self.topology = topology
+        self.topology = layout.topology
         device = model.unembedding.device
         self.workspace = Workspace(workspace_bytes, device)
         self.targets: dict[str, list[TargetColumns]] = {}
         self.edges: dict[str, list[EdgeBlock]] = {}
-        for name, readers in topology.readers.items():
-            targets = [_columns(target, alive[target], device) for target in readers if target != OUTPUT]
+        for name in layout.asked_inputs:  # of the others no sums are kept
+            readers, counts = self.topology.readers[name], self.topology.n_components
+            ids = {target: layout.targets[target] for target in readers if target in layout.targets}
+            targets = [_columns(target, some, counts[target], device) for target, some in ids.items()]
             self.targets[name] = [target for target in targets if target.count]
-            if name == OUTPUT or self.targets[name]:
-                # The edge blocks into one input are those into any of its readers.
-                self.edges[name] = [edge for edge in edges if edge.target == readers[0]]
+            # The edge blocks into one input are those into any of its readers.
+            self.edges[name] = [edge for edge in edges if edge.target == readers[0]]
         self.edges = {name: into for name, into in self.edges.items() if into}
 
     @property
@@ -68,7 +66,7 @@ class ClosedFormEngine:
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add the attributions of one batch; see `Engine.add_`."""
         sources = dict.fromkeys(edge.source for edges in self.edges.values() for edge in edges)
-        batch = Batch.of(capture, ci, sources)
+        batch = Batch.of(capture, ci, sources, sums)
         widths = self._widths(batch, sums)
         n_rows, n_targets = rows_and_targets(widths, self.workspace)
         n_stream_targets = self.workspace.in_cache(n_targets, widths.source * widths.itemsize)
@@ -86,7 +84,7 @@ class ClosedFormEngine:
         return Widths(
             seq_len=batch.capture.tokens.shape[1],
             n_pairs=batch.counts.most + batch.capture.tokens.shape[1],
-            source=max(len(batch.token_ids), *self.topology.n_components.values()),
+            source=max([batch.n_tokens, *map(len, batch.counts.components.values())]),
             target=max([1, *targets]),
             input=max(inputs, default=0),
             stream=max([d_model, *(attention.n_heads * attention.head_width for attention in attentions)]),
@@ -95,6 +93,5 @@ class ClosedFormEngine:
         )
 
 
-def _columns(layer: str, alive: Bool[Tensor, " component"], device: torch.device) -> TargetColumns:
-    count = int(alive.sum())
-    return TargetColumns(layer, None if count == len(alive) else alive.nonzero()[:, 0].to(device), count)
+def _columns(layer: str, ids: Int[Tensor, " target"], n_all: int, device: torch.device) -> TargetColumns:
+    return TargetColumns(layer, None if len(ids) == n_all else ids.to(device), len(ids))

@@ -34,12 +34,12 @@ class ReaderLayer:
     Attributes:
         layer: The layer.
         place: Where its components are among all of them.
-        columns: Which of the layer's components they are.
+        columns: Their columns in the sums of the layer.
     """
 
     layer: str
     place: slice
-    columns: slice | Int[Tensor, " target"]
+    columns: slice
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Readers:
         """Add to the sums of `attr_abs`.
 
         Args:
-            tables: Layer to the sums of an edge block from one source layer.
+            tables: Layer to the sums of an edge block from one source layer, with a column for each target.
             sources: Rows that are added to; None for all.
             values: What is added.
         """

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -31,7 +32,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class TargetColumns:
-    """Components of a layer that are targets.
+    """Components of a layer that are targets; each has a column of the sums of `attr_abs`.
 
     Attributes:
         layer: The layer.
@@ -52,7 +53,10 @@ class Batch:
         capture: What the component forward left.
         ci: Layer to causal importances.
         counts: How many of these are not zero.
-        token_ids: The tokens that occur.
+        components: Layer to the components that are not zero everywhere, ascending; None for all.
+        rows: Source layer to the rows of its sources in the sums: of these components, of the tokens that occur; None
+            for all rows.
+        n_tokens: How many tokens occur.
         which: Which of them stands at each position.
         most_frequent: How often the most frequent token occurs.
     """
@@ -60,23 +64,42 @@ class Batch:
     capture: Capture
     ci: Mapping[str, Float[Tensor, "batch seq _"]]
     counts: PairCounts
-    token_ids: Int[Tensor, " token"]
+    components: Mapping[str, Int[Tensor, " _component"] | None]
+    rows: Mapping[str, Int[Tensor, " _source"] | None]
+    n_tokens: int
     which: Int[Tensor, "batch seq"]
     most_frequent: int
 
     @classmethod
-    def of(cls, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]], sources: Iterable[str]) -> "Batch":
-        """Look at a batch; the host waits for the device twice.
+    def of(
+        cls, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]], sources: Iterable[str], sums: Sums
+    ) -> "Batch":
+        """Look at a batch, and give its sources rows in the sums; the host waits for the device twice.
 
         Args:
             capture: What the component forward left.
             ci: Layer to causal importances.
             sources: Layers whose components, or token ids, are sources.
+            sums: What the batch is to be added to.
         """
-        counts = PairCounts.of(ci, [source for source in sources if source != EMBED])
+        layers = [source for source in sources if source != EMBED]
+        counts = PairCounts.of(ci, layers)
         device = capture.tokens.device
         token_ids, which, occurrences = capture.tokens.cpu().unique(return_inverse=True, return_counts=True)
-        return cls(capture, ci, counts, token_ids.to(device), which.to(device), int(occurrences.numpy().max()))
+        tokens = {EMBED: token_ids.numpy()} if EMBED in sums.live else {}
+        some = {layer: ids for layer, ids in counts.components.items() if len(ids) < ci[layer].shape[-1]}
+        joined = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *some.values()])).to(device)
+        components = dict(zip(some, joined.split([len(ids) for ids in some.values()]), strict=True))
+        return cls(
+            capture,
+            ci,
+            counts,
+            {layer: components.get(layer) for layer in layers},
+            sums.rows({**counts.components, **tokens}),
+            len(token_ids),
+            which.to(device),
+            int(occurrences.numpy().max()),
+        )
 
 
 class Rows:
@@ -121,6 +144,9 @@ class Rows:
             edges: The edge blocks, of one target layer of those that read it.
             targets: The targets that have an `attr_abs`.
         """
+        edges = [edge for edge in edges if self._occurs(edge.source)]
+        if not edges:
+            return
         through = edges[0].through
         at_once = self.n_stream_targets if isinstance(through, Norm) else self.n_targets
         fits = sum(layer.count for layer in targets) <= self.n_targets
@@ -190,14 +216,15 @@ class Rows:
                     self._add_effects_(edge.source, target, effects)
 
     def _add_tangents_(self, name: str, source: str, tangents: Float[Tensor, "source width"]) -> None:
-        add_at_(self.sums.attr[name][source], self._token_ids(source), slice(None), tangents)
+        if name in self.sums.attr:
+            add_at_(self.sums.attr[name][source].numbers, self.batch.rows[source], slice(None), tangents)
 
     def _add_effects_(self, source: str, readers: Readers, effects: Float[Tensor, "source target"]) -> None:
-        tables = {layer.layer: self.sums.attr_abs[layer.layer][source] for layer in readers.layers}
-        readers.add_(tables, self._token_ids(source), effects)
+        tables = {layer.layer: self.sums.attr_abs[layer.layer][source].numbers for layer in readers.layers}
+        readers.add_(tables, self.batch.rows[source], effects)
 
-    def _token_ids(self, source: str) -> Int[Tensor, " token"] | None:
-        return self.batch.token_ids if source == EMBED else None
+    def _occurs(self, source: str) -> bool:
+        return source == EMBED or len(self.batch.counts.components[source]) > 0
 
     def _flat(self, values: Float[Tensor, "batch seq width"]) -> Float[Tensor, "position width"]:
         return values.detach()[self.rows].flatten(0, 1).to(self.dtype)
@@ -209,7 +236,7 @@ class Rows:
         return self._known_sources[layer]
 
     def _tokens(self) -> SourceComponents:
-        which, n_tokens = self.batch.which[self.rows].flatten(), len(self.batch.token_ids)
+        which, n_tokens = self.batch.which[self.rows].flatten(), self.batch.n_tokens
         position = which.argsort(stable=True)
         ones = torch.ones(len(which), dtype=self.dtype, device=which.device)
         pairs = SparseWeights.of(position, which[position], ones, n_tokens, self.batch.most_frequent)
@@ -217,12 +244,13 @@ class Rows:
 
     def _components(self, layer: str) -> SourceComponents:
         activations, ci = self._flat(self.capture.post[layer]), self._flat(self.batch.ci[layer])
-        counts = self.batch.counts
+        counts, components = self.batch.counts, self.batch.components[layer]
         n_pairs, longest = counts.total(layer, self.rows), counts.longest_sum(layer, self.rows)
-        pairs = pairs_of(ci, activations, n_pairs, longest)
-        dense = is_dense(n_pairs, ci.shape, ci.device)
-        weights = DenseWeights(ci * activations) if dense else pairs
-        return SourceComponents(self.model.components(layer).U.to(self.dtype), weights, pairs)
+        pairs = pairs_of(ci, activations, n_pairs, longest, components)
+        some = slice(None) if components is None else components
+        dense = is_dense(n_pairs, pairs.n_sources * len(ci), ci.device)
+        weights = DenseWeights(ci[:, some] * activations[:, some]) if dense else pairs
+        return SourceComponents(self.model.components(layer).U[some].to(self.dtype), weights, pairs)
 
     def _readers(self, targets: Sequence[TargetColumns], at_once: int) -> Iterator[Readers]:
         """The components that read an input, some at a time; none where `attr_abs` is not asked for."""
@@ -236,7 +264,7 @@ class Rows:
                 target, piece = places.pop(0)
                 columns = piece if target.columns is None else target.columns[piece]
                 end = begin + piece.stop - piece.start
-                layers.append(ReaderLayer(target.layer, slice(begin, end), columns))
+                layers.append(ReaderLayer(target.layer, slice(begin, end), piece))
                 read.append(self.model.components(target.layer).V[:, columns].to(self.dtype))
                 y.append(self._flat(self.capture.pre[target.layer])[:, columns])
                 begin = end

@@ -130,7 +130,11 @@ Weights = SparseWeights | DenseWeights
 
 
 def pairs_of(
-    ci: Float[Tensor, "position source"], activations: Float[Tensor, "position source"], n_pairs: int, longest: int
+    ci: Float[Tensor, "position component"],
+    activations: Float[Tensor, "position component"],
+    n_pairs: int,
+    longest: int,
+    components: Int[Tensor, " source"] | None = None,
 ) -> SparseWeights:
     """The weights where causal importances are not zero; their number is known, so that the host need not wait.
 
@@ -139,15 +143,21 @@ def pairs_of(
         activations: Activations.
         n_pairs: How many causal importances are not zero.
         longest: No source has more of them than these.
+        components: The components that have any, ascending, which are the sources; None for all.
     """
-    n_sources = ci.shape[1]
+    n_components = ci.shape[1]
     by_position = (ci != 0).flatten().nonzero_static(size=n_pairs)[:, 0]
-    place = by_position[(by_position % n_sources).argsort(stable=True)]
+    place = by_position[(by_position % n_components).argsort(stable=True)]
     weight = ci.flatten().index_select(0, place) * activations.flatten().index_select(0, place)
-    return SparseWeights.of(place // n_sources, place % n_sources, weight, n_sources, longest)
+    source = place % n_components
+    if components is None:
+        return SparseWeights.of(place // n_components, source, weight, n_components, longest)
+    number = torch.empty(n_components, dtype=torch.int64, device=ci.device)
+    number[components] = torch.arange(len(components), device=ci.device)
+    return SparseWeights.of(place // n_components, number[source], weight, len(components), longest)
 
 
-def is_dense(n_pairs: int, shape: torch.Size, device: torch.device) -> bool:
+def is_dense(n_pairs: int, n_weights: int, device: torch.device) -> bool:
     """Whether sums over positions cost less with all weights than with those that are not zero alone."""
     limit = _DENSE_ABOVE_ON_CPU if device.type == "cpu" else _DENSE_ABOVE
-    return n_pairs > limit * shape.numel()
+    return n_pairs > limit * n_weights

@@ -17,25 +17,25 @@ class Readers:
     Attributes:
         read: Their read vectors.
         sign: Signs of their activations.
-        columns: Their places in the layer.
     """
 
     read: Float[Tensor, "d_in target"]
     sign: Float[Tensor, "seq target"]
-    columns: slice | Int[Tensor, " target"]
 
 
 def add_input_tangents_(
-    attr: Float[Tensor, "_source d_in"],
-    attr_abs: Sequence[tuple[Readers, Float[Tensor, "_source _target"]]],
+    attr: Float[Tensor, "_row d_in"] | None,
+    attr_abs: Sequence[tuple[Readers, Float[Tensor, "_row _target"]]],
+    row_of: Int[Tensor, " _source"],
     tangents: Tangents,
     input_tangents: Float[Tensor, "tangent seq d_in"],
 ) -> None:
     """Add the attributions of the edge blocks into one input.
 
     Args:
-        attr: Sums of `attr`; see `Sums`.
+        attr: Sums of `attr`; see `Sums`. None where they are not kept.
         attr_abs: Each target layer that reads the input, and its sums of `attr_abs`.
+        row_of: The row of each source of the layer in these.
         tangents: Tangents of the source layer's output.
         input_tangents: What each of them becomes at the input.
     """
@@ -54,8 +54,10 @@ def add_input_tangents_(
         add_rows_(sums, place, values)
         return sums
 
-    add_at_(attr, sources, slice(None), by_source(input_tangents))
+    rows = row_of[sources]
+    if attr is not None:
+        add_at_(attr, rows, slice(None), by_source(input_tangents))
     for readers, table in attr_abs:
         effect = input_tangents @ readers.read
         effect.mul_(readers.sign if single else readers.sign[tangents.position])
-        add_at_(table, sources, readers.columns, by_source(effect))
+        add_at_(table, rows, slice(None), by_source(effect))

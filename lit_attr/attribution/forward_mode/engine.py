@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.workspace import evenly
@@ -25,9 +25,10 @@ from lit_attr.attribution.forward_mode.accumulate import Readers, add_input_tang
 from lit_attr.attribution.forward_mode.jvp import JVP, DirectPaths
 from lit_attr.attribution.forward_mode.locality import mixes_positions
 from lit_attr.attribution.forward_mode.tangents import Tangents
+from lit_attr.attribution.occurring import occurring
 from lit_attr.decomposition.model import Capture, DecomposedModel
-from lit_attr.topology.address import EMBED, OUTPUT
-from lit_attr.topology.graph import Topology
+from lit_attr.topology.address import EMBED
+from lit_attr.topology.layout import Layout
 from lit_attr.topology.sums import Sums
 
 
@@ -51,8 +52,7 @@ class ForwardModeEngine:
 
     Args:
         model: Decomposed model, on its device already.
-        topology: The attribution graph; only its edge blocks are computed.
-        alive: Layer to the components that are targets; what no target reads stays zero.
+        layout: The sums that are asked for; all edge blocks of its graph are computed.
         tangents_per_pass: Tangents pushed forward at once; memory grows with it.
     """
 
@@ -62,21 +62,21 @@ class ForwardModeEngine:
     def __init__(
         self,
         model: DecomposedModel,
-        topology: Topology,
-        alive: Mapping[str, Bool[Tensor, " component"]],
+        layout: Layout,
         tangents_per_pass: int,
     ) -> None:
         self.model = model
         self.tangents_per_pass = tangents_per_pass
-        device, anatomy = model.unembedding.device, model.anatomy()
-        self._columns = {layer: slice(None) if m.all() else m.nonzero()[:, 0].to(device) for layer, m in alive.items()}
+        topology, device, anatomy = layout.topology, model.unembedding.device, model.anatomy()
+        self._columns = {layer: ids.to(device) for layer, ids in layout.targets.items()}
         groups: dict[tuple[str, bool], _Group] = {}
-        for name, readers in topology.readers.items():
-            targets = [target for target in readers if target == OUTPUT or alive[target].any()]
-            for source in topology.sources[readers[0]] if targets else ():
+        for name in layout.asked_inputs:
+            readers = topology.readers[name]
+            for source in topology.sources[readers[0]]:
                 mixes = mixes_positions(source, readers[0], anatomy, topology.n_components)
-                groups.setdefault((source, mixes), _Group(source, mixes)).readers[name] = targets
+                groups.setdefault((source, mixes), _Group(source, mixes)).readers[name] = readers
         self._groups = list(groups.values())
+        self._sources = list(dict.fromkeys(group.source for group in self._groups))
 
     def truncated(self) -> "_OnePass":
         """An engine that takes one full pass for each source layer: enough to see how much memory a pass needs."""
@@ -103,6 +103,9 @@ class ForwardModeEngine:
             ci: Layer to causal importances.
             first_only: Whether to take one pass of each sequence and source layer, as large as passes may be.
         """
+        sums.rows(occurring(self._sources, capture.tokens, ci))
+        device = capture.tokens.device
+        row_of = {layer: torch.from_numpy(sums.live[layer].row_of).to(device) for layer in self._sources}
         for row in range(len(capture.tokens)):
             sequence = _Sequence(self.model, capture, ci, row)
             for group in self._groups:
@@ -111,13 +114,21 @@ class ForwardModeEngine:
                     continue
                 largest = slice(0, min(tangents.count, self.tangents_per_pass))
                 passes = [largest] if first_only else evenly(tangents.count, self.tangents_per_pass)
-                self._add_group_(sums, sequence, group, (tangents.some(piece) for piece in passes))
+                some = (tangents.some(piece) for piece in passes)
+                self._add_group_(sums, sequence, group, row_of[group.source], some)
 
-    def _add_group_(self, sums: Sums, sequence: "_Sequence", group: _Group, passes: Iterable[Tangents]) -> None:
+    def _add_group_(
+        self,
+        sums: Sums,
+        sequence: "_Sequence",
+        group: _Group,
+        row_of: Int[Tensor, " _source"],
+        passes: Iterable[Tangents],
+    ) -> None:
         jvp = JVP(sequence.paths, group.source, list(group.readers))
         signed = {
             name: [
-                (sequence.readers(target, self._columns[target]), sums.attr_abs[target][group.source])
+                (sequence.readers(target, self._columns[target]), sums.attr_abs[target][group.source].numbers)
                 for target in targets
                 if target in sums.attr_abs
             ]
@@ -125,7 +136,8 @@ class ForwardModeEngine:
         }
         for tangents in passes:
             for name, input_tangents in jvp(tangents.dense(len(sequence.tokens))).items():
-                add_input_tangents_(sums.attr[name][group.source], signed[name], tangents, input_tangents)
+                attr = sums.attr[name][group.source].numbers if name in sums.attr else None
+                add_input_tangents_(attr, signed[name], row_of, tangents, input_tangents)
 
 
 @dataclass(frozen=True)
@@ -178,7 +190,7 @@ class _Sequence:
         write = self.model.components(group.source).U
         return Tangents.of_components(write, weights, one_source_each=group.mixes)
 
-    def readers(self, target: str, columns: slice | Tensor) -> Readers:
+    def readers(self, target: str, columns: Int[Tensor, " target"]) -> Readers:
         """The components of a layer that are targets."""
         sign = self._values(self.capture.pre[target])[:, columns].sign()
-        return Readers(self.model.components(target).V[:, columns], sign, columns)
+        return Readers(self.model.components(target).V[:, columns], sign)

@@ -18,7 +18,8 @@ from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import Harvested
-from tests.attribution.named import Named, all_alive, named_result, without_abs
+from tests.attribution.named import Named, named_result, without_abs
+from tests.sums import layout_of, zero_sums
 from tests.toys import ARCHITECTURES, ATTENTION, MATRICES, random_tokens
 
 VOCAB, LONGEST = 9, 65
@@ -113,7 +114,7 @@ def closed_form_engine(
     """For every edge block that has a closed form."""
     topology = trace_topology(model)
     edges = closed_edges(topology, model.anatomy())
-    return ClosedFormEngine(model, topology, alive or all_alive(topology), edges, workspace_bytes)
+    return ClosedFormEngine(model, layout_of(topology, alive=alive), edges, workspace_bytes)
 
 
 def closed_form_sums(
@@ -127,7 +128,7 @@ def closed_form_sums(
 ) -> Sums:
     """What the closed forms add."""
     engine = closed_form_engine(model, alive, workspace_bytes)
-    sums = Sums.zeros(engine.topology, model.unembedding.dtype, metrics=metrics) if into is None else into
+    sums = zero_sums(engine.topology, model.unembedding.dtype, metrics=metrics) if into is None else into
     engine.add_(sums, model.component_forward(tokens, graph=False), ci)
     return sums
 
@@ -135,8 +136,10 @@ def closed_form_sums(
 def smallest_workspace(model: DecomposedModel, tokens: Tensor, ci: Mapping[str, Tensor]) -> int:
     """The fewest bytes that are accepted."""
     engine = closed_form_engine(model)
-    batch = Batch.of(model.component_forward(tokens, graph=False), ci, list(ci))
-    widths = engine._widths(batch, Sums.zeros(engine.topology, model.unembedding.dtype, "meta"))
+    batch = Batch.of(
+        model.component_forward(tokens, graph=False), ci, list(ci), zero_sums(engine.topology, torch.float32)
+    )
+    widths = engine._widths(batch, zero_sums(engine.topology, model.unembedding.dtype, "meta"))
     refused, accepted = 0, 1 << 40
     while accepted - refused > 1:
         middle = (refused + accepted) // 2
@@ -160,10 +163,10 @@ def both_engines(
     """Results of the closed forms, and of gradients that are taken for both metrics, from one capture."""
     closed_form = closed_form_engine(model, alive, workspace_bytes)
     topology, capture = closed_form.topology, model.component_forward(tokens)
-    found = Sums.zeros(topology, model.unembedding.dtype, metrics=metrics)
-    expected = Sums.zeros(topology, model.unembedding.dtype)
+    found = zero_sums(topology, model.unembedding.dtype, metrics=metrics)
+    expected = zero_sums(topology, model.unembedding.dtype)
     closed_form.add_(found, capture, ci)
-    AutogradEngine(topology, alive or all_alive(topology), 100).add_(expected, capture, ci)
+    AutogradEngine(layout_of(topology, alive=alive), 100).add_(expected, capture, ci)
     of_closed_form, by_definition = (named_result(sums, model, alive, topology) for sums in (found, expected))
     return of_closed_form, by_definition if metrics == "both" else without_abs(by_definition)
 

@@ -7,11 +7,11 @@ from lit_attr.attribution.autograd import AutogradEngine
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.forward_mode.engine import ForwardModeEngine
 from lit_attr.topology.address import EMBED
-from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
 from tests.attribution.closed_form.examples import assert_close, random_alive, random_ci, unit_size
-from tests.attribution.named import all_alive, attributions, named_result, without_abs
+from tests.attribution.named import attributions, named_result, without_abs
 from tests.huggingface_toys import huggingface_model
+from tests.sums import all_alive, layout_of, zero_sums
 from tests.toys import ARCHITECTURES, random_tokens, toy_model
 
 # A short vocabulary, so that tokens repeat within a row and across rows.
@@ -37,16 +37,16 @@ def partial_model(architecture, name, dtype=torch.float64):
 def harvest(model, ci, tokens=TOKENS, alive=None, per_pass=8, metrics="both"):
     """Every edge block, those with a closed form included."""
     topology = trace_topology(model)
-    sums = Sums.zeros(topology, model.unembedding.dtype, metrics=metrics)
-    engine = ForwardModeEngine(model, topology, alive or all_alive(topology), per_pass)
+    sums = zero_sums(topology, model.unembedding.dtype, metrics=metrics)
+    engine = ForwardModeEngine(model, layout_of(topology, alive=alive), per_pass)
     engine.add_(sums, model.component_forward(tokens, graph=False), ci)
     return named_result(sums, model, alive, topology)
 
 
 def by_definition(model, ci, tokens=TOKENS, alive=None):
     topology = trace_topology(model)
-    sums = Sums.zeros(topology, model.unembedding.dtype)
-    AutogradEngine(topology, alive or all_alive(topology), 100).add_(sums, model.component_forward(tokens), ci)
+    sums = zero_sums(topology, model.unembedding.dtype)
+    AutogradEngine(layout_of(topology, alive=alive), 100).add_(sums, model.component_forward(tokens), ci)
     return named_result(sums, model, alive, topology)
 
 
@@ -121,8 +121,8 @@ def test_targets_at_rest_have_no_sign(name):
     capture = model.component_forward(TOKENS, graph=False)
     resting = {**capture.pre, target: capture.pre[target].clone()}
     resting[target][..., 1] = 0
-    sums, moving = Sums.zeros(topology, torch.float64), harvest(model, ci)
-    engine = ForwardModeEngine(model, topology, all_alive(topology), 4)
+    sums, moving = zero_sums(topology, torch.float64), harvest(model, ci)
+    engine = ForwardModeEngine(model, layout_of(topology), 4)
     engine.add_(sums, replace(capture, pre=resting), ci)
     still = named_result(sums, model)
     source = next(source for source in topology.sources[target] if source != EMBED)
@@ -140,10 +140,10 @@ def test_dead_targets_and_dead_layers_keep_zeros():
     alive = all_alive(topology)
     alive["1.mlp.up"][:] = False
     alive["1.mlp.down"][1] = False
-    sums = Sums.zeros(topology, torch.float64)
-    engine = ForwardModeEngine(model, topology, alive, 8)
+    sums = zero_sums(topology, torch.float64)
+    engine = ForwardModeEngine(model, layout_of(topology, alive=alive), 8)
     engine.add_(sums, model.component_forward(TOKENS, graph=False), ci)
-    assert not any(table.any() for table in sums.attr["1.mlp.up"].values())
+    assert not any(table.numbers.any() for table in sums.attr["1.mlp.up"].values())
     found = named_result(sums, model, alive)
     for name in ("attr/embed->1.mlp.up", "attr/0.mlp.down->1.mlp.up", "attr_abs/0.mlp.down->1.mlp.up"):
         assert not found[name].any()

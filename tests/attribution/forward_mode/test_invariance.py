@@ -8,10 +8,10 @@ import torch
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.forward_mode.engine import ForwardModeEngine
 from lit_attr.harvest.memory import PeakMemory
-from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import assert_close, random_ci
 from tests.attribution.forward_mode.test_engine import TOKENS, harvest, partial_model
-from tests.attribution.named import all_alive, named_result
+from tests.attribution.named import named_result
+from tests.sums import layout_of, zero_sums
 from tests.toys import random_tokens
 
 
@@ -23,11 +23,11 @@ def test_activations_of_half_precision():
         capture = model.component_forward(TOKENS, graph=False)
     assert capture.post["0.mlp.up"].dtype == torch.bfloat16
     single = {name: {k: v.float() for k, v in getattr(capture, name).items()} for name in ("pre", "post")}
-    found, expected = (Sums.zeros(topology, torch.float32) for _ in range(2))
-    engine = ForwardModeEngine(model, topology, all_alive(topology), 4)
+    found, expected = (zero_sums(topology, torch.float32) for _ in range(2))
+    engine = ForwardModeEngine(model, layout_of(topology), 4)
     engine.add_(found, capture, ci)
     engine.add_(expected, replace(capture, **single), ci)
-    assert expected.attr["1.mlp.up"]["0.mlp.down"].any()
+    assert expected.attr["1.mlp.up"]["0.mlp.down"].numbers.any()
     assert_close(found, expected, 1e-6)
 
 
@@ -36,8 +36,8 @@ def test_activations_of_half_precision():
 def test_tangents_per_pass_and_batch_size_invariance(name, per_pass):
     model = partial_model("GPT2Simple", name)
     ci, topology = random_ci(model, TOKENS, 0.4), trace_topology(model)
-    sums = Sums.zeros(topology, torch.float64)
-    engine = ForwardModeEngine(model, topology, all_alive(topology), per_pass)
+    sums = zero_sums(topology, torch.float64)
+    engine = ForwardModeEngine(model, layout_of(topology), per_pass)
     for rows in (slice(2, 3), slice(0, 2)):
         capture = model.component_forward(TOKENS[rows], graph=False)
         engine.add_(sums, capture, {layer: values[rows] for layer, values in ci.items()})
@@ -49,10 +49,10 @@ def test_tangents_per_pass_and_batch_size_invariance(name, per_pass):
 def test_truncated_engine_shows_the_memory_of_the_whole(name):
     model = partial_model("LlamaSimple", name)
     tokens, topology = random_tokens(2, 8), trace_topology(model)
-    engine = ForwardModeEngine(model, topology, all_alive(topology), 3)
+    engine = ForwardModeEngine(model, layout_of(topology), 3)
 
     def peak(of, density):
-        sums, ci = Sums.zeros(topology, torch.float64), random_ci(model, tokens, density)
+        sums, ci = zero_sums(topology, torch.float64), random_ci(model, tokens, density)
         with PeakMemory() as memory:
             of.add_(sums, model.component_forward(tokens, graph=False), ci)
         return memory.peak

@@ -17,10 +17,10 @@ from lit_attr.decomposition.untrained import Svd
 from lit_attr.decomposition.untrained.run import load_untrained
 from lit_attr.errors import DataError, RunFormatError, RunNotFoundError, UnsupportedModelError
 from lit_attr.topology.paths import PathTable, path_table
-from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import assert_close
 from tests.attribution.named import named_result
 from tests.huggingface_toys import CONTEXT, VARIANTS, VOCAB, huggingface_config, randomise
+from tests.sums import full_sums, layout_of
 from tests.toys import random_tokens
 
 
@@ -132,8 +132,10 @@ def test_a_class_that_adds_in_place_and_has_no_longest_sequence(tmp_path):
     alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in run.model.n_components.items()}
     found = []
     for name in ("auto", "autograd"):
-        sums = Sums.zeros(topology, torch.float32)
-        engine = build_engine(choose_engines(name, run.model, topology), run.model, topology, alive, 16, 1 << 26)
+        sums = full_sums(topology, torch.float32)
+        engine = build_engine(
+            choose_engines(name, run.model, topology), run.model, layout_of(topology, alive=alive), 16, 1 << 26
+        )
         engine.add_(sums, run.model.component_forward(tokens), run.model.causal_importance(tokens))
         found.append(named_result(sums, run.model, alive, topology))
     assert found[1]["attr/0.mlp.down->1.mlp.up"].norm() > 1
