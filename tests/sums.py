@@ -43,3 +43,8 @@ def by_source(table: Table) -> Tensor:
     whole = table.numbers.new_zeros(table.live.n_all, table.width)
     whole[torch.from_numpy(table.live.ids)] = table.numbers
     return whole
+
+
+def named_by_source(sums: Sums) -> dict[str, Tensor]:
+    """All sums by name, with a row for every source."""
+    return {**{name: by_source(table) for name, table in sums.tables()}, **dict(sums.normalisers())}

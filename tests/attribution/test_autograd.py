@@ -6,13 +6,13 @@ from lit_attr.attribution.batch import add_batch_
 from lit_attr.attribution.connectivity import trace_topology
 from tests.attribution.brute_force import brute_force
 from tests.attribution.named import assert_equal, attributions, named_result, without_abs
-from tests.sums import all_alive, layout_of, zero_sums
+from tests.sums import all_alive, layout_of, named_by_source, zero_sums
 from tests.toys import ARCHITECTURES, VOCAB, random_tokens, toy_model
 
 
 def engine_sums(model, tokens, targets_per_pass=4, alive=None, into=None, metrics="both"):
     topology = trace_topology(model)
-    sums = zero_sums(topology, torch.float64, metrics=metrics) if into is None else into
+    sums = zero_sums(topology, torch.float64, metrics=metrics, alive=alive) if into is None else into
     engine = AutogradEngine(layout_of(topology, alive=alive), targets_per_pass)
     add_batch_(sums, model, topology, engine, tokens)
     return sums
@@ -68,7 +68,7 @@ def test_batch_size_and_order_invariance(architecture):
     parts = None
     for rows in reversed(tokens.split(2)):
         parts = engine_sums(model, rows, into=parts)
-    assert_equal(dict(parts.named()), dict(whole.named()))
+    assert_equal(named_by_source(parts), named_by_source(whole))
 
 
 @pytest.mark.parametrize("metrics", ["both", "attr"])
@@ -117,7 +117,7 @@ def test_truncated_engine_takes_one_pass_per_input_and_layer():
     alive = all_alive(topology)
     alive["1.mlp.up"][0] = False
     truncated = AutogradEngine(layout_of(topology, alive=alive), 1).truncated()
-    sums = zero_sums(topology, torch.float64)
+    sums = zero_sums(topology, torch.float64, alive=alive)
     truncated.add_(sums, model.component_forward(TOKENS), model.causal_importance(TOKENS))
     for table in (*sums.attr["1.attn.q"].values(), *sums.attr["output"].values(), *sums.attr["1.mlp.down"].values()):
         assert table.numbers.any(0).nonzero()[:, 0].tolist() == [0]

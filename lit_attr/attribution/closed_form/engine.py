@@ -39,13 +39,13 @@ class ClosedFormEngine:
         workspace_bytes: int,
     ) -> None:
         self.model = model
-        self.topology = layout.topology
+        self.layout = layout
         device = model.unembedding.device
         self.workspace = Workspace(workspace_bytes, device)
         self.targets: dict[str, list[TargetColumns]] = {}
         self.edges: dict[str, list[EdgeBlock]] = {}
         for name in layout.asked_inputs:  # of the others no sums are kept
-            readers, counts = self.topology.readers[name], self.topology.n_components
+            readers, counts = self.layout.topology.readers[name], self.layout.topology.n_components
             ids = {target: layout.targets[target] for target in readers if target in layout.targets}
             targets = [_columns(target, some, counts[target], device) for target, some in ids.items()]
             self.targets[name] = [target for target in targets if target.count]
@@ -78,8 +78,8 @@ class ClosedFormEngine:
     def _widths(self, batch: Batch, sums: Sums) -> Widths:
         through = [edge.through for edges in self.edges.values() for edge in edges]
         attentions = [sublayer for sublayer in through if isinstance(sublayer, Attention)]
-        inputs = [self.topology.widths[name] for name in self.edges]
-        d_model = self.topology.d_model
+        inputs = [self.layout.topology.widths[name] for name in self.edges]
+        d_model = self.layout.topology.d_model
         targets = [sum(layer.count for layer in self.targets[name]) for name in self.edges if sums.attr_abs]
         return Widths(
             seq_len=batch.capture.tokens.shape[1],

@@ -19,7 +19,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import Harvested
 from tests.attribution.named import Named, named_result, without_abs
-from tests.sums import layout_of, zero_sums
+from tests.sums import layout_of, named_by_source
 from tests.toys import ARCHITECTURES, ATTENTION, MATRICES, random_tokens
 
 VOCAB, LONGEST = 9, 65
@@ -128,7 +128,10 @@ def closed_form_sums(
 ) -> Sums:
     """What the closed forms add."""
     engine = closed_form_engine(model, alive, workspace_bytes)
-    sums = zero_sums(engine.topology, model.unembedding.dtype, metrics=metrics) if into is None else into
+    if into is None:
+        sums = Sums.zeros(engine.layout, model.unembedding.dtype)
+        into = sums if metrics == "both" else sums.signed()
+    sums = into
     engine.add_(sums, model.component_forward(tokens, graph=False), ci)
     return sums
 
@@ -137,9 +140,9 @@ def smallest_workspace(model: DecomposedModel, tokens: Tensor, ci: Mapping[str, 
     """The fewest bytes that are accepted."""
     engine = closed_form_engine(model)
     batch = Batch.of(
-        model.component_forward(tokens, graph=False), ci, list(ci), zero_sums(engine.topology, torch.float32)
+        model.component_forward(tokens, graph=False), ci, list(ci), Sums.zeros(engine.layout, torch.float32)
     )
-    widths = engine._widths(batch, zero_sums(engine.topology, model.unembedding.dtype, "meta"))
+    widths = engine._widths(batch, Sums.zeros(engine.layout, model.unembedding.dtype))
     refused, accepted = 0, 1 << 40
     while accepted - refused > 1:
         middle = (refused + accepted) // 2
@@ -162,11 +165,11 @@ def both_engines(
 ) -> tuple[Named, Named]:
     """Results of the closed forms, and of gradients that are taken for both metrics, from one capture."""
     closed_form = closed_form_engine(model, alive, workspace_bytes)
-    topology, capture = closed_form.topology, model.component_forward(tokens)
-    found = zero_sums(topology, model.unembedding.dtype, metrics=metrics)
-    expected = zero_sums(topology, model.unembedding.dtype)
+    topology, capture = closed_form.layout.topology, model.component_forward(tokens)
+    found, expected = (Sums.zeros(closed_form.layout, model.unembedding.dtype) for _ in range(2))
+    found = found if metrics == "both" else found.signed()
     closed_form.add_(found, capture, ci)
-    AutogradEngine(layout_of(topology, alive=alive), 100).add_(expected, capture, ci)
+    AutogradEngine(closed_form.layout, 100).add_(expected, capture, ci)
     of_closed_form, by_definition = (named_result(sums, model, alive, topology) for sums in (found, expected))
     return of_closed_form, by_definition if metrics == "both" else without_abs(by_definition)
 
@@ -176,7 +179,7 @@ def assert_close(found: Sums | Named, expected: Sums | Named, tolerance: float, 
 
     Kinds whose every norm is below `smallest` are taken for noise of activations of that size.
     """
-    mine, theirs = (dict(sums.named()) if isinstance(sums, Sums) else sums for sums in (found, expected))
+    mine, theirs = (named_by_source(sums) if isinstance(sums, Sums) else sums for sums in (found, expected))
     assert mine.keys() == theirs.keys()
     norms = {name: float(tensor.double().norm()) for name, tensor in theirs.items()}
     largest: dict[str, float] = {}

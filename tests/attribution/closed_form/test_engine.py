@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_attr.attribution.closed_form import pair_blocks
+from lit_attr.topology.sums import Sums
 from tests.attribution.brute_force import brute_force
 from tests.attribution.closed_form.examples import (
     VOCAB,
@@ -23,7 +24,6 @@ from tests.attribution.closed_form.examples import (
 )
 from tests.attribution.named import assert_equal, attributions, named_result, without_abs
 from tests.attribution.test_autograd import TOKENS, VARIANTS
-from tests.sums import zero_sums
 from tests.toys import ARCHITECTURES, random_tokens, toy_model
 
 SIXTEEN_EACH = [{"module_pattern": f"h.*.{name}.*_*", "C": 16} for name in ("attn", "mlp")]
@@ -68,7 +68,7 @@ def test_equals_autograd_in_float32(architecture, seed, density):
 def in_float64(model, tokens, ci):
     """The closed forms of the same float32 capture, computed in float64."""
     engine = closed_form_engine(model)
-    sums = zero_sums(engine.topology, torch.float64)
+    sums = Sums.zeros(engine.layout, torch.float64)
     engine.add_(sums, model.component_forward(tokens, graph=False), ci)
     return named_result(sums, model)
 
@@ -117,7 +117,7 @@ def test_positions_where_a_target_is_at_rest_have_no_sign(architecture):
     model, tokens, position = toy_model(architecture), random_tokens(2), 3
     ci = random_ci(model, tokens, 1.0)
     engine = closed_form_engine(model)
-    at_rest, expected = (zero_sums(engine.topology, torch.float64) for _ in range(2))
+    at_rest, expected = (Sums.zeros(engine.layout, torch.float64) for _ in range(2))
     capture = model.component_forward(tokens, graph=False)
     engine.add_(expected, capture, {layer: zero_at(values, position) for layer, values in ci.items()})
     pre = {layer: zero_at(values, position) for layer, values in capture.pre.items()}
@@ -125,7 +125,7 @@ def test_positions_where_a_target_is_at_rest_have_no_sign(architecture):
     compared = [edge for edges in engine.edges.values() for edge in edges if edge.kind in ("stream", "mlp")]
     for edge in compared:
         if edge.source != "embed" and edge.target != "output":
-            for reader in engine.topology.readers[edge.target]:
+            for reader in engine.layout.topology.readers[edge.target]:
                 found, right = (sums.attr_abs[reader][edge.source].numbers for sums in (at_rest, expected))
                 torch.testing.assert_close(found, right, rtol=1e-11, atol=1e-12)
 

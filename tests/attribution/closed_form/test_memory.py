@@ -7,8 +7,8 @@ import torch
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.memory import PeakMemory
+from lit_attr.topology.sums import Sums
 from tests.attribution.closed_form.examples import MB, closed_form_engine, random_ci, smallest_workspace
-from tests.sums import zero_sums
 from tests.toys import ARCHITECTURES, ATTENTION, MATRICES, random_tokens, toy_model
 
 SEQ_LEN = 64
@@ -25,7 +25,7 @@ def larger_toy(architecture="LlamaSimpleMLP", n_components=40):
 def peak(model, tokens, ci, workspace_bytes):
     capture = model.component_forward(tokens, graph=False)
     engine = closed_form_engine(model, workspace_bytes=workspace_bytes)
-    sums = zero_sums(engine.topology, torch.float32)
+    sums = Sums.zeros(engine.layout, torch.float32)
     gc.collect()
     with PeakMemory() as memory:
         engine.add_(sums, capture, ci)
@@ -87,7 +87,7 @@ def test_a_workspace_too_small_for_a_sequence_is_refused_and_the_named_one_suffi
     model, tokens = larger_toy(n_components=n_components), random_tokens(2, seq_len, vocab=200)
     ci = random_ci(model, tokens, 0.3)
     engine = closed_form_engine(model, workspace_bytes=smallest_workspace(model, tokens, ci) - 1)
-    sums, capture = zero_sums(engine.topology, torch.float32), model.component_forward(tokens, graph=False)
+    sums, capture = Sums.zeros(engine.layout, torch.float32), model.component_forward(tokens, graph=False)
     message = rf"sequences of {seq_len} tokens .* raise --model.workspace_mb"
     with pytest.raises(ConfigurationError, match=message) as refused:
         engine.add_(sums, capture, ci)

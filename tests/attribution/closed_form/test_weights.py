@@ -92,8 +92,8 @@ def test_long_sums_round_little():
 def test_dense_where_few_entries_are_zero(density, on_cpu, on_gpu):
     shape = torch.Size([40, 30])
     n_pairs = int(density * shape.numel())
-    assert is_dense(n_pairs, shape, CPU) is on_cpu
-    assert is_dense(n_pairs, shape, torch.device("meta")) is on_gpu
+    assert is_dense(n_pairs, shape.numel(), CPU) is on_cpu
+    assert is_dense(n_pairs, shape.numel(), torch.device("meta")) is on_gpu
 
 
 def test_memory_of_pairs_follows_their_number():

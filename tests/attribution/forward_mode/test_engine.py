@@ -37,7 +37,7 @@ def partial_model(architecture, name, dtype=torch.float64):
 def harvest(model, ci, tokens=TOKENS, alive=None, per_pass=8, metrics="both"):
     """Every edge block, those with a closed form included."""
     topology = trace_topology(model)
-    sums = zero_sums(topology, model.unembedding.dtype, metrics=metrics)
+    sums = zero_sums(topology, model.unembedding.dtype, metrics=metrics, alive=alive)
     engine = ForwardModeEngine(model, layout_of(topology, alive=alive), per_pass)
     engine.add_(sums, model.component_forward(tokens, graph=False), ci)
     return named_result(sums, model, alive, topology)
@@ -45,7 +45,7 @@ def harvest(model, ci, tokens=TOKENS, alive=None, per_pass=8, metrics="both"):
 
 def by_definition(model, ci, tokens=TOKENS, alive=None):
     topology = trace_topology(model)
-    sums = zero_sums(topology, model.unembedding.dtype)
+    sums = zero_sums(topology, model.unembedding.dtype, alive=alive)
     AutogradEngine(layout_of(topology, alive=alive), 100).add_(sums, model.component_forward(tokens), ci)
     return named_result(sums, model, alive, topology)
 
@@ -140,7 +140,7 @@ def test_dead_targets_and_dead_layers_keep_zeros():
     alive = all_alive(topology)
     alive["1.mlp.up"][:] = False
     alive["1.mlp.down"][1] = False
-    sums = zero_sums(topology, torch.float64)
+    sums = zero_sums(topology, torch.float64, alive=alive)
     engine = ForwardModeEngine(model, layout_of(topology, alive=alive), 8)
     engine.add_(sums, model.component_forward(TOKENS, graph=False), ci)
     assert not any(table.numbers.any() for table in sums.attr["1.mlp.up"].values())
