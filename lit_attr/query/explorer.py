@@ -256,7 +256,7 @@ class Explorer:
     @property
     def layers(self) -> Mapping[str, int]:
         """All layers in the order of a forward pass, with their numbers of components, or of token ids."""
-        return {layer: self._result.blocks.size(layer) for layer in self.reader.layers}
+        return {layer: self.storage.layer_size(layer) for layer in self.reader.layers}
 
     @property
     def reader(self) -> KeyReader:

@@ -19,7 +19,7 @@ from lit_attr.errors import NumericalError, few
 from lit_attr.files.archive import blank, bytes_of, lay_out, layout, offset_of, write_checksums
 from lit_attr.files.publish import publish
 from lit_attr.files.seal import trailer
-from lit_attr.storage.file_content import Content
+from lit_attr.storage.file_content import Content, file_keys
 from lit_attr.storage.summed import Summed, map_nested, scale_of_abs, summed_tensors
 from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
@@ -75,7 +75,7 @@ def write_result(
             tensors[name].sums[part] = summed.sums
     tensors[_W_UNEMBED] = _FileTensor(Summed(w_unembed.T, read), {"the model": w_unembed.T})
     nbytes = sum(tensor.nbytes for _, tensor in _leaves(vars(content)))
-    publish(path, partial(_write, vars(content), tensors), reserve=nbytes + _OVERHEAD, check=check)
+    publish(path, partial(_write, file_keys(content), tensors), reserve=nbytes + _OVERHEAD, check=check)
 
 
 def _token_counts(sums: Sums) -> tuple[Tensor, Tensor]:
