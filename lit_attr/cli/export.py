@@ -13,8 +13,11 @@ from lit_attr.topology.words import METRICS, PER
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
 
-# Format to the name of its file or folder, beside the result.
-_NAMES = {"safetensors": "safetensors", "parquet": "edges.parquet", "graphml": "subgraph.graphml"}
+# Format to the name of its file or folder, beside the result; none of them is that of a harvest's own result.
+_NAMES = {
+    **{"safetensors": "safetensors", "parquet": "edges.parquet", "graphml": "subgraph.graphml"},
+    **{"dense": "dense.pt", "compact": "compact.pt"},
+}
 # What is written to no file.
 _WANDB = "wandb"
 # Options that only some formats have.
@@ -22,6 +25,8 @@ _BELONGS = {
     "safetensors": ("shard_mb", "out", "overwrite"),
     "parquet": ("per", "k", "metric", "tokenizer", "out", "overwrite"),
     "graphml": ("k", "metric", "keys", "depth", "threshold", "layer", "tokenizer", "out", "overwrite"),
+    "dense": ("out",),
+    "compact": ("out",),
     _WANDB: ("project",),
 }
 
@@ -61,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lit-attr export",
         description="Write a result for other tools: all its tensors as sharded safetensors, its strongest "
-        "edges as a parquet table, the graph around some keys as GraphML; or log its file as a wandb artifact.",
+        "edges as a parquet table, the graph around some keys as GraphML; in the dense form, which goodfire-ai/spd "
+        "reads, or in the compact one; or log its file as a wandb artifact.",
     )
     add_result(parser)
     parser.add_argument("--to", choices=tuple(_BELONGS), required=True, help="the format")
@@ -103,6 +109,10 @@ def _export(
     overwrite: bool = False,
     **given: Any,  # noqa: ANN401 - options of the format
 ) -> Sequence[Path]:
+    if to in ("dense", "compact"):
+        from lit_attr.export.form import export_form
+
+        return [export_form(explorer.storage, out, compact=to == "compact")]
     if to == "safetensors":
         from lit_attr.export.tensors import export_safetensors
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.errors import ConfigurationError, LitAttrError, RunNotFoundError
 from lit_attr.files.roots import is_file_name
-from lit_attr.storage.result_folders import results, run_folder, subrun_folder, subruns, why_no_result
-from lit_attr.topology.words import MERGED_FILE, PLAN_FILE
+from lit_attr.storage.result_folders import result_in, results, run_folder, subrun_folder, subruns, why_no_result
+from lit_attr.topology.words import PLAN_FILE, RESULT_FILES
 
 
 def find_harvest(run: str, out_dir: str | None, subrun_id: str | None = None) -> Path:
@@ -53,8 +53,8 @@ def find_result(run: str, out_dir: str | None, subrun_id: str | None = None) -> 
         raise RunNotFoundError(f"no result: there is no file {run}")
     folders = _harvests(run, out_dir, subrun_id, have_results=True)
     for folder in folders:
-        if os.path.isfile(folder / MERGED_FILE):
-            return folder / MERGED_FILE
+        if (path := result_in(folder)) is not None:
+            return path
     where = folders[0] if folders else run_folder(_run_id(run), out_dir)
     raise RunNotFoundError(f"no result of {run!r}: {why_no_result(where)}")
 
@@ -85,7 +85,7 @@ def next_commands(result: Path) -> str:
 
 def _harvests(run: str, out_dir: str | None, subrun_id: str | None, *, have_results: bool = False) -> list[Path]:
     """The folders of the harvests that may be meant, the newest first; those with results before all others."""
-    if any(os.path.isfile(Path(run) / name) for name in (PLAN_FILE, MERGED_FILE)):
+    if any(os.path.isfile(Path(run) / name) for name in (PLAN_FILE, *RESULT_FILES)):
         _refuse_another(run, Path(run).absolute(), subrun_id)
         return [Path(run)]
     if subrun_id is not None:

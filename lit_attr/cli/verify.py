@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from lit_attr.cli.arguments import harvest_parser
 from lit_attr.cli.find_result import find_harvest, find_result
+from lit_attr.storage.result_folders import result_in
 from lit_attr.topology.words import MERGED_FILE
 
 
@@ -25,7 +27,12 @@ def run(arguments: Sequence[str]) -> None:
     from lit_attr.storage.verify import verify
 
     place = options.run, options.out_dir, options.subrun_id
-    path = find_result(*place) if os.path.isfile(options.run) else find_harvest(*place) / MERGED_FILE
+    path = find_result(*place) if os.path.isfile(options.run) else _in_harvest(find_harvest(*place))
     print(path)
     for line in verify(path):
         print(f"  {line}")
+
+
+def _in_harvest(folder: Path) -> Path:
+    """The result of a harvest; where there is none, the name that one has."""
+    return result_in(folder) or folder / MERGED_FILE

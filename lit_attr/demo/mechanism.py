@@ -124,7 +124,7 @@ def missing_from_chains(stored: Content) -> list[ComponentKey]:
         ComponentKey(layer, index)
         for layer, importance in stored.ci_sum.items()
         if layer.endswith((".attn.v", ".attn.o"))
-        for index in sorted(harvested.missing(layer))
+        for index in harvested.missing(layer).tolist()
         if importance[index] > 0
     ]
 

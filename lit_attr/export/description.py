@@ -21,6 +21,7 @@ def describe(content: Content, layout: str) -> dict[str, str]:
         Names and texts; entries that are not plain text are JSON. `partial` is empty for a result that is not partial.
         `not_harvested` has the numbers of components that were no targets, by layer: what feeds these was not measured,
         and is zero in tensors, and in no table. It is empty where all were targets, or where the result does not say.
+        `form` is `dense`, or `compact` where tensors of edges have places for live sources and targets alone.
         `metrics` are those that were harvested; `abs_sample` says from which part of the data `attr_abs` is, and is
         empty where it is of all of it, or was not harvested.
 
@@ -36,6 +37,7 @@ def describe(content: Content, layout: str) -> dict[str, str]:
         "format": layout,
         "format_version": FORMAT_VERSION,
         "lit_attr_version": __version__,
+        "form": "dense" if content.live is None else "compact",
         "run_id": known.run_id or "",
         "n_tokens": str(content.n_tokens_processed),
         "ci_threshold": repr(float(content.ci_threshold)),

@@ -43,7 +43,8 @@ def export_safetensors(
     Tensors are named `regular_attr/<target>/<source>`, `embed_attr/<target>`, `unembed_attr/<source>`,
     `ci_sum/<layer>`, `w_unembed` and so on, after the keys of `dataset_attributions.pt`. As there, rows of components
     that were no targets are zero, and not measured: the metadata's provenance lists them under `not_targets`. There are
-    no tensors of a metric that was not harvested.
+    no tensors of a metric that was not harvested. A result in the compact form stays in it: `live/sources/<layer>` and
+    `live/targets/<layer>` have the components, or token ids, of its columns and rows.
 
     Args:
         content: What is exported.
@@ -83,6 +84,8 @@ def named_tensors(content: Content) -> Iterator[_Named]:
     for name, tensor in content.named_sums():
         yield name.replace("][", "/").replace("[", "/").removesuffix("]"), tensor
     yield "w_unembed", content.w_unembed
+    for side, by_layer in (content.live.to_entry() if content.live else {}).items():
+        yield from ((f"live/{side}/{layer}", ids) for layer, ids in by_layer.items())
 
 
 def _shards(tensors: Sequence[_Named], limit: float) -> list[list[_Named]]:

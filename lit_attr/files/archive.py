@@ -54,10 +54,12 @@ def blank(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A tensor for `lay_out` that has an address and no memory: its numbers are never looked at.
 
     Args:
-        shape: Sizes of the axes, all of them above 0.
+        shape: Sizes of the axes.
         dtype: Type of the numbers.
     """
     nbytes = prod(shape) * dtype.itemsize
+    if not nbytes:
+        return torch.empty(shape, dtype=dtype)
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
     return on_map(pages).view(dtype).view(*shape)
 
@@ -91,10 +93,12 @@ def write_checksums(file: BinaryIO, length: int) -> str:
         for chunk in _chunks(descriptor, start, end):
             digest.update(chunk)
             crc = zlib.crc32(chunk, crc)
+        record.CRC, done = crc, end
+        if not record.file_size:  # its check sum is zero, and torch writes none behind it
+            continue
         if os.pread(descriptor, len(_BEHIND_DATA), end) != _BEHIND_DATA:
             raise StorageError(f"torch {torch.__version__} lays out archives in a way that is not known here")
         os.pwrite(descriptor, crc.to_bytes(4, "little"), end + len(_BEHIND_DATA))
-        record.CRC, done = crc, end
     for record in records:
         os.pwrite(descriptor, record.CRC.to_bytes(4, "little"), place + _ENTRY_CRC)
         lengths = os.pread(descriptor, _ENTRY_LENGTHS.size, place + _LENGTHS_PLACE)

@@ -136,7 +136,7 @@ class AttributionSums(Metric):
         """Add what was summed before.
 
         Args:
-            sums: Of the same layout.
+            sums: Sums of the same layout.
         """
         self.totals.add_(sums)
         self._show_states()

@@ -17,8 +17,8 @@ from lit_attr.parts.plan import Plan
 from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.software import Software, named_versions, software
 from lit_attr.parts.worker_record import slurm_job
-from lit_attr.storage.result_folders import create_subrun, subrun_folder, subruns
-from lit_attr.topology.words import MERGED_FILE, PLAN_FILE, Harvested
+from lit_attr.storage.result_folders import create_subrun, result_in, subrun_folder, subruns
+from lit_attr.topology.words import PLAN_FILE, Harvested
 
 _log = logging.getLogger(__name__)
 # How often a harvest is joined again that others remove this moment; each of them leaves once.
@@ -171,7 +171,7 @@ def _begin(plan: Plan, folder: Path) -> None:
     make_folder(folder)
     if (folder / PLAN_FILE).exists():
         return
-    if (folder / MERGED_FILE).exists():  # of another tool, or copied; it would be replaced in the end
+    if result_in(folder) is not None:  # of another tool, or copied; it would be replaced in the end
         raise StorageError(f"{folder} holds a result without a harvest: give --writer.subrun_id a new name")
     try:
         plan.publish(folder)
@@ -196,7 +196,7 @@ def _folder(
     started_again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
     unfinished: list[Path] = []
     for folder in subruns(settings.run_id, out_dir):
-        finished = (folder / MERGED_FILE).exists()
+        finished = result_in(folder) is not None
         if not (folder / PLAN_FILE).exists() or (finished and not started_again):
             continue
         try:

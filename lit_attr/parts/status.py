@@ -11,7 +11,7 @@ from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.ledger import Ledger, read_ledger
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.storage.provenance import Provenance
-from lit_attr.topology.words import MERGED_FILE
+from lit_attr.storage.result_folders import result_in
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,12 @@ def status(folder: Path) -> HarvestStatus:
     ]
     n_batches = sum(ledger.n_batches for ledger in ledgers.values())
     tokens = sum(ledger.n_tokens for ledger in ledgers.values()) / n_batches if n_batches else 0.0
-    n_merged = _n_merged(folder / MERGED_FILE)
+    result = result_in(folder)
+    n_merged = None if result is None else _n_merged(result)
     return HarvestStatus(folder, generation.n_batches, generation.n_frozen, workers, tokens, n_merged)
 
 
-def _n_merged(path: Path) -> int | None:
-    if not path.exists():
-        return None
+def _n_merged(path: Path) -> int:
     from lit_attr.files.archive import layout  # imports torch, for longer than all else here takes
 
     with reading(path) as file:

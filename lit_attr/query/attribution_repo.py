@@ -8,8 +8,7 @@ from typing import Self
 from lit_attr.errors import RunNotFoundError, few
 from lit_attr.query.explorer import Explorer
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.storage.result_folders import results, run_folder, subrun_folder, subruns, why_no_result
-from lit_attr.topology.words import MERGED_FILE
+from lit_attr.storage.result_folders import result_in, results, run_folder, subrun_folder, subruns, why_no_result
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class AttributionRepo:
     Attributes:
         run_id: Id of the decomposition run.
         subrun_id: Name of the harvest's folder, `da-YYYYMMDD_HHMMSS`.
-        path: The merged file.
+        path: The result's file, in either form.
     """
 
     run_id: str
@@ -59,8 +58,8 @@ class AttributionRepo:
             why = why_no_result(harvests[0]) if harvests else f"no harvest of it in {run_folder(run_id, out_dir)}"
             raise RunNotFoundError(f"no result of {run_id!r}: {why}")
         folder = subrun_folder(run_id, subrun_id, out_dir)
-        if (folder / MERGED_FILE).is_file():
-            return cls(run_id, subrun_id, folder / MERGED_FILE)
+        if (path := result_in(folder)) is not None:
+            return cls(run_id, subrun_id, path)
         there = few([path.parent.name for path in results(run_id, out_dir)]) or "none"
         raise RunNotFoundError(f"no result {subrun_id} of {run_id!r}: {why_no_result(folder)}; results are: {there}")
 

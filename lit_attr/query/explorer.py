@@ -256,7 +256,16 @@ class Explorer:
     @property
     def layers(self) -> Mapping[str, int]:
         """All layers in the order of a forward pass, with their numbers of components, or of token ids."""
-        return {layer: self._result.blocks.size(layer) for layer in self.reader.layers}
+        return {layer: self.storage.layer_size(layer) for layer in self.reader.layers}
+
+    def n_stored(self, source_layer: str, target_layer: str) -> int:
+        """Number of edges between two layers that the file holds: in the compact form, fewer than there are.
+
+        Args:
+            source_layer: Canonical address of what feeds.
+            target_layer: Canonical address of what is fed.
+        """
+        return self._result.blocks.n_stored(source_layer, target_layer)
 
     @property
     def reader(self) -> KeyReader:

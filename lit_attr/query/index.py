@@ -26,7 +26,7 @@ class IndexedList:
 
     Attributes:
         positions: What stands for each: of a key's neighbours, their positions; of a pair's edges,
-            `target * n_sources + source`.
+            `target * n_sources + source`, of the places of both.
         raw: Raw attribution of each.
         complete: Whether these are all of the sign.
     """
@@ -69,7 +69,7 @@ class Index:
 
         Args:
             lists: Lists of the key's layer.
-            key: Index of the key in its layer.
+            key: Place of the key in its layer.
             measure: Which numbers rank.
             sign: Which end.
         """
@@ -84,7 +84,7 @@ class Index:
         return normalized if measure.normalized else raw
 
     def edges(self, pair: tuple[str, str], measure: Measure, sign: Sign, n_edges: int) -> IndexedList | None:
-        """The strongest edges between two layers, of which there are `n_edges`; None if they are not known."""
+        """The strongest edges between two layers, of which `n_edges` are stored; None if they are not known."""
         number = self._pairs.get((*pair, measure.metric))
         return None if number is None else self._list(PAIRS, number, number_in_pair(measure, sign), n_edges)
 

@@ -58,16 +58,16 @@ def build_index(storage: Path) -> Path:
 
 
 def _write(blocks: Blocks, known: dict, file: BinaryIO) -> None:
-    sections, end = [], write_mark(file)
+    sections, end, content = [], write_mark(file), blocks.content
     summaries = {
-        (*pair, metric): PairSummary(blocks.size(pair[0]), N_KEPT)
-        for metric in blocks.content.metrics
+        (*pair, metric): PairSummary(len(content.stored_sources(pair[0])), len(content.stored_targets(pair[1])), N_KEPT)
+        for metric in content.metrics
         for pair in layer_pairs(blocks, metric)
     }
     todo = list(all_key_lists(blocks))
     for number, lists in enumerate(todo, start=1):
         _log.info("%s (%d of %d)", lists.name, number, len(todo))
-        n_keys, n_neighbours = lists.edges.n_keys, len(lists.edges.neighbours)
+        n_keys, n_neighbours = len(lists.edges.keys), len(lists.edges.neighbours)
         k = min(N_KEPT, n_neighbours)
         section = Section(lists.name, end, n_keys, lists.n_lists, k, n_neighbours)
         for keys in parts(n_keys, _N_KEYS):
@@ -76,13 +76,13 @@ def _write(blocks: Blocks, known: dict, file: BinaryIO) -> None:
             file.write(section.encode(positions, raw))
         sections.append(section)
         end += section.nbytes
-    largest = max((blocks.size(source) * blocks.size(target) for source, target, _ in summaries), default=0)
+    largest = max((blocks.n_stored(source, target) for source, target, _ in summaries), default=0)
     section = Section(PAIRS, end, len(summaries), len(RANKINGS), N_KEPT, largest)
     for summary in summaries.values():
         positions, raw = (part[None].numpy() for part in summary.lists())
         file.write(section.encode(positions, raw))
-    masses = [[*pair, summary.raw_mass, summary.normalized_mass] for pair, summary in summaries.items()]
-    write_contents(file, {"storage": known, "metrics": blocks.content.metrics, "pairs": masses}, [*sections, section])
+    masses = [[*pair, *(one.mass(normalized=scaled) for scaled in (False, True))] for pair, one in summaries.items()]
+    write_contents(file, {"storage": known, "metrics": content.metrics, "pairs": masses}, [*sections, section])
 
 
 def _lists(

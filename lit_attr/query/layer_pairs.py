@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from lit_attr.query.index import Index
@@ -41,9 +42,9 @@ def summarise(blocks: Blocks, pair: tuple[str, str], metric: AttrMetric, k: int)
     """
     source, target = pair
     edges = LayerEdges.between(blocks, "sources", target, [source])
-    n_sources = len(edges.neighbours)
-    summary = PairSummary(n_sources, min(k, n_sources * edges.n_keys))
-    for targets in parts(edges.n_keys, _SIDE):
+    n_sources, n_targets = len(edges.neighbours), len(edges.keys)
+    summary = PairSummary(n_sources, n_targets, min(k, n_sources * n_targets))
+    for targets in parts(n_targets, _SIDE):
         for tile in tiles(blocks, edges, metric, targets, _SIDE):
             summary.add(tile.raw.T, tile.normalized.T, tile.first, targets.start)
             del tile  # before the next one is made
@@ -73,7 +74,9 @@ class LayerPairs:
             StorageError: If a value is not finite.
         """
         known = self._index.mass(pair, measure) if self._index else None
-        return summarise(self._blocks, pair, measure.metric, 1).mass(measure) if known is None else known
+        if known is not None:
+            return known
+        return summarise(self._blocks, pair, measure.metric, 1).mass(normalized=measure.normalized)
 
     def edges(
         self, pair: tuple[str, str], measure: Measure, selection: Selection
@@ -103,7 +106,13 @@ class LayerPairs:
         positions: Int[np.ndarray, " edge"],
         values: Float[np.ndarray, " edge"],
     ) -> list[tuple[ComponentKey, ComponentKey, float]]:
-        targets, sources = np.divmod(positions, self._blocks.size(pair[0]))
+        content = self._blocks.content
+        members = content.stored_sources(pair[0]), content.stored_targets(pair[1])
+        targets, sources = np.divmod(positions, max(len(members[0]), 1))
+        sources, targets = (
+            one.indices(torch.from_numpy(places)).numpy()
+            for one, places in zip(members, (sources, targets), strict=True)
+        )
         if measure.normalized:
             scales = self._blocks.normalisation
             by_source, by_target = scales.of_sources(pair[0]), scales.of_targets(pair[1])
@@ -116,8 +125,8 @@ class LayerPairs:
     def _strongest(
         self, pair: tuple[str, str], measure: Measure, k: int, sign: Sign, summary: Callable[[], PairSummary]
     ) -> tuple[Int[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
-        """Positions and raw values; a position is `target * n_sources + source`."""
-        n_edges = self._blocks.size(pair[0]) * self._blocks.size(pair[1])
+        """Positions and raw values; a position is `target * n_sources + source`, of the places of both."""
+        n_edges = self._blocks.n_stored(*pair)
         known = self._index.edges(pair, measure, sign, n_edges) if self._index else None
         if known is not None and (k <= len(known.raw) or known.complete):
             return known.positions[:k], known.raw[:k]

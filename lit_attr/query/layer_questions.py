@@ -10,6 +10,7 @@ from lit_attr.query.answers import Edge, StrongestEdges
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.opened_result import OpenedResult
+from lit_attr.storage.compact import with_zeros
 from lit_attr.storage.top_k import check_finite
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure, Selection
@@ -41,8 +42,8 @@ class LayerQuestions:
         values: dict[_Pair, float] = {}
         for source, target in (pair for pair in pairs if shares[pair]):
             mass = result.pairs.mass((source, target), measure)
-            n_targets = result.blocks.size(target) - result.harvested.n_missing([target])
-            n_edges = result.blocks.size(source) * n_targets
+            n_targets = result.storage.layer_size(target) - result.harvested.n_missing([target])
+            n_edges = result.storage.layer_size(source) * n_targets
             values[source, target] = mass if statistic == "mass" else mass / max(n_edges, 1)
         sources, targets = (in_order({pair[end] for pair in pairs}) for end in (0, 1))
         rows, harvested = (
@@ -58,21 +59,25 @@ class LayerQuestions:
         result, blocks = self._result, self._result.blocks
         sample = result.storage.sample(measure.metric)
         source, target = result.layer_pair(source_layer, target_layer, measure.metric)
-        not_harvested = list(result.harvested.missing(target))
-        n_edges = blocks.size(source) * blocks.size(target)
-        # Raw numbers that are all measured are the file's own, and need no memory.
-        if n_edges > _LARGEST_BLOCK and (measure.normalized or target == OUTPUT or not_harvested):
+        not_harvested = result.harvested.missing(target)
+        n_edges = result.storage.layer_size(source) * result.storage.layer_size(target)
+        is_stored = blocks.n_stored(source, target) == n_edges
+        # Raw numbers that are all measured and stored are the file's own, and need no memory.
+        is_own = is_stored and not (measure.normalized or target == OUTPUT or len(not_harvested))
+        if n_edges > _LARGEST_BLOCK and not is_own:
             raise ConfigurationError(
                 f"the block from {source} to {target} has {n_edges:,} edges, and at most {_LARGEST_BLOCK:,} are "
                 "computed at once: ask for single keys, or for the raw block of a layer whose components were all "
-                "targets of the harvest"
+                "targets of the harvest, of a result in the dense form"
             )
         values = blocks.tile(source, target, measure)
         check_finite(values, f"{source} to {target}")
-        if not_harvested:
-            values = values.index_fill(0, torch.tensor(not_harvested), torch.nan)
+        if not is_stored:
+            values = with_zeros(result.storage, source, target, values)
+        if len(not_harvested):
+            values = values.index_fill(0, not_harvested, torch.nan)
         sources, targets = (
-            tuple(result.node(ComponentKey(layer, index)) for index in range(blocks.size(layer)))
+            tuple(result.node(ComponentKey(layer, index)) for index in range(result.storage.layer_size(layer)))
             for layer in (source, target)
         )
         asked = measure.metric, measure.normalized

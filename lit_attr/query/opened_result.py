@@ -60,7 +60,7 @@ class OpenedResult:
     def tokens(self) -> TokenTexts | None:
         """The texts of tokens; None where no tokenizer was found."""
         file = next((place for place in self._tokenizer_places if place.is_file()), None)
-        return None if file is None else TokenTexts(file, self.blocks.size(OUTPUT))
+        return None if file is None else TokenTexts(file, self.storage.layer_size(OUTPUT))
 
     @cached_property
     def _tokenizer_places(self) -> list[Path]:

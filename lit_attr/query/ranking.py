@@ -1,7 +1,6 @@
 """The strongest neighbours of a key, from an index where it knows them.
 
-With an index and without, the answers are the same, but for the order of equal values and the last bits of attributions
-to output tokens, which are products.
+With an index and without, the answers are the same, but for the order of equal values.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -74,7 +73,10 @@ class Ranker:
         """What the index knows, if that is enough."""
         if lists is None or self._index is None:
             return None
-        known = self._index.neighbours(lists, key.index, measure, sign)
+        place = lists.edges.keys.place(key.index)
+        if place is None:  # all its edges are zero
+            return []
+        known = self._index.neighbours(lists, place, measure, sign)
         if known is None:
             return None
         neighbours = lists.edges.neighbours

@@ -10,10 +10,11 @@ from torch import Tensor
 from lit_attr.errors import StorageError
 from lit_attr.query.index_lists import RANKINGS
 from lit_attr.storage.top_k import NOT_FINITE, RunningTopK, Where
-from lit_attr.topology.choice import Measure
 
 # Entries of a pair that are ranked at once: each takes some 50 bytes meanwhile.
 _RANKED = 1 << 20
+# Sources whose edges are summed at once: their magnitudes stay in a cache.
+_SUMMED = 64
 
 
 class RunningLists:
@@ -67,18 +68,15 @@ class PairSummary:
     """What is known of the edges between two layers, of one metric.
 
     Args:
-        n_sources: Size of the source layer.
+        n_sources: Number of sources that have a place.
+        n_targets: Number of targets that have a place.
         k: How many of the strongest edges are kept.
-
-    Attributes:
-        raw_mass: Sum of the absolute values of all raw attributions.
-        normalized_mass: Sum of the absolute values of all normalised attributions.
     """
 
-    def __init__(self, n_sources: int, k: int) -> None:
+    def __init__(self, n_sources: int, n_targets: int, k: int) -> None:
         self._n_sources = n_sources
         self._lists = RunningLists(1, k)
-        self.raw_mass = self.normalized_mass = 0.0
+        self._raw, self._normalized = _Mass(n_targets), _Mass(n_targets)
 
     def add(
         self,
@@ -87,21 +85,16 @@ class PairSummary:
         first_source: int,
         first_target: int,
     ) -> None:
-        """See the edges of a part of the block; a part is seen once.
+        """See the edges of a part of the block; a part is seen once, and the sources of a target in their order.
 
         Args:
             raw: Their raw values.
             normalized: Their normalised values.
-            first_source: Index of the first row.
-            first_target: Index of the first column.
-
-        Raises:
-            StorageError: If the sums of absolute values are not finite.
+            first_source: Place of the first row.
+            first_target: Place of the first column.
         """
-        self.raw_mass += _mass(raw)
-        self.normalized_mass += _mass(normalized)
-        if not (math.isfinite(self.raw_mass) and math.isfinite(self.normalized_mass)):
-            raise StorageError(NOT_FINITE)
+        self._raw.add(raw, first_target)
+        self._normalized.add(normalized, first_target)
         width = raw.shape[1]
         for start in range(0, len(raw), step := max(_RANKED // max(width, 1), 1)):
             some = raw[start : start + step], normalized[start : start + step]
@@ -112,9 +105,16 @@ class PairSummary:
 
             self._lists.add(some[0][rows].reshape(1, -1), some[1][rows].reshape(1, -1), where)
 
-    def mass(self, measure: Measure) -> float:
-        """Sum of the absolute values of all edges, raw or normalised."""
-        return self.normalized_mass if measure.normalized else self.raw_mass
+    def mass(self, *, normalized: bool) -> float:
+        """Sum of the absolute values of all edges.
+
+        Args:
+            normalized: Whether those of the normalised ones, or of the raw ones.
+
+        Raises:
+            StorageError: If it is not finite.
+        """
+        return (self._normalized if normalized else self._raw).total()
 
     def lists(self) -> tuple[Int[Tensor, "list k"], Float[Tensor, "list k"]]:
         """Positions `target * n_sources + source` and raw values, in the order of `RunningLists.lists`."""
@@ -122,5 +122,23 @@ class PairSummary:
         return positions[0], raws[0]
 
 
-def _mass(values: Float[Tensor, "_source _target"]) -> float:
-    return float(torch.linalg.vector_norm(values, 1, dim=1).sum(dtype=torch.float64))
+class _Mass:
+    """A sum of absolute values that has the same last bit however the edges come, and whether zeros are among them.
+
+    The edges of each target are added in the order of their sources, and the sums of the targets exactly.
+    """
+
+    def __init__(self, n_targets: int) -> None:
+        self._by_target = torch.zeros(1, n_targets, dtype=torch.float64)
+
+    def add(self, values: Float[Tensor, "_source _target"], first_target: int) -> None:
+        into = self._by_target[:, first_target : first_target + values.shape[1]]
+        for rows in values.split(_SUMMED):
+            magnitudes = torch.empty(rows.shape, dtype=torch.float64).copy_(rows).abs_()
+            into.index_add_(0, torch.zeros(len(rows), dtype=torch.int64), magnitudes)
+
+    def total(self) -> float:
+        total = math.fsum(self._by_target[0].tolist())
+        if not math.isfinite(total):
+            raise StorageError(NOT_FINITE)
+        return total

@@ -98,12 +98,14 @@ def _fed_layers(blocks: Blocks) -> list[str]:
 def _rows(edges: LayerEdges) -> Iterator[slice]:
     """Parts of the targets, so small that with the widest tile of sources they make one tile."""
     if width := min(max(edges.neighbours.sizes, default=0), _N_SOURCES):
-        yield from parts(edges.n_keys, max(_TILE // width, 1))
+        yield from parts(len(edges.keys), max(_TILE // width, 1))
 
 
 def _edges(edges: LayerEdges, targets: Int[Tensor, " edge"], sources: Int[Tensor, " edge"], top: RunningTopK) -> Edges:
-    """The edges that are kept: targets by their indices, sources by their positions."""
+    """The edges that are kept: targets by their places, sources by their positions."""
     places, indices = edges.neighbours.locate(sources.numpy())
     mask, kept = top.has_sign(), top.kept
     raw, normalized = (values[mask].numpy() for values in (kept.raw, kept.values))
-    return Edges(edges.neighbours.layers, places, indices, edges.layer, targets.numpy(), raw, normalized)
+    return Edges(
+        edges.neighbours.layers, places, indices, edges.layer, edges.keys.indices(targets).numpy(), raw, normalized
+    )

@@ -1,6 +1,9 @@
 """The walk over the edges of a result: tile by tile, in memory that does not grow with it.
 
 Whatever looks at all edges walks here: the index, the sums and strongest edges of pairs of layers, tables of edges.
+Only what is stored is met: edges from other sources are zero, those to other targets were not measured. Components and
+token ids are named by their places.
+
 Each says how large its tiles are. A tile has keys of one layer as rows, and as columns their neighbours, which may be
 of several layers.
 """
@@ -15,6 +18,7 @@ from torch import Tensor
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.top_k import check_finite
 from lit_attr.topology.choice import Measure
+from lit_attr.topology.live import LiveSet
 from lit_attr.topology.positions import Positions
 from lit_attr.topology.words import AttrMetric, Direction
 
@@ -26,27 +30,29 @@ class LayerEdges:
     Attributes:
         direction: Whether the neighbours are the keys' sources or their targets.
         layer: Layer of the keys.
-        n_keys: Number of components, or token ids, of that layer.
-        neighbours: Layers of the neighbours, laid end to end.
+        keys: Which components, or token ids, of that layer have a place.
+        neighbours: Layers of the neighbours, laid end to end, with those of their components that have a place.
     """
 
     direction: Direction
     layer: str
-    n_keys: int
+    keys: LiveSet
     neighbours: Positions
 
     @classmethod
     def between(cls, blocks: Blocks, direction: Direction, layer: str, others: Sequence[str]) -> "LayerEdges":
         """The edges between the keys of a layer and neighbours in other layers."""
-        neighbours = Positions.of((other, blocks.size(other)) for other in others)
-        return cls(direction, layer, blocks.size(layer), neighbours)
+        of_keys, of_others = blocks.content.stored_sources, blocks.content.stored_targets
+        if direction == "sources":
+            of_keys, of_others = of_others, of_keys
+        return cls(direction, layer, of_keys(layer), Positions.of((other, of_others(other)) for other in others))
 
     def pair(self, neighbour: str) -> tuple[str, str]:
         """Source and target layer of the edges between the keys and a layer of neighbours."""
         return (self.layer, neighbour) if self.direction == "targets" else (neighbour, self.layer)
 
     def sources_and_targets(self, keys: slice, neighbours: slice) -> tuple[slice, slice]:
-        """Some keys and some neighbours, sources first."""
+        """The places of some keys and of some neighbours, sources first."""
         return (keys, neighbours) if self.direction == "targets" else (neighbours, keys)
 
     def turned(self, block: Float[Tensor, "_a _b"]) -> Float[Tensor, "_c _d"]:
@@ -60,7 +66,7 @@ class Piece:
 
     Attributes:
         layer: Layer of the neighbours.
-        part: Components or token ids of that layer.
+        part: Places of its components, or token ids.
         columns: Where they are in the tile.
     """
 
@@ -75,7 +81,7 @@ class Tile:
 
     Attributes:
         edges: What the tile is a part of.
-        keys: Components or token ids of the keys' layer.
+        keys: Places of the keys.
         first: Position of the first neighbour; the others follow.
         pieces: The columns, layer by layer.
         raw: Raw attributions; may be the file's own bytes, which must not be written to.
@@ -101,7 +107,7 @@ class Tile:
 
 
 def parts(size: int, step: int) -> Iterator[slice]:
-    """The parts of a layer, each with `step` components or token ids, the last one with fewer."""
+    """The parts of `size` places, each with `step` of them, the last one with fewer."""
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
@@ -114,7 +120,7 @@ def tiles(
         blocks: Blocks of the result.
         edges: Which edges.
         metric: `attr` or `attr_abs`.
-        keys: Components or token ids of the keys' layer.
+        keys: Places of some keys.
         width: Columns of a tile at most.
         of_one_layer: Whether the columns of a tile are of one layer; otherwise every tile but the last one is full.
             Long rows are ranked several times as fast as many short ones.

@@ -1,7 +1,9 @@
-"""The blocks of a result, one for each pair of layers.
+"""The blocks of a result, one for each pair of layers: rows are targets that have a place, columns sources.
 
+Which components have one, `Content.stored_sources` and `Content.stored_targets` say; in the dense form, all.
 An attribution to an output token is the product of its unembedding column with the attributions to the residual stream,
-which is exact.
+which is exact. These products are summed in float64 and then rounded: float32 would make their last bits depend on how
+many of them are computed at once, which differs from question to question, and with the form of the result.
 """
 
 import torch
@@ -14,13 +16,13 @@ from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AttrMetric
 
-# Numbers that one piece of a product converts: bounds its temporary, 64 MB in float32.
-_PIECE = 1 << 24
+# Numbers of a matrix that a product widens at once: 8 MB in float64.
+_PIECE = 1 << 20
 _ALL = slice(None)
 
 
 class Blocks:
-    """Attributions by pair of layers.
+    """Attributions by pair of layers; components and token ids are named by their places.
 
     Whatever is asked for a metric raises a `ConfigurationError` if it was not harvested.
 
@@ -32,11 +34,9 @@ class Blocks:
         self.content = content
         self.normalisation = Normalisation(content)
 
-    def size(self, layer: str) -> int:
-        """Number of components of a layer, or of token ids; 0 for an unknown layer."""
-        if layer in (EMBED, OUTPUT):
-            return len(self.content.embed_token_count)
-        return len(self.content.ci_sum.get(layer, ()))
+    def n_stored(self, source: str, target: str) -> int:
+        """Number of stored edges between two layers: all others are zero, or were not measured."""
+        return len(self.content.stored_sources(source)) * len(self.content.stored_targets(target))
 
     def source_layers(self, target: str, metric: AttrMetric) -> list[str]:
         """The layers that feed a layer, in the order in which they are asked; empty for what nothing feeds."""
@@ -53,23 +53,21 @@ class Blocks:
         feeds_output = source == EMBED or source in self.content.unembed_attr
         return [*layers, OUTPUT] if metric == "attr" and feeds_output else layers
 
-    def row(self, source: str, target: str, measure: Measure, index: int) -> Float[Tensor, " _source"]:
-        """Attributions from a whole layer to one component or output token."""
+    def row(self, source: str, target: str, measure: Measure, place: int) -> Float[Tensor, " _source"]:
+        """Attributions from a whole layer to one component or output token, which is given by its place."""
         if target == OUTPUT:
-            block = widened(self._to_residual(source))
-            raw = _product(self.content.w_unembed[:, index], block, block.dtype)
+            raw = _product(self.content.w_unembed[:, place], self._to_residual(source))
         else:
-            raw = widened(self._block(source, target, measure.metric)[index])
-        return self.normalisation.apply(raw, source, target, targets=index) if measure.normalized else raw
+            raw = widened(self._block(source, target, measure.metric)[place])
+        return self.normalisation.apply(raw, source, target, targets=place) if measure.normalized else raw
 
-    def column(self, source: str, target: str, measure: Measure, index: int) -> Float[Tensor, " _target"]:
-        """Attributions to a whole layer from one component or token."""
+    def column(self, source: str, target: str, measure: Measure, place: int) -> Float[Tensor, " _target"]:
+        """Attributions to a whole layer from one component or token, which is given by its place."""
         if target == OUTPUT:
-            column = widened(self._to_residual(source)[:, index])
-            raw = _product(column, self.content.w_unembed, column.dtype)
+            raw = _product(self._to_residual(source)[:, place], self.content.w_unembed)
         else:
-            raw = widened(self._block(source, target, measure.metric)[:, index])
-        return self.normalisation.apply(raw, source, target, sources=index) if measure.normalized else raw
+            raw = widened(self._block(source, target, measure.metric)[:, place])
+        return self.normalisation.apply(raw, source, target, sources=place) if measure.normalized else raw
 
     def tile(
         self, source: str, target: str, measure: Measure, sources: slice = _ALL, targets: slice = _ALL
@@ -80,12 +78,12 @@ class Blocks:
             source: Layer that feeds the target.
             target: Layer that is fed.
             measure: Which numbers; raw ones may be the file's own bytes, which must not be written to.
-            sources: Components or token ids of the source.
-            targets: Components or token ids of the target.
+            sources: Places of the source's components, or token ids.
+            targets: Places of the target's components, or token ids.
         """
         if target == OUTPUT:
-            block = widened(self._to_residual(source)[:, sources])
-            raw = self.content.w_unembed[:, targets].to(block.dtype).T @ block
+            block = self._to_residual(source)[:, sources]
+            raw = (self.content.w_unembed[:, targets].double().T @ block.double()).to(_wide(block))
         else:
             raw = widened(self._block(source, target, measure.metric)[targets, sources])
         return self.normalisation.apply(raw, source, target, sources, targets) if measure.normalized else raw
@@ -105,9 +103,15 @@ class Blocks:
         return content.regular_attr_abs, content.embed_attr_abs
 
 
-def _product(
-    vector: Float[Tensor, " d_model"], matrix: Float[Tensor, "d_model n"], dtype: torch.dtype
-) -> Float[Tensor, " n"]:
-    """Their product; the matrix may be a mapped file of another precision, and is converted piece by piece."""
-    step = max(_PIECE // max(len(matrix), 1), 1)
-    return torch.cat([vector.to(dtype) @ piece.to(dtype) for piece in matrix.split(step, 1)])
+def _product(vector: Float[Tensor, " d_model"], matrix: Float[Tensor, "d_model n"]) -> Float[Tensor, " n"]:
+    """Their product; the matrix may be a mapped file, and is widened some rows at a time."""
+    total = torch.zeros(matrix.shape[1], dtype=torch.float64)
+    step = max(_PIECE // max(matrix.shape[1], 1), 1)
+    for numbers, rows in zip(vector.double().split(step), matrix.split(step), strict=True):
+        total.addmv_(rows.double().T, numbers)
+    return total.to(_wide(matrix))
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """The precision of answers: single, or that of the sums where it is higher."""
+    return torch.promote_types(tensor.dtype, torch.float32)

@@ -16,8 +16,10 @@ from torch import Tensor
 from lit_attr.errors import StorageError, naming, reason
 from lit_attr.files.limits import check_content, check_plain, check_records
 from lit_attr.files.publish import publish
+from lit_attr.storage.compact import live_of, with_live
 from lit_attr.storage.file_content import Content, checked_keys, to_file
 from lit_attr.storage.key_edges import KeyEdges
+from lit_attr.storage.live import Live
 from lit_attr.storage.mergeable import check_mergeable
 from lit_attr.storage.provenance import merged_provenance
 from lit_attr.storage.summed import map_nested, summed_tensors, whole
@@ -33,9 +35,10 @@ from lit_attr.topology.words import AttrMetric, Sign
 class DatasetAttributionStorage(Content):
     """Attributions between components, summed over a dataset.
 
-    The constructor takes the thirteen keys of the file, and `provenance`; see `Content`. Names and results are those of
-    the class of the same name in goodfire-ai/spd, so that code written for it works unchanged; beyond it, unknown keys
-    are answered with an empty list, and `get_attribution` can normalise.
+    The constructor takes the thirteen keys of the file, and `provenance`; for the compact form `live`, too; see
+    `Content`. Names and results are those of the class of the same name in goodfire-ai/spd, so that code written for it
+    works unchanged, with either form; beyond it, unknown keys are answered with an empty list, and `get_attribution`
+    can normalise.
 
     Raises:
         StorageError: If shapes do not belong together.
@@ -146,7 +149,7 @@ class DatasetAttributionStorage(Content):
         return math.nan if value is None else value
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file: whole or not at all.
+        """Write the file, in the form that the result has: whole or not at all.
 
         Raises:
             StorageError: If it cannot be written.
@@ -155,7 +158,7 @@ class DatasetAttributionStorage(Content):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DatasetAttributionStorage":
-        """Open a file, memory-mapped: tensors are read when they are asked for.
+        """Open a file of either form, memory-mapped: tensors are read when they are asked for.
 
         Raises:
             StorageError: If the file is missing, damaged, or something else.
@@ -188,7 +191,8 @@ class DatasetAttributionStorage(Content):
         """Add harvests of disjoint data of one model.
 
         All sums, counts and numbers of tokens are added, in float64; that is the token-weighted mean of per-token
-        values. Sums of `attr_abs` from a share of the sequences are of all tokens already, and are added alike.
+        values. Sums of `attr_abs` from a share of the sequences are of all tokens already, and are added alike. Where
+        one is in the compact form, so is their sum, with the live sources and targets of all.
 
         Args:
             paths: Files, whatever their order.
@@ -208,6 +212,9 @@ class DatasetAttributionStorage(Content):
             with naming(path):
                 check_plain(part.provenance, "the provenance")
         check_mergeable({str(path): part for path, part in zip(paths, parts, strict=True)})
+        if any(part.live is not None for part in parts):
+            live = Live.union([live_of(part) for part in parts])
+            parts = [with_live(part, live) for part in parts]
         named = [dict(part.named_sums()) for part in parts]
         sums = {name: _add([tensors[name] for tensors in named]) for name in named[0]}
         n_tokens = sum(part.n_tokens_processed for part in parts)

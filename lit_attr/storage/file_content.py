@@ -1,4 +1,4 @@
-"""The content of `dataset_attributions.pt`: thirteen keys, as goodfire-ai/spd writes them, and `provenance`."""
+"""The content of a result's file: thirteen keys, as goodfire-ai/spd writes them, `provenance`, and `live`."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,11 @@ from lit_attr.errors import ConfigurationError, StorageError, few
 from lit_attr.errors import shown as short
 from lit_attr.storage.batch_coverage import damaged
 from lit_attr.storage.harvested_metrics import Sample
+from lit_attr.storage.live import Live, members
 from lit_attr.storage.provenance import Provenance
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import check_metric
+from lit_attr.topology.live import LiveSet
 from lit_attr.topology.words import METRICS, AttrMetric
 
 _SHOWN = 5
@@ -36,6 +38,9 @@ _SHAPES = {
 class Content:
     """Raw sums over tokens, and what they are divided by; layers are canonical addresses.
 
+    In the dense form, tensors of edges have a place for every component and token id. In the compact form they have
+    places for some, which `live` lists; all other tensors are the same.
+
     Attributes:
         regular_attr: Target layer to source layer to sums; empty for a target that the embedding alone feeds.
         regular_attr_abs: The sums of the metric `attr_abs`, nested as `regular_attr`; empty where this metric was not
@@ -52,9 +57,10 @@ class Content:
         ci_threshold: Mean causal importance above which a component was counted alive, where that was asked for.
         n_tokens_processed: Number of tokens.
         provenance: Where the numbers come from, in plain types; None in files of other tools.
+        live: The sources and targets that have a place in the tensors of edges; None in the dense form.
 
     Raises:
-        StorageError: If nesting or shapes do not belong together.
+        StorageError: If nesting, shapes and live sources and targets do not belong together.
     """
 
     regular_attr: Mapping[str, Mapping[str, Float[Tensor, "_target _source"]]]
@@ -71,6 +77,21 @@ class Content:
     ci_threshold: float
     n_tokens_processed: int
     provenance: Mapping[str, Any] | None = None
+    live: Live | None = None
+
+    def layer_size(self, layer: str) -> int:
+        """Number of all components of a layer, or of token ids, stored or not; 0 for an unknown layer."""
+        if layer in (EMBED, OUTPUT):
+            return len(self.embed_token_count)
+        return len(self.ci_sum.get(layer, ()))
+
+    def stored_sources(self, layer: str) -> LiveSet:
+        """Which components of a layer, or token ids of the embedding, have a column in tensors of edges."""
+        return members(self.live, "sources", layer, self.layer_size(layer))
+
+    def stored_targets(self, layer: str) -> LiveSet:
+        """Which components of a layer have a row in tensors of edges; of the output, all tokens."""
+        return members(self.live, "targets", layer, self.layer_size(layer))
 
     @property
     def metrics(self) -> tuple[AttrMetric, ...]:
@@ -116,27 +137,44 @@ class Content:
         """All tensors that add up over tokens, with unique names, in the file's order."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("w_unembed", "provenance"):
+            if field.name not in ("w_unembed", "provenance", "live"):
                 yield from _flatten(field.name, value)
 
-    def __post_init__(self) -> None:
-        """Check that nesting and shapes belong together."""
-        counts = {layer: len(values) for layer, values in self.ci_sum.items()}
+    @property
+    def dense_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes that all tensors which add up have in the dense form, by name."""
+        return self._shapes(None)
+
+    def _shapes(self, live: Live | None) -> dict[str, tuple[int, ...]]:
+        """The shapes that all tensors which add up should have, by name."""
         d_model, vocab = self.w_unembed.shape
-        if odd := [layer for layer in counts if not 0 < len(layer) <= _LONGEST_NAME]:
-            raise StorageError(f"expected names of layers, found {short(odd[0])}")
+        n_all = {layer: len(values) for layer, values in self.ci_sum.items()} | {EMBED: vocab}
+        n_sources, n_targets = (
+            n_all | {layer: len(ids) for layer, ids in by_layer.items()}
+            for by_layer in ((live.sources, live.targets) if live else ({}, {}))
+        )
         expected: dict[str, tuple[int, ...]] = {}
         for name, nested in (("regular_attr", self.regular_attr), ("regular_attr_abs", self.regular_attr_abs)):
             for target, by_source in nested.items():
                 for source in by_source:
-                    expected[f"{name}[{target}][{source}]"] = (counts.get(target, -1), counts.get(source, -1))
+                    expected[f"{name}[{target}][{source}]"] = (n_targets.get(target, -1), n_sources.get(source, -1))
         for name, by_target in (("embed_attr", self.embed_attr), ("embed_attr_abs", self.embed_attr_abs)):
-            expected |= {f"{name}[{target}]": (counts.get(target, -1), vocab) for target in by_target}
-        expected |= {f"unembed_attr[{source}]": (d_model, counts.get(source, -1)) for source in self.unembed_attr}
-        expected |= {"embed_unembed_attr": (d_model, vocab)}
-        expected |= {f"ci_sum[{layer}]": (count,) for layer, count in counts.items()}
-        expected |= {f"component_act_sq_sum[{layer}]": (count,) for layer, count in counts.items()}
-        expected |= {"logit_sq_sum": (vocab,), "embed_token_count": (vocab,)}
+            expected |= {f"{name}[{target}]": (n_targets.get(target, -1), n_sources[EMBED]) for target in by_target}
+        expected |= {f"unembed_attr[{source}]": (d_model, n_sources.get(source, -1)) for source in self.unembed_attr}
+        expected |= {"embed_unembed_attr": (d_model, n_sources[EMBED])}
+        for name in ("ci_sum", "component_act_sq_sum"):
+            expected |= {f"{name}[{layer}]": (n_all[layer],) for layer in self.ci_sum}
+        return expected | {"logit_sq_sum": (vocab,), "embed_token_count": (vocab,)}
+
+    def __post_init__(self) -> None:
+        """Check that nesting, shapes and live sources and targets belong together."""
+        if odd := [layer for layer in self.ci_sum if not 0 < len(layer) <= _LONGEST_NAME]:
+            raise StorageError(f"expected names of layers, found {short(odd[0])}")
+        if reserved := {EMBED, OUTPUT} & self.ci_sum.keys():
+            raise StorageError(f"{sorted(reserved)} cannot be decomposed layers")
+        if self.live is not None:
+            self._check_live(self.live)
+        expected = self._shapes(self.live)
         shapes = {name: tuple(tensor.shape) for name, tensor in self.named_sums()}
         if problems := [
             f"{name}: expected {expected.get(name, 'nothing')}, found {shapes.get(name, 'nothing')}"
@@ -151,8 +189,19 @@ class Content:
                 f"edges with only one of attr and attr_abs: {few(sorted(unpaired))}; expected attr_abs of all edges, "
                 "or of none"
             )
-        if reserved := {EMBED, OUTPUT} & counts.keys():
-            raise StorageError(f"{sorted(reserved)} cannot be decomposed layers")
+        for layer, ids in (self.live.sources if self.live else {}).items():
+            weights = self.embed_token_count if layer == EMBED else self.ci_sum[layer]
+            if n_left_out := int(weights.count_nonzero() - weights[ids].count_nonzero()):
+                raise StorageError(
+                    f"live sources of {layer}: expected all that occur in the data, {n_left_out:,} of them are missing"
+                )
+
+    def _check_live(self, live: Live) -> None:
+        """Check the live sources and targets by themselves."""
+        regular = (*self.regular_attr.values(), *self.regular_attr_abs.values())
+        sources = {EMBED, *self.unembed_attr, *(source for by_source in regular for source in by_source)}
+        n_all = {layer: self.layer_size(layer) for layer in (EMBED, *self.ci_sum)}
+        live.check(n_all, sources, {*self.regular_attr, *self.embed_attr})
 
 
 def _edges(regular: Mapping[str, Mapping[str, Tensor]], embed: Mapping[str, Tensor]) -> Iterator[str]:
@@ -180,7 +229,7 @@ def checked_keys(raw: object) -> dict[str, Any]:
         StorageError: If it is not the result of a harvest.
     """
     names = [field.name for field in fields(Content)]
-    required = [name for name in names if name != "provenance"]
+    required = [name for name in names if name not in ("provenance", "live")]
     if not isinstance(raw, Mapping):
         raise StorageError(
             f"not the result of a harvest: expected a mapping with keys {required}, found {type(raw).__name__}"
@@ -193,7 +242,7 @@ def checked_keys(raw: object) -> dict[str, Any]:
         wrong.append("provenance")
     if wrong:
         raise StorageError(f"not the result of a harvest: of a wrong type are {wrong}")
-    return dict(raw)
+    return {**raw, "live": Live.from_entry(raw["live"])} if "live" in raw else dict(raw)
 
 
 def _has_kind(name: str, value: object) -> bool:
@@ -216,13 +265,19 @@ def _has_kind(name: str, value: object) -> bool:
     return fits(value, nesting)
 
 
+def file_keys(content: Content) -> dict[str, Any]:
+    """What a content is in a file, key by key, with the tensors as they are; the dense form has no key `live`."""
+    keys = {field.name: getattr(content, field.name) for field in fields(Content)}
+    live = keys.pop("live")
+    return keys if live is None else {**keys, "live": live.to_entry()}
+
+
 def to_file(content: Content) -> dict[str, Any]:
     """What a file holds: plain dictionaries, contiguous float32 sums and int64 counts on the CPU."""
-    raw: dict[str, Any] = {}
-    for field in fields(Content):
-        value = getattr(content, field.name)
-        raw[field.name] = value.detach().cpu() if field.name == "w_unembed" else _plain(value)
-    return raw
+    return {
+        name: value.detach().cpu() if name == "w_unembed" else _plain(value)
+        for name, value in file_keys(content).items()
+    }
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever the content holds

@@ -3,11 +3,14 @@
 from collections.abc import Container
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from lit_attr.errors import EdgeNotFoundError
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.file_content import Content
 from lit_attr.storage.harvested_targets import HarvestedTargets
-from lit_attr.storage.top_k import Segments, check_finite
+from lit_attr.storage.top_k import Segment, check_finite
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AttrMetric
@@ -35,18 +38,18 @@ class KeyEdges:
         is_source = key.layer in (EMBED, *content.unembed_attr) or any(
             key.layer in by_source for by_source in content.regular_attr.values()
         )
-        return is_source and key.index < self.blocks.size(key.layer)
+        return is_source and key.index < content.layer_size(key.layer)
 
     def has_target(self, key: ComponentKey) -> bool:
         """Whether the key is a target of any edge."""
         content = self.content
         is_target = key.layer == OUTPUT or key.layer in content.regular_attr or key.layer in content.embed_attr
-        return is_target and key.index < self.blocks.size(key.layer)
+        return is_target and key.index < content.layer_size(key.layer)
 
     def sources(
         self, target: ComponentKey, measure: Measure = _NORMALIZED, layers: Container[str] | None = None
-    ) -> Segments:
-        """Attributions from every possible source, layer by layer.
+    ) -> list[Segment]:
+        """Attributions from every source that has a place, layer by layer; those from all others are 0.
 
         They are none for what nothing feeds, and for a component that was no target of the harvest: its sources were
         not measured.
@@ -56,31 +59,40 @@ class KeyEdges:
             measure: Which numbers.
             layers: Layers to look at; all if None.
         """
-        self.content.check_harvested(measure.metric)
+        content, blocks = self.content, self.blocks
+        content.check_harvested(measure.metric)
         if not self.has_target(target) or not self.harvested.include(target):
             return []
-        blocks = self.blocks
+        place = self._target_place(target)
         wanted = [s for s in blocks.source_layers(target.layer, measure.metric) if layers is None or s in layers]
-        return [(source, blocks.row(source, target.layer, measure, target.index)) for source in wanted]
+        return [Segment(s, content.stored_sources(s), blocks.row(s, target.layer, measure, place)) for s in wanted]
 
     def targets(
         self, source: ComponentKey, measure: Measure = _NORMALIZED, layers: Container[str] | None = None
-    ) -> Segments:
-        """Attributions to every possible target, layer by layer; none for what feeds nothing.
+    ) -> list[Segment]:
+        """Attributions to every target that has a place, layer by layer; none for what feeds nothing.
 
-        Those to components that were no targets of the harvest are 0, as they are stored: `harvested` says which.
+        Those to components that were no targets of the harvest are 0 where they have a place: `harvested` says which.
+        A source without a place has segments of zeros.
 
         Args:
             source: What feeds.
             measure: Which numbers.
             layers: Layers to look at; all if None.
         """
-        self.content.check_harvested(measure.metric)
+        content, blocks = self.content, self.blocks
+        content.check_harvested(measure.metric)
         if not self.has_source(source):
             return []
-        blocks = self.blocks
+        place = content.stored_sources(source.layer).place(source.index)
         wanted = [t for t in blocks.target_layers(source.layer, measure.metric) if layers is None or t in layers]
-        return [(target, blocks.column(source.layer, target, measure, source.index)) for target in wanted]
+
+        def values(target: str) -> Tensor:
+            if place is None:
+                return torch.zeros(len(content.stored_targets(target)))
+            return blocks.column(source.layer, target, measure, place)
+
+        return [Segment(target, content.stored_targets(target), values(target)) for target in wanted]
 
     def edge(self, source: ComponentKey, target: ComponentKey, measure: Measure) -> float | None:
         """The attribution of one edge; None if its target was no target of the harvest, so that it was not measured.
@@ -99,10 +111,18 @@ class KeyEdges:
             )
         if not self.harvested.include(target):
             return None
-        one = slice(source.index, source.index + 1), slice(target.index, target.index + 1)
+        places = self.content.stored_sources(source.layer).place(source.index), self._target_place(target)
+        if places[0] is None:
+            return 0.0
+        one = slice(places[0], places[0] + 1), slice(places[1], places[1] + 1)
         value = blocks.tile(source.layer, target.layer, measure, *one)[0, 0]
         check_finite(value, f"{source} to {target}")
-        return float(value)
+        return float(value) + 0.0  # zero has no sign, whoever stored it
+
+    def _target_place(self, target: ComponentKey) -> int:
+        place = self.content.stored_targets(target.layer).place(target.index)
+        assert place is not None, f"{target} was a target of the harvest, and these have a place"
+        return place
 
     def _why_not(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> str:
         if not self.has_source(source):
@@ -124,7 +144,7 @@ class KeyEdges:
             return "nothing feeds the embedding"
         if key.layer == OUTPUT and role == "source":
             return "the output feeds nothing"
-        if size := self.blocks.size(key.layer):
+        if size := self.content.layer_size(key.layer):
             if key.index >= size:
                 kind = "token ids" if key.layer in (EMBED, OUTPUT) else "components"
                 return f"{key.layer} has {size} {kind} (0 to {size - 1})"

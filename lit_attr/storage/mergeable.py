@@ -56,7 +56,7 @@ def _share(name: str, content: Content) -> float:
 def _check_same_shapes(first_name: str, first: Content, name: str, other: Content) -> None:
     if first.ci_threshold != other.ci_threshold:
         raise _refusal(name, first_name, "ci_threshold", first.ci_threshold, other.ci_threshold)
-    shapes, others = ({n: tuple(t.shape) for n, t in part.named_sums()} for part in (first, other))
+    shapes, others = first.dense_shapes, other.dense_shapes
     if differing := sorted(n for n in shapes | others if shapes.get(n) != others.get(n)):
         names = differing[:_SHOWN]
         what = f"{len(differing)} sums differ in name or shape, such as"
@@ -73,8 +73,7 @@ def _check_targets(results: Mapping[str, Content]) -> None:
             continue
         harvested = HarvestedTargets(results[recording[0]])
         for layer in other.ci_sum:
-            missing = sorted(harvested.missing(layer))
-            if measured := _fed(other, layer, missing):
+            if measured := _fed(other, layer, harvested.missing(layer).tolist()):
                 raise StorageError(
                     f"cannot merge {name} with {recording[0]}: expected the same targets in both; {name} does not "
                     f"record its targets, and has edges into {few(measured)}, which are no targets in {recording[0]}"
@@ -91,7 +90,8 @@ def _fed(content: Content, layer: str, indices: Sequence[int]) -> list[str]:
         ),
         *(nested[layer] for nested in (content.embed_attr, content.embed_attr_abs) if layer in nested),
     ]
-    return [f"{layer}:{index}" for index in indices if any(block[index].any() for block in blocks)]
+    places = ((index, content.stored_targets(layer).place(index)) for index in indices)
+    return [f"{layer}:{i}" for i, place in places if place is not None and any(block[place].any() for block in blocks)]
 
 
 def _recorded(content: Content, entry: str) -> object:

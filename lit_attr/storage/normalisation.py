@@ -4,6 +4,7 @@ Values are normalised as `raw / source / target`: the source's summed causal imp
 and the target's root mean square (component activation or logit), as in goodfire-ai/spd.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from lit_attr.storage.file_content import Content
 from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.live import LiveSet
 
 # Smaller denominators are raised to this.
 _EPS = 1e-10
 _ALL = slice(None)
-# One component or token id of a layer, or a part of them.
+# The place of one component or token id in stored tensors, or of several that follow each other.
 Places = int | slice
 # Tensors, or arrays of numpy, which are faster for few numbers.
 Numbers = TypeVar("Numbers", bound=Any)
@@ -33,6 +35,8 @@ class Normalisation:
         self._content = content
         self._source_scales: dict[str, Tensor] = {}
         self._target_scales: dict[str, Tensor] = {}
+        self._by_source_place: dict[str, Tensor] = {}
+        self._by_target_place: dict[str, Tensor] = {}
 
     def apply(
         self,
@@ -49,12 +53,26 @@ class Normalisation:
             raw: A tile with targets as rows and sources as columns, or a row or a column of it.
             source: Layer of the sources.
             target: Layer of the targets.
-            sources: Which of the source layer `raw` is from.
-            targets: Which of the target layer `raw` is to.
+            sources: Places of the sources that `raw` is from.
+            targets: Places of the targets that `raw` is to.
             out: Where the values are written; by default into new memory.
         """
-        by_target = self.of_targets(target)[targets]
-        return divided(raw, self.of_sources(source)[sources], by_target[:, None] if raw.ndim == 2 else by_target, out)
+        by_source = self._stored(self._by_source_place, source, self.of_sources, self._content.stored_sources)[sources]
+        by_target = self._stored(self._by_target_place, target, self.of_targets, self._content.stored_targets)[targets]
+        return divided(raw, by_source, by_target[:, None] if raw.ndim == 2 else by_target, out)
+
+    @staticmethod
+    def _stored(
+        known: dict[str, Tensor],
+        layer: str,
+        scales: Callable[[str], Tensor],
+        members: Callable[[str], LiveSet],
+    ) -> Float[Tensor, " place"]:
+        """The scales of the components that have a place, in their order."""
+        if layer not in known:
+            ids = members(layer).ids
+            known[layer] = scales(layer) if ids is None else scales(layer)[ids]
+        return known[layer]
 
     def of_sources(self, layer: str) -> Float[Tensor, " component"]:
         """What attributions from a layer are divided by: summed causal importances, or occurrences of tokens."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from lit_attr.errors import StorageError
 from lit_attr.files.file_system import explain
 from lit_attr.files.roots import is_file_name, output_root
-from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, PARTIAL_FILE, PARTS_FOLDER, PLAN_FILE
+from lit_attr.topology.words import HEADER_FILE, PARTIAL_FILES, PARTS_FOLDER, PLAN_FILE, RESULT_FILES
 
 _FOLDER = "dataset_attributions"
 _SUBRUN_PREFIX = "da-"
 _SUBRUN_ID = re.compile(r"da-[\w.-]+", re.ASCII)
 _MAX_SUBRUNS_AT_ONCE = 100
 # What a harvest writes while it runs; an index or an export beside its result is no news of it.
-_WRITTEN = (PLAN_FILE, HEADER_FILE, "generation_*.json", f"{PARTS_FOLDER}/*.pt", MERGED_FILE)
+_WRITTEN = (PLAN_FILE, HEADER_FILE, "generation_*.json", f"{PARTS_FOLDER}/*.pt", *RESULT_FILES)
 
 
 def run_folder(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -62,15 +62,22 @@ def subruns(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> list[
 
 def results(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> list[Path]:
     """The results of a run's harvests: first the one that was written last."""
-    written = {folder / MERGED_FILE: _changed(folder / MERGED_FILE) for folder in _folders(run_id, out_dir)}
+    there = [path for folder in _folders(run_id, out_dir) if (path := result_in(folder)) is not None]
+    return sorted(there, key=lambda path: (_changed(path) or 0, path), reverse=True)
+
+
+def result_in(folder: Path) -> Path | None:
+    """The result in the folder of a harvest, in the form that was written last; None if there is none."""
+    written = {path: _changed(path) for path in (folder / name for name in RESULT_FILES)}
     there = [(time, path) for path, time in written.items() if time is not None]
-    return [path for _, path in sorted(there, reverse=True)]
+    return max(there)[1] if there else None
 
 
 def why_no_result(folder: Path) -> str:
     """Why the folder of a harvest has no result, and what can be done, in words."""
-    if os.path.isfile(folder / PARTIAL_FILE):  # unlike Path's, it takes any text
-        return f"only a partial result: {folder / PARTIAL_FILE}"
+    for partial in (folder / name for name in PARTIAL_FILES):
+        if os.path.isfile(partial):  # unlike Path's, it takes any text
+            return f"only a partial result: {partial}"
     if os.path.isfile(folder / PLAN_FILE):
         run = shlex.quote(str(folder))
         return f"the harvest in {folder} is not finished, or not merged; see lit-attr status {run}"

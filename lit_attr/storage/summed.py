@@ -179,6 +179,12 @@ def live_sources(parts: Collection[Sums]) -> dict[str, Int[Tensor, " live"]]:
     return live
 
 
+def live_targets(parts: Collection[Sums], read: ReadVectors) -> dict[str, Int[Tensor, " live"]]:
+    """Layer of components to those that are targets, ascending."""
+    topology = next(iter(parts)).layout.topology
+    return {layer: read.alive[layer].nonzero()[:, 0] for layer in topology.component_targets}
+
+
 def summed_tensors(
     parts: Mapping[str, Sums],
     normalising: Sequence[str],
@@ -202,7 +208,9 @@ def summed_tensors(
     first, counted = next(iter(parts.values())), [parts[name] for name in normalising]
     topology, live, counts = first.layout.topology, live_sources(parts.values()), row_counts(first.layout)
     sources = {layer: LiveSet(counts[layer], ids) for layer, ids in live.items()}
-    targets = {layer: LiveSet(len(alive), alive.nonzero()[:, 0]) for layer, alive in read.alive.items()}
+    targets = {
+        layer: LiveSet(topology.n_components[layer], ids) for layer, ids in live_targets(parts.values(), read).items()
+    }
     dtype = first.logit_sq.dtype
     n_tokens, n_abs_tokens = (
         sum(int(sums.n_tokens) for sums in counted),

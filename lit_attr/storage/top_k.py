@@ -1,6 +1,6 @@
 """The strongest of many attributions: at once, or of rows that are seen piece by piece."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,10 +10,25 @@ from torch import Tensor
 
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.topology.choice import check_count
+from lit_attr.topology.live import LiveSet
 from lit_attr.topology.positions import Positions
 from lit_attr.topology.words import SIGNS, AnySign, Sign
 
-Segments = list[tuple[str, Float[Tensor, " _entry"]]]
+
+class Segment(NamedTuple):
+    """Attributions between one key and the components, or token ids, of a layer that have a place.
+
+    Attributes:
+        layer: The layer.
+        members: Which components, or token ids, have a place.
+        values: A value for each of them.
+    """
+
+    layer: str
+    members: LiveSet
+    values: Float[Tensor, " _member"]
+
+
 # What stands at some places of the rows that a `RunningTopK` is shown: a number of the caller's.
 Where = Callable[[Int[Tensor, "row _best"]], Int[Tensor, "row _best"]]
 
@@ -37,11 +52,11 @@ class DatasetAttributionEntry:
     value: float
 
 
-def strongest(segments: Segments, k: int, sign: Sign) -> list[DatasetAttributionEntry]:
+def strongest(segments: Sequence[Segment], k: int, sign: Sign) -> list[DatasetAttributionEntry]:
     """The entries with the largest positive, or the smallest negative, values; best first.
 
     Args:
-        segments: Layers with a value for each of their entries.
+        segments: Layers with a value for each of their members.
         k: How many at most; fewer come back where fewer have the sign.
         sign: Which end.
 
@@ -54,11 +69,11 @@ def strongest(segments: Segments, k: int, sign: Sign) -> list[DatasetAttribution
     check_count("k", k)
     if not segments:
         return []
-    values = torch.cat([segment for _, segment in segments])
+    values = torch.cat([segment.values for segment in segments])
     check_finite(values)
     best, places = top_k(values, k, sign)
     mask = has_sign(best, sign)
-    keys = Positions.of((layer, len(segment)) for layer, segment in segments).keys(places[mask].numpy())
+    keys = Positions.of((layer, members) for layer, members, _ in segments).keys(places[mask].numpy())
     return [
         DatasetAttributionEntry(str(key), key.layer, key.index, value)
         for key, value in zip(keys, best[mask].tolist(), strict=True)

@@ -20,7 +20,7 @@ def verify(path: Path) -> list[str]:
     """Check everything that can be checked of a file by itself.
 
     Args:
-        path: A `dataset_attributions.pt`.
+        path: The file of a result, in either form.
 
     Returns:
         What is in order, and what could not be checked, a line each.
@@ -32,7 +32,7 @@ def verify(path: Path) -> list[str]:
         raise StorageError(f"no result at {path}")
     lines = [_digest(path)]
     storage = DatasetAttributionStorage.load(path)  # checks keys, nesting and shapes
-    lines.append(f"shapes: {sum(1 for _ in storage.named_sums())} sums belong together")
+    lines.append(f"shapes: {sum(1 for _ in storage.named_sums())} sums belong together{_form(storage)}")
     for name, tensor in [*storage.named_sums(), ("w_unembed", storage.w_unembed)]:
         if tensor.is_floating_point() and not all(bool(c.isfinite().all()) for c in tensor.reshape(-1).split(CHUNK)):
             raise StorageError(f"{path}: {name} has entries that are not finite")
@@ -45,6 +45,17 @@ def verify(path: Path) -> list[str]:
     lines.append(f"written by: {_software(storage)}")
     lines.append(_coverage(path, storage))
     return lines
+
+
+def _form(storage: DatasetAttributionStorage) -> str:
+    if storage.live is None:
+        return ""
+    sides = {"sources": storage.live.sources, "targets": storage.live.targets}
+    live = (
+        f"{sum(map(len, ids.values())):,} of {sum(map(storage.layer_size, ids)):,} {side}"
+        for side, ids in sides.items()
+    )
+    return f"; compact form: {' and '.join(live)} have a place, all others are zero or were no targets"
 
 
 def _digest(path: Path) -> str:

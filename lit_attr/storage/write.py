@@ -4,9 +4,7 @@ The file is laid out first, with holes where the numbers go, and then filled. Su
 rounded to float32.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,15 +13,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.errors import NumericalError, few
-from lit_attr.files.archive import blank, bytes_of, lay_out, layout, offset_of, write_checksums
+from lit_attr.files.archive import blank
 from lit_attr.files.publish import publish
-from lit_attr.files.seal import trailer
-from lit_attr.storage.file_content import Content
+from lit_attr.storage.file_content import Content, file_keys
+from lit_attr.storage.fill import leaves, write_filled
+from lit_attr.storage.live import Live
 from lit_attr.storage.summed import (
     TILE,
     Summed,
     SummedEdges,
     SummedVector,
+    live_sources,
+    live_targets,
     map_nested,
     summed_tensors,
 )
@@ -70,47 +71,39 @@ def write_result(
         parts = {name: part.signed() for name, part in parts.items()}
     w_unembed = w_unembed.detach().cpu()
     summed = summed_tensors(parts, normalising, read, len(w_unembed), is_dense=is_dense)
+    live = None if is_dense else Live(live_sources(parts.values()), live_targets(parts.values(), read))
     content = Content(
         **map_nested(summed, _without_numbers),
         w_unembed=blank(w_unembed.shape, w_unembed.dtype),
         ci_threshold=ci_threshold,
         n_tokens_processed=sum(int(parts[name].n_tokens) for name in normalising),
         provenance=provenance,
+        live=live,
     )
-    tensors: dict[str, Summed] = dict(_leaves(summed))
+    skeleton = file_keys(content)
+    kinds = SummedVector | SummedEdges
+    tensors: dict[str, Summed] = dict(leaves(summed, kinds))
     tensors[_W_UNEMBED] = SummedVector({"the model": w_unembed.contiguous()})
-    skeleton = {key: value for key, value in vars(content).items() if key != "live"}
-    nbytes = sum(tensor.nbytes for _, tensor in _leaves(skeleton))
-    publish(path, partial(_write, skeleton, tensors), reserve=nbytes + _OVERHEAD, check=check)
+    if live is not None:
+        tensors |= {f"live{name}": SummedVector({"": ids}) for name, ids in leaves(live.to_entry())}
 
-
-def _without_numbers(summed: Summed) -> Tensor:
-    return blank(summed.shape, torch.float32 if summed.dtype.is_floating_point else summed.dtype)
-
-
-def _write(skeleton: Mapping[str, Any], tensors: Mapping[str, Summed], file: BinaryIO) -> None:
-    length = lay_out(skeleton, file)
-    for name, empty in _leaves(layout(file)):
+    def stretches(name: str, empty: Tensor) -> Iterator[tuple[int, Tensor]]:
         for start, tile in tensors[name].tiles():
             numbers = tile.to(empty.dtype)
             if not _is_finite(numbers):
                 raise _not_finite(name, tensors[name])
             for row, stretch in enumerate(numbers):
-                place = start + row * empty.shape[-1]
-                _pwrite(file.fileno(), stretch, offset_of(empty) + place * empty.element_size())
-    digest = write_checksums(file, length)
-    file.seek(length)
-    file.write(trailer(digest))
+                yield start + row * (empty.shape[-1] if empty.ndim else 1), stretch
+
+    def write(file: BinaryIO) -> None:
+        write_filled(file, skeleton, stretches)
+
+    nbytes = sum(tensor.nbytes for _, tensor in leaves(skeleton))
+    publish(path, write, reserve=nbytes + _OVERHEAD, check=check)
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Tensors, or what becomes tensors, of a nested mapping, named as `Content.named_sums` does."""
-    for key, value in content.items():
-        name = f"{prefix}[{key}]" if prefix else key
-        if isinstance(value, Tensor | SummedVector | SummedEdges):
-            yield name, value
-        elif isinstance(value, Mapping):
-            yield from _leaves(value, name)
+def _without_numbers(summed: Summed) -> Tensor:
+    return blank(summed.shape, torch.float32 if summed.dtype.is_floating_point else summed.dtype)
 
 
 def _is_finite(tile: Tensor) -> bool:
@@ -128,10 +121,3 @@ def _not_finite(name: str, summed: Summed) -> NumericalError:
             )
     parts = few(list(summed.parts))
     return NumericalError(f"{name}: the sum of {parts} is too large for float32, in which results are")
-
-
-def _pwrite(descriptor: int, tile: Tensor, offset: int) -> None:
-    data = bytes_of(tile)
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written

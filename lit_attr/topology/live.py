@@ -13,7 +13,7 @@ class LiveSet:
 
     Attributes:
         n_all: Number of components, or token ids, of the layer.
-        ids: Those that have a place, ascending, int64; None for all of them.
+        ids: The ones that have a place, ascending, int64; None for all of them.
     """
 
     n_all: int
@@ -36,3 +36,17 @@ class LiveSet:
     def indices(self, places: Int[Tensor, "*axes"]) -> Int[Tensor, "*axes"]:
         """The components at some places."""
         return places if self.ids is None else self.ids[places]
+
+    @property
+    def all_indices(self) -> Int[Tensor, " live"]:
+        """The components that have a place, ascending."""
+        return torch.arange(self.n_all) if self.ids is None else self.ids
+
+    @property
+    def others(self) -> Int[Tensor, " dead"]:
+        """The components that have no place, ascending."""
+        if self.ids is None:
+            return torch.empty(0, dtype=torch.int64)
+        is_other = torch.ones(self.n_all, dtype=torch.bool)
+        is_other[self.ids] = False
+        return is_other.nonzero()[:, 0]

@@ -8,29 +8,35 @@ import numpy as np
 from jaxtyping import Int
 
 from lit_attr.topology.address import ComponentKey
+from lit_attr.topology.live import LiveSet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Positions:
-    """Layers laid end to end.
+    """Layers laid end to end, each with the components, or token ids, that have a place in tables.
 
     Attributes:
         layers: Names of the layers, in the order in which they lie.
-        sizes: Number of components, or of token ids, of each.
+        members: Which components, or token ids, of each have a place.
     """
 
     layers: tuple[str, ...]
-    sizes: tuple[int, ...]
+    members: tuple[LiveSet, ...]
 
     @classmethod
-    def of(cls, sized: Iterable[tuple[str, int]]) -> "Positions":
-        """The positions of some layers, which come with their sizes."""
-        layers, sizes = zip(*sized, strict=True) if (sized := list(sized)) else ((), ())
-        return cls(layers, sizes)
+    def of(cls, named: Iterable[tuple[str, LiveSet]]) -> "Positions":
+        """The positions of some layers, which come with their members."""
+        layers, members = zip(*named, strict=True) if (named := list(named)) else ((), ())
+        return cls(layers, members)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of places of each layer."""
+        return tuple(map(len, self.members))
 
     @cached_property
     def starts(self) -> Int[np.ndarray, " _layer"]:
-        """Position of the first component of each layer."""
+        """Position of the first place of each layer."""
         return np.cumsum((0, *self.sizes), dtype=np.int64)[:-1]
 
     def __len__(self) -> int:
@@ -47,10 +53,15 @@ class Positions:
         Returns:
             Number of the layer of each, and component index or token id in it.
         """
-        places = np.searchsorted(self.starts, positions, side="right") - 1
-        return places, positions - self.starts[places]
+        numbers = np.searchsorted(self.starts, positions, side="right") - 1
+        indices = positions - self.starts[numbers]
+        for number, members in enumerate(self.members):
+            if members.ids is not None:
+                in_layer = numbers == number
+                indices[in_layer] = members.ids.numpy()[indices[in_layer]]
+        return numbers, indices
 
     def keys(self, positions: Int[np.ndarray, " _position"]) -> list[ComponentKey]:
         """The keys at some positions."""
-        places, indices = self.locate(positions)
-        return [ComponentKey(self.layers[p], i) for p, i in zip(places.tolist(), indices.tolist(), strict=True)]
+        numbers, indices = self.locate(positions)
+        return [ComponentKey(self.layers[n], i) for n, i in zip(numbers.tolist(), indices.tolist(), strict=True)]

@@ -19,7 +19,7 @@ class LiveRows:
 
     Args:
         n_all: Number of components, or token ids, of the layer.
-        ids: Those that have a row from the beginning.
+        ids: Sources that have a row from the beginning.
     """
 
     def __init__(self, n_all: int, ids: Int[np.ndarray, " live"] | None = None) -> None:

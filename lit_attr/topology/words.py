@@ -32,6 +32,11 @@ PER: tuple[Per, ...] = ("pair", "target")
 # In the folder of a harvest.
 MERGED_FILE = "dataset_attributions.pt"
 PARTIAL_FILE = "dataset_attributions.partial.pt"
+# The same in the compact form; a harvest has its result in one form or the other.
+COMPACT_FILE = "dataset_attributions.compact.pt"
+COMPACT_PARTIAL_FILE = "dataset_attributions.compact.partial.pt"
+RESULT_FILES = (MERGED_FILE, COMPACT_FILE)
+PARTIAL_FILES = (PARTIAL_FILE, COMPACT_PARTIAL_FILE)
 PLAN_FILE = "plan.json"
 HEADER_FILE = "harvest.pt"
 READ_VECTORS_FILE = "read_vectors.pt"

@@ -107,8 +107,8 @@ class ViewedResult:
         """Whether sums over all edges, or over those between two layers, are known or soon computed."""
         if self.explorer.is_indexed:
             return True
-        sizes, pairs = self.explorer.layers, [pair] if pair else self.explorer.layer_pairs(metric=metric)
-        return sum(sizes[source] * sizes[target] for source, target in pairs) <= _FEW_EDGES
+        pairs = [pair] if pair else self.explorer.layer_pairs(metric=metric)
+        return sum(self.explorer.n_stored(*names) for names in pairs) <= _FEW_EDGES
 
     def _lock_for(self, metric: AttrMetric, pair: tuple[str, str] | None = None) -> threading.Lock:
         return self.lock if self.is_quick(metric, pair) else self._slow_lock

@@ -8,7 +8,7 @@ from lit_attr.attribution.normalisers import add_normalisers_
 from tests.attribution.brute_force import brute_force
 from tests.attribution.named import assert_equal, named_result, without_abs
 from tests.attribution.test_engine_choice import engine_of
-from tests.sums import zero_sums
+from tests.sums import named_by_source, zero_sums
 from tests.toys import ARCHITECTURES, random_tokens, toy_model
 
 TOKENS = random_tokens(2, 4, vocab=5)
@@ -51,7 +51,7 @@ def test_rows_of_a_batch_keep_their_draws():
     add_batch_(whole, model, topology, engine, TOKENS, batch_id=3)
     for row in range(2):
         add_batch_(parts, model, topology, engine, TOKENS[row : row + 1], batch_id=3, first_row=row)
-    assert_equal(dict(parts.named()), dict(whole.named()))
+    assert_equal(named_by_source(parts), named_by_source(whole))
     add_batch_(other, model, topology, engine, TOKENS, batch_id=4)
     assert not torch.allclose(other.ci["0.mlp.up"], whole.ci["0.mlp.up"])
 
@@ -77,7 +77,7 @@ def test_autocast_is_for_the_forwards_alone(name):
     assert seen == [(False, torch.bfloat16)]
     engine.add_(expected, capture, ci)
     for metric, name in (("attr", "1.attn.q"), ("attr_abs", "1.mlp.up")):
-        found, right = (getattr(some, metric)[name]["0.attn.o"] for some in (sums, expected))
+        found, right = (getattr(some, metric)[name]["0.attn.o"].numbers for some in (sums, expected))
         assert found.any()
         assert found.equal(right)
     assert sums.logit_sq.equal(capture.logits.float().square().sum((0, 1)))

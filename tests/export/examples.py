@@ -38,8 +38,8 @@ def all_edges(storage, metric="attr"):
     blocks, found = Blocks(storage), {}
     for target in [*storage.ci_sum, "output"]:
         for source in blocks.source_layers(target, metric):
-            for i in range(blocks.size(target)):
-                for j in range(blocks.size(source)):
+            for i in range(storage.layer_size(target)):
+                for j in range(storage.layer_size(source)):
                     pair = f"{source}:{j}", f"{target}:{i}"
                     raw, normalized = (
                         storage.get_attribution(*pair, metric=metric, normalized=flag) for flag in (False, True)

@@ -13,6 +13,7 @@ from lit_attr.query.index_build import build_index
 from lit_attr.query.index_file import IndexFile, identity, index_path
 from lit_attr.query.layer_pairs import summarise
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.file_content import file_keys
 from tests.storage.examples import READ, TOPOLOGY, random_storage, random_sums, unembedding
 
 
@@ -171,7 +172,7 @@ def test_other_precisions_are_not_indexed(tmp_path):
     random_storage().save(tmp_path / "x.pt")
     content = DatasetAttributionStorage.load(tmp_path / "x.pt")
     wide = {layer: values.double() for layer, values in content.ci_sum.items()}
-    torch.save({**vars(content), "ci_sum": wide}, tmp_path / "wide.pt")
+    torch.save({**file_keys(content), "ci_sum": wide}, tmp_path / "wide.pt")
     with pytest.raises(StorageError, match=r"only sums in float32 can be indexed, which ci_sum\[0.mlp.up\] is not"):
         build_index(tmp_path / "wide.pt")
 

@@ -3,6 +3,7 @@ import torch
 
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.file_content import file_keys
 from lit_attr.storage.harvested_metrics import HarvestedMetrics, Sample
 from lit_attr.storage.provenance import Provenance
 from lit_attr.storage.verify import verify
@@ -46,7 +47,7 @@ def test_a_result_of_attr_alone_answers_as_one_of_both(tmp_path):
     attr_alone().save(path)
     both, alone = (DatasetAttributionStorage.load(file) for file in (tmp_path / "both.pt", path))
     assert (both.metrics, alone.metrics) == (("attr", "attr_abs"), ("attr",))
-    assert list(torch.load(path, weights_only=True)) == [*vars(both)]
+    assert list(torch.load(path, weights_only=True)) == [*file_keys(both)]
     for key in ("0.mlp.up:2", "output:4"):
         assert alone.get_top_sources(key) == both.get_top_sources(key)
     assert alone.get_top_targets("embed:0") == both.get_top_targets("embed:0")

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_attr.errors import StorageError
-from lit_attr.storage.top_k import RunningTopK, check_finite, strongest, top_k
+from lit_attr.storage.top_k import RunningTopK, Segment, check_finite, strongest, top_k
+from lit_attr.topology.live import LiveSet
 
 SIGNS = ("positive", "negative", "both")
 
@@ -52,9 +53,13 @@ def test_rows_without_a_place_in_the_list_are_passed_over(sign):
 
 
 def test_layers_of_segments():
-    segments = [("embed", torch.tensor([1.0, -2.0])), ("0.mlp.up", torch.tensor([])), ("output", torch.tensor([5.0]))]
-    assert [(e.component_key, e.value) for e in strongest(segments, 9, "positive")] == [("output:0", 5), ("embed:0", 1)]
-    assert [e.component_key for e in strongest(segments, 9, "negative")] == ["embed:1"]
+    segments = [
+        Segment("embed", LiveSet(9, torch.tensor([4, 7])), torch.tensor([1.0, -2.0])),
+        Segment("0.mlp.up", LiveSet(0), torch.tensor([])),
+        Segment("output", LiveSet(1), torch.tensor([5.0])),
+    ]
+    assert [(e.component_key, e.value) for e in strongest(segments, 9, "positive")] == [("output:0", 5), ("embed:4", 1)]
+    assert [e.component_key for e in strongest(segments, 9, "negative")] == ["embed:7"]
     assert strongest([], 1, "positive") == []
 
 

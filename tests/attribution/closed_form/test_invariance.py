@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_attr.attribution.closed_form import engine, pair_blocks, rows, weights, workspace
-from lit_attr.topology.sums import Sums
+from lit_attr.topology.sums import Sums, source_of
 from tests.attribution.closed_form.examples import (
     MB,
     assert_close,
@@ -139,29 +139,18 @@ def test_dead_targets_keep_rows_of_zeros_and_others_their_values(model):
         assert target == "0.attn.q" or mine.any(), name
 
 
-def edge_tables(sums):
-    """Sums of all edge blocks, source by target or by width of the input."""
-    return [
-        table for metric in (sums.attr, sums.attr_abs) for by_source in metric.values() for table in by_source.items()
-    ]
-
-
-def test_sources_without_causal_importance_get_nothing(model):
+def test_what_does_not_occur_has_no_row(model):
+    """Components without causal importance, and tokens that are not there; all others have one, which is not zero."""
     ci = random_ci(model, TOKENS, 1.0)
     for values in ci.values():
         values[..., 2] = 0
-    tables = [table for source, table in edge_tables(closed_form_sums(model, TOKENS, ci)) if source != "embed"]
-    assert all(not table[2].any() and table[:2].any() for table in tables)
-
-
-def test_tokens_that_do_not_occur_get_nothing(model):
-    sums = closed_form_sums(model, TOKENS, random_ci(model, TOKENS, 0.5))
-    absent = torch.ones(VOCAB, dtype=torch.bool)
-    absent[TOKENS.unique()] = False
-    assert absent.any()
-    for table in [table for source, table in edge_tables(sums) if source == "embed"]:
-        assert not table[absent].any()
-        assert table[~absent].any(1).all()
+    sums = closed_form_sums(model, TOKENS, ci)
+    for layer, live in sums.live.items():
+        expected = TOKENS.unique().tolist() if layer == "embed" else [i for i in range(live.n_all) if i != 2]
+        assert live.ids.tolist() == expected
+    assert len(sums.live["embed"]) < VOCAB
+    assert all(table.numbers.any(1).all() for name, table in sums.tables() if source_of(name) == "embed")
+    assert all(table.numbers.any() for _, table in sums.tables())
 
 
 def test_only_the_given_edges_are_computed(model):
