@@ -17,9 +17,9 @@ from lit_attr.parts.generations import begun_generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.read_vectors import load_read_vectors
 from lit_attr.query.strongest_edges import strongest_of_targets
+from lit_attr.storage.best import has_sign, top_k
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from lit_attr.storage.top_k import has_sign, top_k
 from lit_attr.topology.address import EMBED, ComponentKey
 from lit_attr.topology.choice import check_count
 from lit_attr.topology.read_vectors import ReadVectors

@@ -1,7 +1,4 @@
-"""The strongest neighbours of a key, from an index where it knows them.
-
-With an index and without, the answers are the same, but for the order of equal values.
-"""
+"""The strongest neighbours of a key, from an index where it knows them; the answers are the same without it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar

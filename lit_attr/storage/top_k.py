@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.storage.best import has_sign, top_k
 from lit_attr.topology.choice import check_count
 from lit_attr.topology.live import LiveSet
 from lit_attr.topology.positions import Positions
@@ -80,26 +81,6 @@ def strongest(segments: Sequence[Segment], k: int, sign: Sign) -> list[DatasetAt
     ]
 
 
-def top_k(
-    values: Float[Tensor, "*row entry"], k: int, sign: AnySign
-) -> tuple[Float[Tensor, "*row _best"], Int[Tensor, "*row _best"]]:
-    """The strongest values of each row, best first, and their places; where too few have the sign, others follow.
-
-    Args:
-        values: Finite values.
-        k: How many of a row at most.
-        sign: Which end; `both` ranks by magnitude.
-    """
-    ranked = values.abs() if sign == "both" else values
-    best, places = ranked.topk(min(k, ranked.shape[-1]), largest=sign != "negative")
-    return (values.gather(-1, places) if sign == "both" else best), places
-
-
-def has_sign(values: Float[Tensor, "..."], sign: AnySign) -> Bool[Tensor, "..."]:
-    """Which values have a sign; zero has none."""
-    return values > 0 if sign == "positive" else values < 0 if sign == "negative" else values != 0
-
-
 def check_finite(values: Float[Tensor, "..."], of: str = "") -> None:
     """Refuse values that are no numbers.
 
@@ -130,7 +111,7 @@ class Entries(NamedTuple):
 
 
 class RunningTopK:
-    """The strongest entries of each row, of rows that are seen piece by piece.
+    """The strongest entries of each row, of rows that are seen piece by piece; of equal ones, the lowest positions.
 
     Args:
         n_rows: How many rows.
@@ -151,10 +132,10 @@ class RunningTopK:
             raw: Their raw attributions.
             where: Gives the positions of some entries by their places in the row.
         """
-        best, places = top_k(values, self._k, self._sign)
+        best, places = top_k(values, self._k, self._sign, lambda _, places: where(places[None])[0])
         seen = Entries(best, raw.gather(1, places), where(places))
         both = Entries(*(torch.cat(pair, 1) for pair in zip(self.kept, seen, strict=True)))
-        best, order = top_k(both.values, self._k, self._sign)
+        best, order = top_k(both.values, self._k, self._sign, lambda row, places: both.positions[row, places])
         self.kept = Entries(best, both.raw.gather(1, order), both.positions.gather(1, order))
 
     def would_take(self, values: Float[Tensor, "row _entry"]) -> Bool[Tensor, " row"]:
@@ -163,8 +144,10 @@ class RunningTopK:
             return torch.ones(len(values), dtype=torch.bool)
         worst = self.kept.values[0, -1]
         if self._sign == "negative":
-            return values.amin(1) < worst
-        return values.amax(1) > worst if self._sign == "positive" else values.abs().amax(1) > worst.abs()
+            best = values.amin(1)
+            return (best <= worst) & (best < 0)
+        best, worst = (values.amax(1), worst) if self._sign == "positive" else (values.abs().amax(1), worst.abs())
+        return (best >= worst) & (best > 0)  # of equal ones, a later one may have the lower position
 
     def has_sign(self) -> Bool[Tensor, "row _best"]:
         """Which of the entries that are kept have the sign."""
