@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lit_attr.storage.compact import dense
 from lit_attr.storage.file_content import Content
 from lit_attr.storage.harvested_targets import HarvestedTargets
 from lit_attr.topology.address import ComponentKey
@@ -90,6 +91,7 @@ def chains(stored: Content, word: int, other: int) -> dict[int, Chains]:
     Returns:
         Index of each block whose attention is decomposed to its chains.
     """
+    stored = dense(stored)
     contrast = stored.w_unembed[:, word] - stored.w_unembed[:, other]
     count = stored.embed_token_count.clamp(min=1)
     frequency = stored.embed_token_count.double() / stored.embed_token_count.sum()
