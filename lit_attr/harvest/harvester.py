@@ -224,6 +224,9 @@ class AttributionHarvester(LightningModule):
 
     def _check_fits(self, topology: Topology, dtype: torch.dtype) -> None:
         check_sums_fit(topology, self.metrics, dtype, self.trainer.strategy.root_device, self.trainer.num_devices)
+        if isinstance(data := self._data(), TokenDataModule):
+            every = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
+            deal(Layout.of(topology, every, self.metrics), data.target_shards)  # refuses too many shards
 
     def setup(self, stage: str = "predict") -> None:
         """Let Lightning know the model; on every process.

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from benchmarks.workers import Work, free_port, start
-from lit_attr.errors import StorageError
+from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.parts.generations import begun_generations
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.status import status
@@ -125,6 +125,12 @@ def test_processes_that_do_not_divide_among_the_shards(trainer, folder):
     codes, said = trainer(n_shards=3)
     assert codes == [2, 2, 2, 2]
     assert all("data.target_shards is 3, and the trainer's 4 processes do not divide among them" in s for s in said)
+    assert not folder.exists()
+
+
+def test_more_shards_than_there_are_inputs_are_refused_before_a_folder_is_made(worker, folder):
+    with pytest.raises(ConfigurationError, match=r"data\.target_shards is 99, too many for the 9 inputs"):
+        worker(0, 1, 0, 99, model={"metrics": "attr"})
     assert not folder.exists()
 
 
