@@ -4,8 +4,9 @@
 
 Tiny harvests commit after every batch, by 1 to 4 independent workers at a time. Workers are killed at random times.
 Their successors are of another number more often than not, and some begin while predecessors are still alive. With
-`--target_shards 2` there are so many workers of each shard, whose results are united. Every batch holds one token id of its own, so that a lost or doubled batch shows in the token counts. The output is JSON; what
-was counted so far is said after every harvest.
+`--target_shards 2` there are so many workers of each shard, whose results are united. Every batch holds one token id of
+its own, so that a lost or doubled batch shows in the token counts. The output is JSON; what was counted so far is said
+after every harvest.
 """
 
 import argparse

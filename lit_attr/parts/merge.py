@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lit_attr.data.batch_ids import Ids
 from lit_attr.errors import StorageError
-from lit_attr.parts.generations import Generation, newest_generations
+from lit_attr.parts.generations import Generation, begun_generations, newest_generations
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import recorded_provenance
 from lit_attr.parts.plan import Plan
@@ -96,9 +96,9 @@ def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
         StorageError: If a part is missing, damaged, foreign or counted twice, target shards are of other batches or
             data, or the result cannot be written.
     """
-    header = Header.load(folder)
+    begun, header = begun_generations(folder), Header.load(folder)
     remedy = None if allow_partial else "Let the workers finish, or write a partial result with --allow_partial"
-    shards = counting_shards(folder, header, remedy=remedy)
+    shards = counting_shards(begun, header, remedy=remedy)
     parts = {str(part.path): part.sums for shard in shards for part in shard.parts}
     if not parts:
         raise StorageError(f"{folder}: no worker has committed anything yet")

@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_attr.data.batch_ids import Ids, all_ids, show, union, without
 from lit_attr.errors import StorageError
 from lit_attr.parts.counting import CountingPart, check_nothing_missing, counting_parts
-from lit_attr.parts.generations import Generation, begun_generations
+from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
 
 
@@ -44,11 +44,11 @@ class CountingShard:
         return sum(int(part.sums.n_abs_tokens) for part in self.parts)
 
 
-def counting_shards(folder: Path, header: Header, *, remedy: str | None) -> list[CountingShard]:
+def counting_shards(begun: Sequence[Generation | None], header: Header, *, remedy: str | None) -> list[CountingShard]:
     """Open all parts that count; the sums of shards that passed can be united.
 
     Args:
-        folder: The harvest's folder.
+        begun: The newest generation of each shard; None for those that have not begun, which are not all.
         header: What all parts share.
         remedy: What the user can do where batches are missing, a sentence; None where they may be.
 
@@ -56,8 +56,8 @@ def counting_shards(folder: Path, header: Header, *, remedy: str | None) -> list
         StorageError: If a part is damaged, foreign or counted twice, batches are missing, or shards do not hold the
             same batches, or have seen other data; it names shards and batches.
     """
-    begun = begun_generations(folder)
     n_batches = max(generation.n_batches for generation in begun if generation is not None)
+    folder = next(generation.folder for generation in begun if generation is not None)
     shards = []
     for number, generation in enumerate(begun):
         if generation is None or (remedy is not None and generation.n_batches < n_batches):

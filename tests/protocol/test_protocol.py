@@ -160,8 +160,8 @@ def unites_shards_of_other_batches(patch):
 
 
 def passes_over_a_shard_that_has_not_begun(patch):
-    begun = shards.begun_generations
-    patch.setattr(shards, "begun_generations", lambda folder: [one for one in begun(folder) if one is not None])
+    begun = merge.begun_generations
+    patch.setattr(merge, "begun_generations", lambda folder: [one for one in begun(folder) if one is not None])
 
 
 @pytest.mark.slow
