@@ -47,7 +47,7 @@ class Header:
         """The sums that the parts of a generation hold.
 
         Args:
-            generation: Of the harvest, and of one of its target shards.
+            generation: A generation of the harvest, which is of one of its target shards.
         """
         plan = generation.plan
         return deal(Layout.of(self.topology, self.alive, plan.metrics), plan.target_shards)[generation.shard]

@@ -73,7 +73,7 @@ class ShardStatus:
     """One target shard of a harvest, or all of it where targets are not dealt out.
 
     Attributes:
-        number: Of the shard, from 0.
+        number: The number of the shard, from 0.
         n_batches: Batches of its newest generation; 0 before the first.
         n_frozen: Batches in parts of earlier generations.
         workers: The workers of the newest generation.
