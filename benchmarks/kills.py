@@ -3,9 +3,10 @@
     python benchmarks/kills.py --kills 1000
 
 Tiny harvests commit after every batch, by 1 to 4 independent workers at a time. Workers are killed at random times.
-Their successors are of another number more often than not, and some begin while predecessors are still alive. Every
-batch holds one token id of its own, so that a lost or doubled batch shows in the token counts. The output is JSON; what
-was counted so far is said after every harvest.
+Their successors are of another number more often than not, and some begin while predecessors are still alive. With
+`--target_shards 2` there are so many workers of each shard, whose results are united. Every batch holds one token id of
+its own, so that a lost or doubled batch shows in the token counts. The output is JSON; what was counted so far is said
+after every harvest.
 """
 
 import argparse
@@ -46,10 +47,12 @@ class Kills:
         folder: Folder for everything.
         seed: Seed of all that is random.
         without_links: Whether the file system has no hard links.
+        n_shards: Among how many shards targets are dealt out.
     """
 
-    def __init__(self, folder: Path, seed: int, *, without_links: bool) -> None:
+    def __init__(self, folder: Path, seed: int, *, without_links: bool, n_shards: int = 1) -> None:
         self.folder = folder
+        self.n_shards = n_shards
         self.action = "no links" if without_links else None
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter(kills=0, lost=0, doubled=0, unequal=0, restarts=0, replaced=0, harvests=0)
@@ -66,10 +69,13 @@ class Kills:
         folder = self.folder / name / "dataset_attributions" / "run" / _SUBRUN
         alive: list[ForkServerProcess] = []
         while not _complete(folder):
-            n_workers = self.random.randint(1, 4)
             if self.random.random() < 0.7:  # otherwise those of before go on meanwhile
                 self._wait(alive)
-            started = {self._start(name, rank, n_workers): self._deadline(enough) for rank in range(n_workers)}
+            started: dict[ForkServerProcess, float] = {}
+            for shard in range(self.n_shards):
+                n_workers = self.random.randint(1, 4)
+                for rank in range(n_workers):
+                    started[self._start(name, rank, n_workers, shard, self.n_shards)] = self._deadline(enough)
             self.counts["restarts"] += 1
             for worker, deadline in sorted(started.items(), key=lambda item: item[1]):
                 worker.join(deadline - time.monotonic() if deadline < float("inf") else None)
@@ -88,9 +94,10 @@ class Kills:
             return float("inf")
         return time.monotonic() + self.random.uniform(0, _LONGEST)
 
-    def _start(self, name: str, rank: int, n_workers: int) -> ForkServerProcess:
+    def _start(self, name: str, rank: int, n_workers: int, shard: int = 0, n_shards: int = 1) -> ForkServerProcess:
         writer = {"out_dir": self.folder / name, "subrun_id": _SUBRUN, "commit_batches": 1}
         data = {"rank": rank, "world_size": n_workers, "batch_size": _ROWS}
+        data |= {"target_shard": shard, "target_shards": n_shards}
         return start(Work(self.run, self.tokens, self.folder / f"{name}.log", data, writer, action=self.action))
 
     def _undisturbed(self) -> DatasetAttributionStorage:
@@ -128,13 +135,12 @@ class Kills:
 
 def _complete(folder: Path) -> bool:
     try:
-        state = status(folder)
+        return status(folder).is_done
     except StorageError:  # not begun, or changing right now
         return False
-    return state.n_done == state.n_batches
 
 
-def measure(kills: int, seed: int, *, without_links: bool) -> dict[str, Any]:
+def measure(kills: int, seed: int, *, without_links: bool, n_shards: int) -> dict[str, Any]:
     """Kill workers until there are enough kills, on a file system with or without hard links.
 
     Returns:
@@ -142,7 +148,7 @@ def measure(kills: int, seed: int, *, without_links: bool) -> dict[str, Any]:
     """
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        under_fire = Kills(Path(folder), seed, without_links=without_links)
+        under_fire = Kills(Path(folder), seed, without_links=without_links, n_shards=n_shards)
         while under_fire.counts["kills"] < kills:
             under_fire.harvest(kills)
             print(dict(under_fire.counts), under_fire.mistakes, file=sys.stderr)
@@ -154,5 +160,7 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--without_links", action="store_true", help="as on a file system without hard links")
+    parser.add_argument("--target_shards", type=int, default=1, help="among which targets are dealt out")
     given = parser.parse_args()
-    print(json.dumps(measure(given.kills, given.seed, without_links=given.without_links), indent=1))
+    counts = measure(given.kills, given.seed, without_links=given.without_links, n_shards=given.target_shards)
+    print(json.dumps(counts, indent=1))

@@ -43,7 +43,8 @@ class Work:
         seconds: Least time of a batch.
         signals: Number of a batch of the process to the signal that the process sends itself in that batch.
         action: Fault, for tests: `delete` the parts before the end, a `full disk`, `permissions` that bind
-            root too, a file system with `no links`, or `other versions` of libraries.
+            root too, a file system with `no links`, or `other versions` of libraries; or `compute` at the end what
+            the sums of all processes are.
     """
 
     run: Path
@@ -141,7 +142,11 @@ def _harvest(work: Work) -> None:
         data = TokenDataModule(work.tokens, **{"batch_size": 2, **work.data})
         writer = StorageWriter(**work.writer)
         settings = {**TRAINER, **trainer, "callbacks": [Action(), writer]}
-        Trainer(**settings).predict(Slow(work.run, **work.model), datamodule=data)
+        harvester = Slow(work.run, **work.model)
+        Trainer(**settings).predict(harvester, datamodule=data)
+        if work.action == "compute":
+            harvester.sums.compute()
+            print(f"computed from {int(harvester.sums.totals.n_tokens)} tokens")
     except LitAttrError as error:
         print(f"lit-attr: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

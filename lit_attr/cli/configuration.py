@@ -18,7 +18,7 @@ from lit_attr.launch.jobs import Harvest
 from lit_attr.storage.result_folders import check_subrun_id, run_folder
 
 # What each worker is told by its job, and what these keys are otherwise.
-_OF_THE_JOB = {"rank": 0, "world_size": 1}
+_OF_THE_JOB = {"rank": 0, "world_size": 1, "target_shard": None}
 
 
 def resolve_harvest(arguments: Sequence[str]) -> Harvest:
@@ -53,6 +53,7 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
         out_dir=writer["out_dir"],
         subrun_id=writer["subrun_id"],
         on_cpu=settings["trainer"]["accelerator"] == "cpu",
+        target_shards=data["target_shards"],
     )
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from lit_attr.cli.arguments import finite, harvest_parser
 from lit_attr.cli.find_result import find_harvest
-from lit_attr.parts.status import HarvestStatus, status
+from lit_attr.parts.status import HarvestStatus, WorkerStatus, status
 from lit_attr.parts.worker_record import commands
 
 # A worker is called silent after so many minutes without a commit.
@@ -40,13 +40,20 @@ def run(arguments: Sequence[str]) -> None:
     if state.n_merged is not None:
         merged = "merged" if state.n_merged == state.n_batches else f"merged when they were {state.n_merged}"
     print(f"{folder}\n  coverage    {state.n_done} of {state.n_batches} batches ({merged})")
-    print(f"  workers     {sum(w.n_done == w.n_batches for w in state.workers)} of {len(state.workers)} done")
-    if state.n_done < state.n_batches:
+    for shard in state.shards if len(state.shards) > 1 else []:
+        n_done, workers = shard.n_done, _n_done_of(shard.workers)
+        print(f"{_INDENT}target shard {shard.number}: {n_done} of {shard.n_batches} batches, {workers} workers done")
+    print(f"  workers     {_n_done_of(state.workers)} done")
+    if not state.is_done:
         left = state.seconds_left
         eta = _duration(left) if math.isfinite(left) else "unknown"
         print(f"  speed       {state.tokens_per_second:,.0f} tokens/s\n  time left   {eta}")
     for line in _troubles(state, time.time(), options.silent_minutes * 60):
         print(line)
+
+
+def _n_done_of(workers: Sequence[WorkerStatus]) -> str:
+    return f"{sum(worker.n_done == worker.n_batches for worker in workers)} of {len(workers)}"
 
 
 def _troubles(state: HarvestStatus, now: float, patience: float) -> Iterator[str]:
@@ -60,6 +67,7 @@ def _troubles(state: HarvestStatus, now: float, patience: float) -> Iterator[str
     if state.n_merged == state.n_batches:
         return
     troubled = [w for w in state.workers if w.has_ended_early or w.silent_for(now) > patience]
+    n_shards = len(state.shards)
     kind: str
     for worker in troubled[:_SHOWN]:
         record = worker.record
@@ -67,7 +75,8 @@ def _troubles(state: HarvestStatus, now: float, patience: float) -> Iterator[str
             kind, since = record.state, f"{_duration(now - (record.ended or now))} ago"
         else:
             kind, since = "silent", f"for {_duration(worker.silent_for(now))}"
-        line = f"  {kind:<12}worker {worker.rank}, {since}: {worker.n_done} of {worker.n_batches} batches"
+        named = f"worker {worker.rank}" + (f" of target shard {worker.shard}" if n_shards > 1 else "")
+        line = f"  {kind:<12}{named}, {since}: {worker.n_done} of {worker.n_batches} batches"
         if record is None:
             yield line
             continue
@@ -78,7 +87,9 @@ def _troubles(state: HarvestStatus, now: float, patience: float) -> Iterator[str
             yield f"{_INDENT}log: {record.log}"
     if len(troubled) > _SHOWN:
         yield f"{_INDENT}and {len(troubled) - _SHOWN} more workers"
-    dead = {w.rank: w.record for w in troubled if w.record is not None and w.record.state != "requeued"}
+    troubled = [w for w in troubled if w.record is not None and w.record.state != "requeued"]
+    # Task `rank * n_shards + shard` of slurm/array.sbatch.
+    dead = {w.rank * n_shards + w.shard: w.record for w in troubled if w.record is not None}
     for number, command in enumerate(commands(dead)):
         yield f"  {'' if number else 'again':<12}{command}"
 

@@ -1,6 +1,7 @@
 """What one process of a harvest has done, committed from time to time."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class Commits:
     def _read_ledger(self) -> Ledger:
         generation = self.generation
         if self._part_there is None:
-            return Ledger(generation.plan.digest, generation.number, self.rank, generation.world_size)
+            return generation.blank_ledger(self.rank)
         # The part is compared with its seal when its sums are needed; until then its ledger is believed.
         ledger = read_ledger(self.path)
         generation.check_ledger(self.path, self.rank, ledger)
@@ -104,20 +105,18 @@ class Commits:
         if not self._new:
             return
         sums.flush()
-        newest = newest_generation(self.generation.folder, self.generation.plan)
-        if newest is None or newest.number != self.generation.number:
+        generation = self.generation
+        newest = newest_generation(generation.folder, generation.plan, generation.shard)
+        if newest is None or newest.number != generation.number:
             raise StorageError(
-                f"{self.generation.folder}: a restart with another number of workers, or with more batches, has taken "
-                f"over from worker {self.rank} of {self.generation.world_size}. Nothing was written"
+                f"{generation.place}: a restart with another number of workers, or with more batches, has taken over "
+                f"from worker {self.rank} of {generation.world_size}{generation.of_shard}. Nothing was written"
             )
         if FileIdentity.of(self.path) not in (self._part_there, None):  # a part that is gone is written anew, whole
             raise self._changed_by_another()
         done = self.done
-        ledger = Ledger(
-            plan=self.generation.plan.digest,
-            generation=self.generation.number,
-            rank=self.rank,
-            world_size=self.generation.world_size,
+        ledger = replace(
+            generation.blank_ledger(self.rank),
             batches=to_ranges(done),
             n_tokens=int(sums.totals.n_tokens),
             started=self._started,
@@ -140,6 +139,6 @@ class Commits:
 
     def _changed_by_another(self) -> StorageError:
         return StorageError(
-            f"{self.path} was changed by another process: is a second worker of rank {self.rank} running? "
-            "Nothing was written"
+            f"{self.path} was changed by another process: is a second worker of rank {self.rank}"
+            f"{self.generation.of_shard} running? Nothing was written"
         )

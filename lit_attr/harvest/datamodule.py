@@ -49,6 +49,10 @@ class TokenDataModule(LightningDataModule):
         rank: Number of this worker among independent ones; from 0.
         world_size: Number of independent workers, each a process by itself that knows nothing of the others. Processes
             that the trainer starts count by themselves.
+        target_shards: Among how many shards the targets are dealt out, each of which goes through all batches with its
+            own workers, and holds the sums of its own targets only. Fixed when a harvest begins.
+        target_shard: Which shard this worker is of, from 0. None to deal the trainer's processes out over the shards,
+            process r to shard `r % target_shards`.
 
     Raises:
         ConfigurationError: If a number is not in its range, or neither tokens nor a run nor a dataset are given.
@@ -63,10 +67,23 @@ class TokenDataModule(LightningDataModule):
         run: str | Path | None = None,
         rank: int = 0,
         world_size: int = 1,
+        target_shards: int = 1,
+        target_shard: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= rank < world_size:
             raise ConfigurationError(f"data.rank must be 0 to data.world_size - 1 = {world_size - 1}, found {rank}")
+        if target_shards < 1:
+            raise ConfigurationError(f"data.target_shards must be at least 1, found {target_shards}")
+        if target_shard is not None and not 0 <= target_shard < target_shards:
+            raise ConfigurationError(
+                f"data.target_shard must be 0 to data.target_shards - 1 = {target_shards - 1}, found {target_shard}"
+            )
+        if world_size > 1 and target_shard is None and target_shards > 1:
+            raise ConfigurationError(
+                f"data.target_shards is {target_shards}, and an independent worker is of one shard: which one, says "
+                f"--data.target_shard, from 0 to {target_shards - 1}"
+            )
         if batch_size < 1:
             raise ConfigurationError(f"data.batch_size must be at least 1, found {batch_size}")
         if n_batches != WHOLE_DATASET and n_batches < 1:
@@ -82,6 +99,8 @@ class TokenDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
+        self.target_shards = target_shards
+        self._target_shard = target_shard
         self._tokens = None if tokens is None else user_path(tokens)
         self._max_batches = None if n_batches == WHOLE_DATASET else n_batches
         # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
@@ -222,14 +241,22 @@ class TokenDataModule(LightningDataModule):
         self._opened.check_unchanged()
 
     def worker(self) -> tuple[int, int]:
-        """Rank and number of all workers, be they independent or the trainer's processes.
+        """Rank and number of the workers that share the batches, be they independent or the trainer's processes.
 
         Raises:
-            ConfigurationError: If they are both.
+            ConfigurationError: If they are both, or processes do not divide among target shards.
         """
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if not self.independent:
-            return rank, world_size
+        rank, world_size = self._process
+        n_shards = len(self.shards)
+        if world_size % n_shards:
+            raise ConfigurationError(
+                f"data.target_shards is {n_shards}, and the trainer's {world_size} processes do not divide among them: "
+                f"give it a multiple of {n_shards} (--trainer.devices), or start workers of single shards, whose parts "
+                f"lit-attr merge unites (--data.target_shard, from 0 to {n_shards - 1}), or choose other --data."
+                "target_shards"
+            )
+        if self.world_size == 1:
+            return rank // n_shards, world_size // n_shards
         if world_size > 1:
             raise ConfigurationError(
                 f"data.world_size is {self.world_size}, for independent workers of one device each, but the "
@@ -238,9 +265,26 @@ class TokenDataModule(LightningDataModule):
         return self.rank, self.world_size
 
     @property
+    def _process(self) -> tuple[int, int]:
+        """Rank and number of the trainer's processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @property
+    def shards(self) -> range:
+        """The target shards of the trainer's processes."""
+        if self._target_shard is None:
+            return range(self.target_shards)
+        return range(self._target_shard, self._target_shard + 1)
+
+    @property
+    def shard(self) -> int:
+        """The target shard of this process."""
+        return self.shards[self._process[0] % len(self.shards)]
+
+    @property
     def independent(self) -> bool:
         """Whether this is one of several workers that know nothing of each other."""
-        return self.world_size > 1
+        return self.world_size > 1 or len(self.shards) < self.target_shards
 
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor, `run` aside, without the entries that Lightning's command line adds."""

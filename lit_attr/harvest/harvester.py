@@ -27,7 +27,7 @@ from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import check_sums_fit, keep_freed_memory, memory_limit, rows_that_fit
 from lit_attr.harvest.postponed import Postponed
-from lit_attr.harvest.processes import Processes
+from lit_attr.harvest.processes import Processes, group_of_shard
 from lit_attr.harvest.sources import ModelSource
 from lit_attr.harvest.targets import Alive, TargetRule
 from lit_attr.harvest.trainer_settings import prepare_trainer
@@ -35,6 +35,7 @@ from lit_attr.topology.graph import Topology
 from lit_attr.topology.layout import Layout
 from lit_attr.topology.paths import PathTable
 from lit_attr.topology.read_vectors import ReadVectors
+from lit_attr.topology.shards import deal
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import HARVESTED, Harvested
 
@@ -223,6 +224,9 @@ class AttributionHarvester(LightningModule):
 
     def _check_fits(self, topology: Topology, dtype: torch.dtype) -> None:
         check_sums_fit(topology, self.metrics, dtype, self.trainer.strategy.root_device, self.trainer.num_devices)
+        if isinstance(data := self._data(), TokenDataModule):
+            every = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
+            deal(Layout.of(topology, every, self.metrics), data.target_shards)  # refuses too many shards
 
     def setup(self, stage: str = "predict") -> None:
         """Let Lightning know the model; on every process.
@@ -279,6 +283,9 @@ class AttributionHarvester(LightningModule):
         """
         self._alive = dict(alive)
         layout = Layout.of(self.topology, alive, self.metrics)
+        if isinstance(data := self._data(), TokenDataModule):
+            layout = deal(layout, data.target_shards)[data.shard]
+            self.sums.process_group = group_of_shard(data.shard, len(data.shards))
         self.sums.allocate(layout, self._sums_dtype, self.trainer.strategy.root_device)
 
     def on_predict_start(self) -> None:

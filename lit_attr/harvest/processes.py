@@ -175,6 +175,22 @@ class Processes:
         return error
 
 
+def group_of_shard(shard: int, n_shards: int) -> distributed.ProcessGroup | None:
+    """The processes of one target shard, which add up their sums; all processes ask at the same time.
+
+    Args:
+        shard: The shard of this process: process r is of shard `r % n_shards`.
+        n_shards: Among how many shards the processes are dealt out.
+
+    Returns:
+        The group; None for all processes, where there is one shard.
+    """
+    if n_shards == 1 or not _has_groups():
+        return None
+    ranks = range(distributed.get_world_size())
+    return [distributed.new_group(list(ranks[first::n_shards])) for first in range(n_shards)][shard]
+
+
 def _watch(strategy: ParallelStrategy, n_processes: int, patience: float) -> ProcessWatch | None:
     """Begin to watch the other processes; all begin at the same time."""
     if strategy.cluster_environment is None:

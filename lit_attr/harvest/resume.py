@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lit_attr.errors import ConfigurationError, StorageError, few
 from lit_attr.files.publish import make_folder
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.parts.freeze import current_generation
-from lit_attr.parts.generations import Generation, newest_generation
+from lit_attr.parts.generations import Generation, newest_generations
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.software import Software, named_versions, software
@@ -74,6 +75,7 @@ class HarvestSettings:
             "precision": self.precision,
             "metrics": self.metrics,
             "abs_share": self.abs_share,
+            "target_shards": data.target_shards,
             **self.targets,
         }
 
@@ -111,7 +113,7 @@ def check_same_settings(entries: Sequence[Mapping[str, Any]]) -> None:
 
 def open_harvest(
     settings: HarvestSettings, data: TokenDataModule, world_size: int, out_dir: str | Path | None, subrun_id: str | None
-) -> tuple[Generation, Presence]:
+) -> tuple[dict[int, Generation], Presence]:
     """Find the harvest that these settings continue, or begin one.
 
     It is the one with the given id; else, of those with equal settings and no more batches, the one that this SLURM job
@@ -120,12 +122,12 @@ def open_harvest(
     Args:
         settings: Settings of the harvest.
         data: The data, open.
-        world_size: Number of workers.
+        world_size: Number of workers that share the batches.
         out_dir: Root of the results.
         subrun_id: Id of the harvest; None to find one.
 
     Returns:
-        The generation, and the mark that this process works on it.
+        Target shard to its generation, for those of this trainer; and the mark that this process works on the harvest.
 
     Raises:
         ConfigurationError: If the harvest with the given id has other settings; it names them.
@@ -136,7 +138,8 @@ def open_harvest(
         plan = Plan.load(presence.folder)
         if differences := _differences(presence.folder, plan, settings, data):
             raise ConfigurationError(f"cannot continue {presence.folder}: {'; '.join(differences)}")
-        return current_generation(presence.folder, plan, world_size, data.n_batches, data.digest), presence
+        begin = partial(current_generation, presence.folder, plan, world_size, data.n_batches, data.digest)
+        return {shard: begin(shard=shard) for shard in data.shards}, presence
     except BaseException:
         presence.leave()
         raise
@@ -190,8 +193,8 @@ def _folder(
         return subrun_folder(settings.run_id, subrun_id, out_dir)
     if data.independent:
         raise ConfigurationError(
-            f"data.world_size is {data.world_size}: independent workers of one harvest must be given its "
-            "id, the same for all of them: --writer.subrun_id da-NAME"
+            f"data.world_size is {data.world_size}, of {data.target_shards} target shards: independent workers of one "
+            "harvest must be given its id, the same for all of them: --writer.subrun_id da-NAME"
         )
     started_again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
     unfinished: list[Path] = []
@@ -220,20 +223,18 @@ def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: Toke
         entries["ci_threshold"] = plan.entries.get("ci_threshold")  # decides nothing, and may be set no more
     data_of_plan = plan.entries.get(_DIGEST)
     differences = [*plan.differences({**entries, _DIGEST: data_of_plan}), *_other_versions(plan, settings)]
-    generation = newest_generation(folder, plan)
-    n_batches = plan.n_batches if generation is None else generation.n_batches
+    begun = [generation for generation in newest_generations(folder, plan) if generation is not None]
+    n_batches = max((generation.n_batches for generation in begun), default=plan.n_batches)
     if n_batches > data.n_batches:
         differences.append(f"n_batches: the harvest has {n_batches}, this command {data.n_batches}")
     if differences:  # the data of a harvest that is not continued may be far more than this command's: it is not read
         return differences
     differences = plan.differences({**entries, **settings.data_entry(data, plan.n_batches)})
-    if generation is None:
-        return differences
-    before, now = generation.data_digest, data.digest(generation.n_batches)
-    if before not in (None, now):
-        differences.append(
-            f"data_digest: the harvest has {before!r} for its {generation.n_batches} batches, this command {now!r}"
-        )
+    for n_batches, before in dict.fromkeys((generation.n_batches, generation.data_digest) for generation in begun):
+        if before not in (None, now := data.digest(n_batches)):
+            differences.append(
+                f"data_digest: the harvest has {before!r} for its {n_batches} batches, this command {now!r}"
+            )
     return differences
 
 

@@ -28,7 +28,7 @@ from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import record_generation
-from lit_attr.parts.merge import write_merged
+from lit_attr.parts.merge import merge_harvest, write_merged
 from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.read_vectors import publish_read_vectors
 from lit_attr.parts.software import Software, software
@@ -115,6 +115,7 @@ class StorageWriter(Callback):
         self._signals = StopSignals()
         # Known once the processes are connected, after setup, and once the trainer has started.
         self._processes: Processes | None = None
+        self._generations: dict[int, Generation] = {}
         self._commits: Commits | None = None
         self._header: Header | None = None
         self._record: WorkerRecord | None = None
@@ -169,7 +170,8 @@ class StorageWriter(Callback):
         entries = self.processes.on_each(partial(settings.entries, data, data.n_batches))
         entries |= {"n_batches": data.n_batches, "float32_matmul_precision": torch.get_float32_matmul_precision()}
         check_same_settings(self.processes.gathered({**entries, **settings.versions}))
-        generation = self.processes.on_first(partial(self._open, settings, data, world_size))
+        self._generations = self.processes.on_first(partial(self._open, settings, data, world_size))
+        generation = self._generations[data.shard]
         self.folder = generation.folder
         self._commits = self.processes.on_each(
             partial(Commits, generation, rank, self.commit_minutes, self.commit_batches, settings.software)
@@ -186,11 +188,11 @@ class StorageWriter(Callback):
         sums = harvester.metrics, harvester.abs_share
         return HarvestSettings(run.run_id, run.weights_digest, precision, *sums, targets, by, any_versions)
 
-    def _open(self, settings: HarvestSettings, data: TokenDataModule, world_size: int) -> Generation:
-        """Find or begin the harvest, and mark it as worked on."""
+    def _open(self, settings: HarvestSettings, data: TokenDataModule, world_size: int) -> dict[int, Generation]:
+        """Find or begin the harvest, and mark it as worked on; the generations of this trainer's target shards."""
         self._new_folders = _missing(run_folder(settings.run_id, self.out_dir))
-        generation, self._presence = open_harvest(settings, data, world_size, self.out_dir, self.subrun_id)
-        return generation
+        generations, self._presence = open_harvest(settings, data, world_size, self.out_dir, self.subrun_id)
+        return generations
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""
@@ -199,8 +201,12 @@ class StorageWriter(Callback):
         self._header = self.processes.on_each(self._load_header)
         harvester.set_targets(self.header.alive)
         self.processes.on_each(partial(self.commits.restore, harvester.sums))
-        if n_done := self.commits.generation.n_frozen + len(self._done_by_all()):
-            rank_zero_info(f"lit_attr: continuing, with {n_done} of {self.commits.generation.n_batches} batches done")
+        done = self._done_by_all()
+        n_done = {shard: generation.n_frozen + len(done[shard]) for shard, generation in self._generations.items()}
+        if any(n_done.values()):
+            of = self._generations
+            counts = [f"{n} of {of[shard].n_batches} batches{of[shard].of_shard}" for shard, n in n_done.items()]
+            rank_zero_info(f"lit_attr: continuing, with {', '.join(counts)} done")
 
     def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
         """Write down what all parts share, where no worker has, and what this generation is run with."""
@@ -213,7 +219,8 @@ class StorageWriter(Callback):
         if is_new:
             threshold = harvester.target_rule.ci_threshold
             Header(harvester.topology, alive, harvester.model.unembedding, threshold, known).publish(folder)
-        record_generation(self.commits.generation, known)
+        for generation in self._generations.values():
+            record_generation(generation, known)
 
     def _load_header(self) -> Header:
         """Read what the first process has written, if not another worker before."""
@@ -265,15 +272,17 @@ class StorageWriter(Callback):
 
     def _stop(self) -> None:
         name = self._signals.received.name if self._signals.received else "a signal to another process"
-        n_assigned = len(self.commits.generation.assigned(self.commits.rank))
+        commits, generation = self.commits, self.commits.generation
         raise InterruptedHarvestError(
-            f"stopped by {name}: worker {self.commits.rank} has committed {len(self.commits.done)} of {n_assigned} "
-            f"batches in {self.folder}; the same command continues",
+            f"stopped by {name}: worker {commits.rank}{generation.of_shard} has committed {len(commits.done)} of "
+            f"{len(generation.assigned(commits.rank))} batches in {self.folder}; the same command continues",
             CTRL_C_EXIT_CODE if self._signals.received is Signals.SIGINT else InterruptedHarvestError.exit_code,
         )
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Commit, reduce the sums over all processes, and write the result on the first.
+
+        Where targets are dealt out, nothing is reduced: the first process unites what all have committed.
 
         Raises:
             StorageError: If it cannot be written, or batches are missing.
@@ -282,19 +291,24 @@ class StorageWriter(Callback):
         self._commit(harvester)
         if _data(trainer).independent:
             return  # `lit-attr merge` does the rest, once all workers are done
-        done = self._done_by_all()
+        if self.commits.generation.plan.target_shards > 1:
+            self.path = self.processes.on_first(partial(merge_harvest, self.commits.generation.folder))
+            rank_zero_info(f"lit_attr: wrote {self.path}")
+            return
+        (done,) = self._done_by_all().values()
         by = [versions for many in self.processes.gathered(self.commits.software) for versions in many]
         with self.processes.alive():
             harvester.sums.sync()
         self.path = self.processes.on_first(partial(self._write, harvester, done, by))
 
-    def _done_by_all(self) -> Ids:
-        """Batches in the sums of any process."""
-        return union(self.processes.gathered(self.commits.done))
+    def _done_by_all(self) -> dict[int, Ids]:
+        """Target shard to the batches that are in the sums of any of its processes."""
+        done = self.processes.gathered((self.commits.generation.shard, self.commits.done))
+        return {shard: union(ids for of, ids in done if of == shard) for shard in self._generations}
 
     def _write(self, harvester: AttributionHarvester, done: Ids, by: list[Software]) -> Path:
         generation, header = self.commits.generation, self.header
-        frozen = list(counting_parts(generation, header.layout(generation.plan.metrics), only_frozen=True))
+        frozen = list(counting_parts(generation, header.layout(generation), only_frozen=True))
         ids = union([done, *(part.ids for part in frozen)])
         remedy = (
             "Put the file back, or write a partial result with `lit-attr merge` and --allow_partial, or begin a new "
@@ -303,7 +317,7 @@ class StorageWriter(Callback):
         check_nothing_missing(generation, ids, remedy)
         by = [*(versions for part in frozen for versions in part.ledger.software), *by]
         parts = {_SUMS_OF_ALL: harvester.sums.totals, **{str(part.path): part.sums for part in frozen}}
-        path = write_merged(generation, header, parts, ids, by)
+        path = write_merged([generation], header, parts, ids, by)
         rank_zero_info(f"lit_attr: wrote {path}")
         return path
 

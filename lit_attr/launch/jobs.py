@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from lit_attr.errors import LaunchError
 from lit_attr.files.roots import output_root
 from lit_attr.launch.code import Code
 from lit_attr.launch.render import render, template
@@ -28,6 +29,7 @@ class Harvest:
         out_dir: The configuration's `writer.out_dir`.
         subrun_id: The configuration's `writer.subrun_id`, where an earlier harvest is to go on.
         on_cpu: Whether the accelerator is the CPU.
+        target_shards: Among how many shards the targets are dealt out.
     """
 
     configuration: str
@@ -36,6 +38,7 @@ class Harvest:
     out_dir: str | None = None
     subrun_id: str | None = None
     on_cpu: bool = False
+    target_shards: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,16 @@ class Jobs:
 
     @classmethod
     def plan(cls, request: Request, harvest: Harvest, code: Code) -> "Jobs":
-        """Choose the names, and fill in the scripts; writes nothing."""
+        """Choose the names, and fill in the scripts; writes nothing.
+
+        Raises:
+            LaunchError: If the devices do not divide among the target shards.
+        """
+        if request.n_gpus % harvest.target_shards:
+            raise LaunchError(
+                f"--n_gpus {request.n_gpus} is no multiple of --data.target_shards {harvest.target_shards}: every "
+                "target shard has as many workers"
+            )
         parent = output_root(harvest.out_dir) / _FOLDER
         name = base = harvest.subrun_id or datetime.now().strftime(_SUBRUN)
         number = 0
@@ -135,5 +147,5 @@ class Jobs:
         if not is_merge:
             variables["script"] = str(self.script_path(name))
         if name == "array":
-            variables["world_size"] = str(request.n_gpus)
+            variables |= {"world_size": str(request.n_gpus), "target_shards": str(harvest.target_shards)}
         return render(template(name), options, variables)

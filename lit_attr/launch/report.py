@@ -39,7 +39,9 @@ def submission_report(jobs: Jobs, ids: Sequence[str]) -> str:
     run = [jobs.harvest.run_id, "--subrun_id", jobs.subrun_id, *jobs.result_options]
     if request.mode == "array":
         at_once = f", at most {request.max_concurrent} at once" if request.max_concurrent else ""
-        described = f"{ids[0]} ({request.n_gpus} workers{at_once}), then {ids[1]} (merge, if all workers succeed)"
+        shards = jobs.harvest.target_shards
+        grid = f" of {shards} target shards" if shards > 1 else ""
+        described = f"{ids[0]} ({request.n_gpus} workers{grid}{at_once}), then {ids[1]} (merge, if all workers succeed)"
         logs = f"{folder / jobs.log('array', ids[0], '*')} and {jobs.log('merge', ids[1])}"
         again = [["sbatch", "--array=TASKS", jobs.script_path("array")], ["sbatch", jobs.script_path("merge")]]
     else:

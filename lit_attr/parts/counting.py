@@ -80,14 +80,14 @@ def check_nothing_missing(generation: Generation, ids: Ids, remedy: str) -> None
     absent = [path.name for path, _, batches in _expected(generation) if len(batches) and not path.exists()]
     files = f"; no file {few(absent)}" if absent else ""
     raise StorageError(
-        f"{generation.folder}: of {generation.n_batches} batches {show(missing)} are missing{files}. {remedy}"
+        f"{generation.place}: of {generation.n_batches} batches {show(missing)} are missing{files}. {remedy}"
     )
 
 
 def _expected(generation: Generation, *, only_frozen: bool = False) -> Iterator[tuple[Path, int | None, Ids]]:
     """Files that count: frozen ones with their batches, then the newest generation's, with ranks and assignments."""
     for name, ranges in generation.frozen:
-        yield generation.folder / PARTS_FOLDER / name, None, from_ranges(ranges)
+        yield generation.place / PARTS_FOLDER / name, None, from_ranges(ranges)
     for rank in range(0 if only_frozen else generation.world_size):
         yield generation.part_path(rank), rank, generation.assigned(rank)
 
@@ -97,7 +97,9 @@ def _open(generation: Generation, path: Path, rank: int | None, batches: Ids, la
         sums, ledger = read_part(path, layout)
         if rank is not None:
             generation.check_ledger(path, rank, ledger)
-        elif ledger.plan != generation.plan.digest or not np.array_equal(ledger.ids, batches):
+        elif (ledger.plan, ledger.target_shard) != (generation.plan.digest, generation.shard) or not np.array_equal(
+            ledger.ids, batches
+        ):
             raise StorageError(f"{path} is a foreign part: it holds batches {show(ledger.ids)}")
     except StorageError as error:
         raise StorageError(f"{error}. Expected there are batches {show(batches)}") from error
@@ -108,7 +110,7 @@ def _refuse_foreign_names(generation: Generation) -> None:
     """Files that look like parts of the newest generation and are none of its workers'."""
     names = {generation.part_path(rank).name for rank in range(generation.world_size)}
     suffix = f"_generation_{generation.number}.pt"
-    for path in sorted((generation.folder / PARTS_FOLDER).glob("dataset_attributions_rank_*.pt")):
+    for path in sorted((generation.place / PARTS_FOLDER).glob("dataset_attributions_rank_*.pt")):
         newest = path.name.endswith(suffix) or (generation.number == 1 and "generation" not in path.name)
         if newest and path.name not in names:
             batches = show(read_ledger(path).ids)

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lit_attr.files.json_file import publish_json
 from lit_attr.files.lock import locked
 from lit_attr.files.publish import keep, make_folder, sync_folder
 from lit_attr.files.seal import check_seal
-from lit_attr.parts.generations import Generation, newest_generation, read_generation
+from lit_attr.parts.generations import Generation, newest_generation, read_generation, shard_folder
 from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.plan import Plan
 from lit_attr.topology.words import GENERATION_LOCK, PARTS_FOLDER
@@ -26,7 +27,12 @@ _THREADS = 8
 
 
 def current_generation(
-    folder: Path, plan: Plan, world_size: int, n_batches: int, digest: Callable[[int], str] | None = None
+    folder: Path,
+    plan: Plan,
+    world_size: int,
+    n_batches: int,
+    digest: Callable[[int], str] | None = None,
+    shard: int = 0,
 ) -> Generation:
     """The generation in which so many workers go on; a new one where the newest does not fit.
 
@@ -41,23 +47,24 @@ def current_generation(
         world_size: Number of workers.
         n_batches: Batches of the harvest.
         digest: Number of batches to the digest of the data of so many; None where there is no data to be compared.
+        shard: Which target shard they work on.
 
     Raises:
         StorageError: If a part that would be frozen is damaged, or the newest generation has more batches, or others.
     """
     while True:
-        newest = newest_generation(folder, plan)
+        newest = newest_generation(folder, plan, shard)
         if newest is not None and _fits(newest, world_size, n_batches, digest):
             return newest
-        make_folder(folder / PARTS_FOLDER)
+        make_folder(shard_folder(folder, plan, shard) / PARTS_FOLDER)
         if newest is None:
-            first = Generation(folder, plan, 1, world_size, n_batches, [], digest and digest(n_batches))
+            first = Generation(folder, plan, 1, world_size, n_batches, [], digest and digest(n_batches), shard)
             with suppress(FileExistsError):  # another worker was faster: its generation counts
                 _publish(first)
                 return first
             continue
-        with _others_waiting(folder):
-            newest = newest_generation(folder, plan)
+        with _others_waiting(newest.place):
+            newest = newest_generation(folder, plan, shard)
             if newest is not None and not _fits(newest, world_size, n_batches, digest):
                 begun = _begin_after(newest, world_size, n_batches, digest and digest(n_batches))
                 if begun is not None:
@@ -65,12 +72,12 @@ def current_generation(
 
 
 @contextmanager
-def _others_waiting(folder: Path) -> Iterator[None]:
+def _others_waiting(place: Path) -> Iterator[None]:
     """Hold the lock of the worker that freezes, or go on without it where it cannot be had."""
     with ExitStack() as lock:
         try:
             lock.enter_context(
-                locked(folder / GENERATION_LOCK, f"waiting for another worker to freeze what is committed in {folder}")
+                locked(place / GENERATION_LOCK, f"waiting for another worker to freeze what is committed in {place}")
             )
         except StorageError as error:  # where the system has no locks, that of a killed worker stays
             _log.warning(f"{error}. Going on without the lock, which only saves work")
@@ -80,12 +87,12 @@ def _others_waiting(folder: Path) -> Iterator[None]:
 def _fits(newest: Generation, world_size: int, n_batches: int, digest: Callable[[int], str] | None) -> bool:
     if newest.n_batches > n_batches:
         raise StorageError(
-            f"{newest.folder}: the harvest has {newest.n_batches} batches, this command {n_batches}: a harvest can "
+            f"{newest.place}: the harvest has {newest.n_batches} batches, this command {n_batches}: a harvest can "
             "grow, but not shrink"
         )
     if digest and newest.data_digest not in (None, digest(newest.n_batches)):
         raise StorageError(
-            f"{newest.folder}: the data of this command is not that of the {newest.n_batches} batches of the harvest: "
+            f"{newest.place}: the data of this command is not that of the {newest.n_batches} batches of the harvest: "
             f"expected the digest {newest.data_digest}, found {digest(newest.n_batches)}"
         )
     return (newest.world_size, newest.n_batches) == (world_size, n_batches)
@@ -100,21 +107,23 @@ def _begin_after(newest: Generation, world_size: int, n_batches: int, data_diges
     """Begin the next generation; None if another worker was faster, without a lock."""
     frozen = _freeze(newest)
     number = newest.number + 1
-    begun = Generation(newest.folder, newest.plan, number, world_size, n_batches, frozen, data_digest)
+    begun = replace(
+        newest, number=number, world_size=world_size, n_batches=n_batches, frozen=frozen, data_digest=data_digest
+    )
     try:
         _publish(begun)
     except (FileExistsError, StorageError) as error:  # another's generation counts, and its links; or the disk is full
         # Asked for by name, since network file systems may list a folder as it was before. It may be this worker's own,
         # too: if such a file system has asked for its creation twice, or failed when it was written.
         is_there = isinstance(error, FileExistsError) or FileIdentity.of(begun.path) is not None
-        winner = read_generation(newest.folder, newest.plan, number) if is_there else newest
+        winner = read_generation(newest.folder, newest.plan, number, newest.shard) if is_there else newest
         counting = {name for name, _ in winner.frozen}
-        _unlink(newest.folder, [name for name, _ in frozen if name not in counting])
+        _unlink(newest.place, [name for name, _ in frozen if name not in counting])
         if isinstance(error, FileExistsError):
             return None
         raise
     for path in (newest.part_path, newest.record_path):
-        _unlink(newest.folder, [path(rank).name for rank in range(newest.world_size)])
+        _unlink(newest.place, [path(rank).name for rank in range(newest.world_size)])
     return begun
 
 
@@ -129,13 +138,13 @@ def _freeze(generation: Generation) -> list[tuple[str, Ranges]]:
             with suppress(FileNotFoundError):  # that worker has not committed anything
                 keep(part, link)
                 linked.append((rank, link))
-        sync_folder(generation.folder / PARTS_FOLDER)
+        sync_folder(generation.place / PARTS_FOLDER)
         with ThreadPoolExecutor(_THREADS) as threads:
             batches = list(threads.map(partial(_checked_batches, generation), *zip(*linked, strict=True)))
     except BaseException as error:
-        _unlink(generation.folder, [link.name for _, link in linked])
+        _unlink(generation.place, [link.name for _, link in linked])
         if isinstance(error, OSError) and not isinstance(error, StorageError):
-            raise StorageError(f"cannot link the parts in {generation.folder / PARTS_FOLDER}: {error}") from error
+            raise StorageError(f"cannot link the parts in {generation.place / PARTS_FOLDER}: {error}") from error
         raise
     frozen = [(link.name, ranges) for (_, link), ranges in zip(linked, batches, strict=True)]
     return [*generation.frozen, *frozen]
@@ -158,6 +167,6 @@ def _checked_batches(generation: Generation, rank: int, link: Path) -> Ranges:
     return ledger.batches
 
 
-def _unlink(folder: Path, names: Sequence[str]) -> None:
+def _unlink(place: Path, names: Sequence[str]) -> None:
     for name in names:
-        (folder / PARTS_FOLDER / name).unlink(missing_ok=True)
+        (place / PARTS_FOLDER / name).unlink(missing_ok=True)

@@ -1,5 +1,8 @@
 """Generations: which worker does which batches, and which finished parts already count.
 
+Where targets are dealt out, each shard of them has generations of its own, in a folder of its own: it goes through the
+same batches as the others, by its own workers.
+
 A restart with as many workers goes on with the parts of the newest generation. A restart with another number of
 workers, or with more batches, begins a new generation (see `lit_attr.parts.freeze`): it freezes the parts that are
 there by linking them under names of its own and deals out the batches that none of them holds. Only linked parts and
@@ -22,7 +25,7 @@ from lit_attr.files.json_file import read_object
 from lit_attr.files.publish import names_in
 from lit_attr.parts.ledger import Ledger, StoredRanges, WorldSize
 from lit_attr.parts.plan import Plan
-from lit_attr.topology.words import PARTS_FOLDER
+from lit_attr.topology.words import PARTS_FOLDER, SHARD_FOLDER
 
 _PART = "dataset_attributions_rank_{rank}{generation}.pt"
 _RECORD = "worker_{rank}{generation}.json"
@@ -43,6 +46,7 @@ class Generation:
         n_batches: Batches of the harvest.
         frozen: Files in `worker_states` that count, with the ranges of their batches.
         data_digest: Digest of the data of all its batches; None where that was not recorded.
+        shard: Which of the plan's target shards it works on, from 0.
     """
 
     folder: Path
@@ -52,11 +56,26 @@ class Generation:
     n_batches: int
     frozen: Sequence[tuple[str, Ranges]]
     data_digest: str | None = None
+    shard: int = 0
+
+    @property
+    def place(self) -> Path:
+        """The folder in which its shard's generations are written down, and which has their parts."""
+        return shard_folder(self.folder, self.plan, self.shard)
+
+    @property
+    def of_shard(self) -> str:
+        """What a message says of its shard behind the name of a worker; empty where there is one."""
+        return f" of target shard {self.shard}" if self.plan.target_shards > 1 else ""
 
     @property
     def path(self) -> Path:
         """Where it is written down."""
-        return generation_path(self.folder, self.number)
+        return self.path_of(self.number)
+
+    def path_of(self, number: int) -> Path:
+        """Where another generation of its shard is written down."""
+        return _generation_path(self.place, number)
 
     def part_path(self, rank: int) -> Path:
         """The file of a worker's part."""
@@ -68,7 +87,7 @@ class Generation:
 
     def _path_of(self, name: str, rank: int) -> Path:
         suffix = f"_generation_{self.number}" if self.number > 1 else ""
-        return self.folder / PARTS_FOLDER / name.format(rank=rank, generation=suffix)
+        return self.place / PARTS_FOLDER / name.format(rank=rank, generation=suffix)
 
     @property
     def n_frozen(self) -> int:
@@ -105,8 +124,13 @@ class Generation:
         return self._ranks_with(self.record_path)
 
     def _ranks_with(self, path: Callable[[int], Path]) -> list[int]:
-        there = names_in(self.folder / PARTS_FOLDER)
+        there = names_in(self.place / PARTS_FOLDER)
         return [rank for rank in range(self.world_size) if path(rank).name in there]
+
+    def blank_ledger(self, rank: int) -> Ledger:
+        """The ledger of a worker that has done nothing."""
+        place = self.plan.digest, self.number, rank, self.world_size
+        return Ledger(*place, target_shard=self.shard, target_shards=self.plan.target_shards)
 
     def check_ledger(self, path: Path, rank: int, ledger: Ledger) -> None:
         """Check that a part is this worker's, of this generation.
@@ -114,9 +138,14 @@ class Generation:
         Raises:
             StorageError: If it is not.
         """
-        expected = (self.plan.digest, self.number, rank, self.world_size)
-        recorded = (ledger.plan, ledger.generation, ledger.rank, ledger.world_size)
-        for what, one, other in zip(("harvest", "generation", "rank", "world size"), expected, recorded, strict=True):
+        shard = f"{self.shard} of {self.plan.target_shards}"
+        for what, one, other in (
+            ("harvest", self.plan.digest, ledger.plan),
+            ("target shard", shard, f"{ledger.target_shard} of {ledger.target_shards}"),
+            ("generation", self.number, ledger.generation),
+            ("rank", rank, ledger.rank),
+            ("world size", self.world_size, ledger.world_size),
+        ):
             if one != other:
                 raise StorageError(f"{path} is a foreign part: expected {what} {one}, found {other}")
         if len(foreign := self._foreign(rank, ledger.ids)):
@@ -141,23 +170,24 @@ class _Stored:
     data_digest: str | None = None
 
 
-def newest_generation(folder: Path, plan: Plan) -> Generation | None:
-    """The newest generation of a harvest; None before the first.
+def newest_generation(folder: Path, plan: Plan, shard: int = 0) -> Generation | None:
+    """The newest generation of a harvest, or of one of its target shards; None before the first.
 
     Raises:
         StorageError: If its file is damaged.
     """
-    numbers = [int(match[1]) for name in names_in(folder) if (match := _GENERATION.fullmatch(name))]
-    return read_generation(folder, plan, max(numbers)) if numbers else None
+    names = names_in(shard_folder(folder, plan, shard))
+    numbers = [int(match[1]) for name in names if (match := _GENERATION.fullmatch(name))]
+    return read_generation(folder, plan, max(numbers), shard) if numbers else None
 
 
-def read_generation(folder: Path, plan: Plan, number: int) -> Generation:
+def read_generation(folder: Path, plan: Plan, number: int, shard: int = 0) -> Generation:
     """A generation that was begun.
 
     Raises:
         StorageError: If its file is missing or damaged.
     """
-    path = generation_path(folder, number)
+    path = _generation_path(shard_folder(folder, plan, shard), number)
     stored = read_object(path, _Stored)
     try:
         for _, ranges in stored.frozen:
@@ -166,21 +196,53 @@ def read_generation(folder: Path, plan: Plan, number: int) -> Generation:
         raise StorageError(f"{path} is damaged: {error}") from error
     if sum(count(ranges) for _, ranges in stored.frozen) > stored.n_batches:
         raise StorageError(f"{path} is damaged: its frozen parts hold more than {stored.n_batches} batches")
-    return Generation(folder, plan, number, **vars(stored))
+    return Generation(folder, plan, number, **vars(stored), shard=shard)
 
 
-def begun_generation(folder: Path) -> Generation:
-    """The newest generation of a harvest.
+def begun_generation(folder: Path, shard: int = 0) -> Generation:
+    """The newest generation of a harvest, or of one of its target shards.
 
     Raises:
-        StorageError: If the harvest has not begun, or a file of it is damaged.
+        StorageError: If that has not begun, or a file of it is damaged.
     """
-    generation = newest_generation(folder, Plan.load(folder))
+    plan = Plan.load(folder)
+    generation = newest_generation(folder, plan, shard)
     if generation is None:
-        raise StorageError(f"{folder}: the harvest has not begun, there are no parts")
+        raise _not_begun(folder, "the harvest" if plan.target_shards == 1 else f"target shard {shard}")
     return generation
 
 
-def generation_path(folder: Path, number: int) -> Path:
-    """The file in which a generation is written down."""
-    return folder / f"generation_{number}.json"
+def _not_begun(folder: Path, what: str) -> StorageError:
+    return StorageError(f"{folder}: {what} has not begun, there are no parts")
+
+
+def begun_generations(folder: Path) -> list[Generation | None]:
+    """The newest generation of each target shard of a harvest; None for those that have not begun.
+
+    Raises:
+        StorageError: If none has, or a file of the harvest is damaged.
+    """
+    generations = newest_generations(folder, Plan.load(folder))
+    if generations == [None] * len(generations):
+        raise _not_begun(folder, "the harvest")
+    return generations
+
+
+def newest_generations(folder: Path, plan: Plan) -> list[Generation | None]:
+    """The newest generation of each target shard; None for those that have not begun. Errors: `newest_generation`'s."""
+    return [newest_generation(folder, plan, shard) for shard in range(plan.target_shards)]
+
+
+def shard_folder(folder: Path, plan: Plan, shard: int) -> Path:
+    """The folder of a target shard's generations and parts: the harvest's own, where targets are not dealt out.
+
+    Args:
+        folder: The harvest's folder.
+        plan: Its plan.
+        shard: The number of the shard, from 0.
+    """
+    return folder if plan.target_shards == 1 else folder / f"{SHARD_FOLDER}{shard}"
+
+
+def _generation_path(place: Path, number: int) -> Path:
+    return place / f"generation_{number}.json"

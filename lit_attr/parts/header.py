@@ -15,10 +15,12 @@ from lit_attr.errors import StorageError, few, naming, reason, shown
 from lit_attr.files.limits import check_content, check_plain, check_records
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, publish_sealed
+from lit_attr.parts.generations import Generation
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.layout import Layout
-from lit_attr.topology.words import HEADER_FILE, Harvested
+from lit_attr.topology.shards import deal
+from lit_attr.topology.words import HEADER_FILE
 
 _MOST = 1 << 31
 
@@ -41,13 +43,14 @@ class Header:
     ci_threshold: float
     provenance: Mapping[str, Any]
 
-    def layout(self, metrics: Harvested) -> Layout:
-        """The sums that the parts hold, together.
+    def layout(self, generation: Generation) -> Layout:
+        """The sums that the parts of a generation hold.
 
         Args:
-            metrics: Which metrics the harvest sums.
+            generation: A generation of the harvest, which is of one of its target shards.
         """
-        return Layout.of(self.topology, self.alive, metrics)
+        plan = generation.plan
+        return deal(Layout.of(self.topology, self.alive, plan.metrics), plan.target_shards)[generation.shard]
 
     def publish(self, folder: Path) -> "Header":
         """Write the header of a harvest, unless another worker has: the first one counts.

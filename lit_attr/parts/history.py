@@ -1,12 +1,12 @@
 """What each generation of a harvest was run with, and what a result says of all of them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lit_attr.files.json_file import publish_json, read_json
-from lit_attr.parts.generations import Generation, generation_path
+from lit_attr.parts.generations import Generation
 from lit_attr.parts.software import Software, distinct
 from lit_attr.storage.provenance import SCHEMA
 
@@ -29,7 +29,7 @@ def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> 
         StorageError: If it cannot be written.
     """
     known = {name: value for name, value in provenance.items() if name == "created" or name not in _OF_THE_HARVEST}
-    path = _record_path(generation.folder, generation.number)
+    path = _record_path(generation, generation.number)
     if not generation.ranks_with_parts():
         path.unlink(missing_ok=True)
     with suppress(FileExistsError):
@@ -37,12 +37,12 @@ def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> 
 
 
 def recorded_provenance(
-    generation: Generation, first: Mapping[str, Any], software: Iterable[Software]
+    newest_of_shards: Sequence[Generation], first: Mapping[str, Any], software: Iterable[Software]
 ) -> dict[str, Any]:
     """The provenance of a harvest: of its newest generation, with a line for each generation.
 
     Args:
-        generation: The newest of the harvest.
+        newest_of_shards: The newest of each target shard.
         first: The provenance in the harvest's header.
         software: The versions that the parts were written by.
 
@@ -51,24 +51,27 @@ def recorded_provenance(
     """
     lines: list[dict[str, Any]] = []
     newest = dict(first)
-    for number, content in _generations(generation):
-        path = _record_path(generation.folder, number)
-        record = read_json(path) if path.exists() else {}  # the version before wrote none
-        if number > 1 and not record:
-            newest.pop("data_shape", None)  # would be that of a generation before, which may have had fewer batches
-        newest |= {name: value for name, value in record.items() if name not in _OF_THE_HARVEST}
-        known = record or (first if number == 1 else {})
-        lines.append({"generation": number, **content, **{name: known.get(name) for name in _OF_EACH_GENERATION}})
+    for generation in newest_of_shards:
+        shard = {"target_shard": generation.shard} if generation.plan.target_shards > 1 else {}
+        for number, content in _generations(generation):
+            path = _record_path(generation, number)
+            record = read_json(path) if path.exists() else {}  # the version before wrote none
+            if number > 1 and not record:
+                newest.pop("data_shape", None)  # would be that of a generation before, which may have had fewer batches
+            newest |= {name: value for name, value in record.items() if name not in _OF_THE_HARVEST}
+            known = record or (first if number == 1 else {})
+            entries = {name: known.get(name) for name in _OF_EACH_GENERATION}
+            lines.append({"generation": number, **shard, **content, **entries})
     return {"schema": SCHEMA, **newest, "software": distinct(software), "generations": lines}
 
 
 def _generations(generation: Generation) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number of each generation, with how many batches and workers it had."""
     for number in range(1, generation.number + 1):
-        path = generation_path(generation.folder, number)
+        path = generation.path_of(number)
         content = read_json(path) if path.exists() else {}
         yield number, {name: content.get(name) for name in ("n_batches", "world_size")}
 
 
-def _record_path(folder: Path, number: int) -> Path:
-    return folder / f"generation_{number}_provenance.json"
+def _record_path(generation: Generation, number: int) -> Path:
+    return generation.place / f"generation_{number}_provenance.json"

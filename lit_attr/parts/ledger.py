@@ -44,6 +44,8 @@ class Ledger:
         committed: When the part was written.
         n_before: Batches that were in the part when the worker began.
         software: The versions that have added to it, as `lit_attr.parts.software` names them.
+        target_shard: Which target shard its sums are of, from 0.
+        target_shards: Among how many shards targets are dealt out.
     """
 
     plan: str
@@ -56,6 +58,8 @@ class Ledger:
     committed: Time = 0.0
     n_before: Count = 0
     software: Sequence[Software] = field(default_factory=list)
+    target_shard: Count = 0
+    target_shards: WorldSize = 1
 
     @property
     def ids(self) -> Ids:

@@ -1,17 +1,18 @@
 """The result of a harvest: the sum of its parts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from lit_attr.data.batch_ids import Ids, union
+from lit_attr.data.batch_ids import Ids
 from lit_attr.errors import StorageError
-from lit_attr.parts.counting import check_nothing_missing, counting_parts
-from lit_attr.parts.generations import Generation, begun_generation, newest_generation
+from lit_attr.parts.generations import Generation, begun_generations, newest_generations
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import recorded_provenance
+from lit_attr.parts.plan import Plan
 from lit_attr.parts.read_vectors import load_read_vectors
 from lit_attr.parts.software import Software
+from lit_attr.parts.union import counting_shards
 from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.storage.harvested_metrics import HarvestedMetrics
 from lit_attr.storage.write import write_result
@@ -20,16 +21,22 @@ from lit_attr.topology.words import MERGED_FILE, PARTIAL_FILE
 
 
 def write_merged(
-    generation: Generation, header: Header, parts: Mapping[str, Sums], ids: Ids, software: Iterable[Software]
+    generations: Sequence[Generation],
+    header: Header,
+    parts: Mapping[str, Sums],
+    ids: Ids,
+    software: Iterable[Software],
+    normalising: Sequence[str] | None = None,
 ) -> Path:
     """Write the result of a harvest; a result that lacks batches gets a name of its own.
 
     Args:
-        generation: The newest of the harvest.
+        generations: The newest of each target shard.
         header: What the parts share.
         parts: The sums by name, as for `write_result`.
         ids: The batches in them.
         software: The versions that they were computed by.
+        normalising: Names of the parts whose normalisers count, those of one target shard; all by default.
 
     Returns:
         The written file.
@@ -38,33 +45,44 @@ def write_merged(
         NumericalError: If a sum is not finite, or too large.
         StorageError: If it cannot be written, or the harvest was extended meanwhile.
     """
-    coverage = Coverage.of(ids, generation.n_batches)
-    path = generation.folder / (MERGED_FILE if coverage.complete else PARTIAL_FILE)
-    plan, read = generation.plan, load_read_vectors(generation.folder, header.topology, header.alive)
-    n_abs_tokens = sum(int(part.n_abs_tokens) for part in parts.values()) if plan.abs_share < 1 else None
+    folder, plan = generations[0].folder, generations[0].plan
+    coverage = Coverage.of(ids, max(generation.n_batches for generation in generations))
+    path = folder / (MERGED_FILE if coverage.complete else PARTIAL_FILE)
+    read = load_read_vectors(folder, header.topology, header.alive)
+    counted = list(parts.values()) if normalising is None else [parts[name] for name in normalising]
+    n_abs_tokens = sum(int(part.n_abs_tokens) for part in counted) if plan.abs_share < 1 else None
     provenance = {
-        **recorded_provenance(generation, header.provenance, software),
+        **recorded_provenance(generations, header.provenance, software),
         **HarvestedMetrics(plan.metrics, plan.abs_share, n_abs_tokens).to_entries(),
-        "n_tokens": sum(int(part.n_tokens) for part in parts.values()),
+        "n_tokens": sum(int(part.n_tokens) for part in counted),
         "coverage": coverage.to_mapping(),
     }
-    not_extended = partial(_check_not_extended, generation)
-    write_result(path, parts, read, header.w_unembed, header.ci_threshold, provenance, not_extended)
+    not_extended = partial(_check_not_extended, folder, plan, coverage.n_batches)
+    write_result(
+        path,
+        parts,
+        read,
+        header.w_unembed,
+        header.ci_threshold,
+        provenance,
+        not_extended,
+        normalising=normalising,
+    )
     return path
 
 
-def _check_not_extended(generation: Generation) -> None:
+def _check_not_extended(folder: Path, plan: Plan, n_batches: int) -> None:
     """Refuse to replace what may be the result of more batches."""
-    newest = newest_generation(generation.folder, generation.plan)
-    if newest is not None and newest.n_batches > generation.n_batches:
+    newest = max(one.n_batches for one in newest_generations(folder, plan) if one is not None)
+    if newest > n_batches:
         raise StorageError(
-            f"{generation.folder}: the harvest was extended to {newest.n_batches} batches, the result of "
-            f"{generation.n_batches} is not written: all that was committed is part of the larger one"
+            f"{folder}: the harvest was extended to {newest} batches, the result of {n_batches} is not written: all "
+            "that was committed is part of the larger one"
         )
 
 
 def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
-    """Merge the parts of a harvest.
+    """Merge the parts of a harvest; those of target shards, which hold the same batches, are united.
 
     Args:
         folder: The harvest's folder.
@@ -75,15 +93,15 @@ def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
 
     Raises:
         NumericalError: If a part holds values that are not finite, or the sum is too large.
-        StorageError: If a part is missing, damaged, foreign or counted twice, or the result cannot be written.
+        StorageError: If a part is missing, damaged, foreign or counted twice, target shards are of other batches or
+            data, or the result cannot be written.
     """
-    generation, header = begun_generation(folder), Header.load(folder)
-    parts = list(counting_parts(generation, header.layout(generation.plan.metrics)))
-    ids = union(part.ids for part in parts)
-    if not allow_partial:
-        remedy = "Let the workers finish, or write a partial result with --allow_partial"
-        check_nothing_missing(generation, ids, remedy)
+    begun, header = begun_generations(folder), Header.load(folder)
+    remedy = None if allow_partial else "Let the workers finish, or write a partial result with --allow_partial"
+    shards = counting_shards(begun, header, remedy=remedy)
+    parts = {str(part.path): part.sums for shard in shards for part in shard.parts}
     if not parts:
         raise StorageError(f"{folder}: no worker has committed anything yet")
-    software = [versions for part in parts for versions in part.ledger.software]
-    return write_merged(generation, header, {str(part.path): part.sums for part in parts}, ids, software)
+    software = [versions for shard in shards for part in shard.parts for versions in part.ledger.software]
+    normalising = [str(part.path) for part in shards[0].parts]  # all shards have the same: those of one count
+    return write_merged([s.generation for s in shards], header, parts, shards[0].ids, software, normalising)

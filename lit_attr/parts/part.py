@@ -1,7 +1,7 @@
 """Parts: what one worker has summed so far, and which batches that is.
 
 The file is one of safetensors, with a seal behind it: of each source layer the sources that have a row, in the order of
-the rows, then float64 sums and int64 counts in a fixed order.
+the rows, and of each target layer the targets that have a column, then float64 sums and int64 counts in a fixed order.
 """
 
 import json
@@ -23,7 +23,7 @@ from lit_attr.topology.layout import Layout
 from lit_attr.topology.sums import Sums, row_counts
 from lit_attr.topology.tables import LiveRows
 
-_LIVE = "live/"
+_LIVE, _TARGETS = "live/", "targets/"
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64"}
 
 
@@ -38,7 +38,7 @@ def write_part(path: Path, sums: Sums, ledger: Ledger) -> None:
     Raises:
         StorageError: If it cannot be written.
     """
-    named = _with_rows(sums)
+    named = _with_ids(sums)
 
     def write(file: BinaryIO) -> None:
         file.write(head(ledger, _table(named)))
@@ -65,11 +65,13 @@ def read_part(path: Path, layout: Layout) -> tuple[Sums, Ledger]:
         read = read_head(file, path)
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     live = _live(view, path, read, row_counts(layout))
-    expected = _with_rows(Sums.zeros(layout, torch.float64, "meta", live))
+    expected = _with_ids(Sums.zeros(layout, torch.float64, "meta", live))
     if read.table != _table(expected):
         raise _foreign(path)
-    ids = {layer: rows.ids for layer, rows in live.items()}
-    part, ledger = Sums.from_named(layout, ids, _mapped(view, path, read.length, expected)), read.ledger
+    ids, named = {layer: rows.ids for layer, rows in live.items()}, _mapped(view, path, read.length, expected)
+    if not all(torch.equal(named[_TARGETS + layer], targets) for layer, targets in layout.targets.items()):
+        raise StorageError(f"{path}: its columns are of other targets than this harvest's or this target shard's")
+    part, ledger = Sums.from_named(layout, ids, named), read.ledger
     counted = int(part.n_tokens), int(part.token_count.sum())
     if counted != (ledger.n_tokens, ledger.n_tokens):
         raise StorageError(
@@ -90,9 +92,11 @@ def _table(tensors: Mapping[str, Tensor]) -> bytes:
     return json.dumps(entries).encode()[1:]
 
 
-def _with_rows(sums: Sums) -> dict[str, Tensor]:
-    """All tensors of a part: which sources have a row, and the sums."""
-    return {**{_LIVE + layer: torch.from_numpy(live.ids) for layer, live in sums.live.items()}, **dict(sums.named())}
+def _with_ids(sums: Sums) -> dict[str, Tensor]:
+    """All tensors of a part: which sources have a row, which targets a column, and the sums."""
+    rows = {_LIVE + layer: torch.from_numpy(live.ids) for layer, live in sums.live.items()}
+    columns = {_TARGETS + layer: ids.contiguous() for layer, ids in sums.layout.targets.items()}
+    return {**rows, **columns, **dict(sums.named())}
 
 
 def _live(view: mmap.mmap, path: Path, read: Head, counts: Mapping[str, int]) -> dict[str, LiveRows]:

@@ -45,6 +45,11 @@ class Plan:
         return float(self.entries.get("abs_share", 1.0))
 
     @property
+    def target_shards(self) -> int:
+        """Among how many shards its targets are dealt out."""
+        return int(self.entries.get("target_shards", 1))
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the entries, in hexadecimal."""
         return hashlib.sha256(json.dumps(dict(self.entries), sort_keys=True).encode()).hexdigest()

@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lit_attr.files.lock import machine
-from lit_attr.topology.words import GENERATION_LOCK, HEADER_FILE, PARTS_FOLDER, PLAN_FILE, READ_VECTORS_FILE
+from lit_attr.topology.words import (
+    GENERATION_LOCK,
+    HEADER_FILE,
+    PARTS_FOLDER,
+    PLAN_FILE,
+    READ_VECTORS_FILE,
+    SHARD_FOLDER,
+)
 
-# What a harvest has before its first commit.
+# What a harvest, and each of its target shards, has before its first commit.
+_NAMES = "|".join(map(re.escape, (PLAN_FILE, PARTS_FOLDER, HEADER_FILE, READ_VECTORS_FILE)))
 _BEFORE_COMMIT = re.compile(
-    rf"{re.escape(HEADER_FILE)}|{re.escape(READ_VECTORS_FILE)}|generation_\d+(_provenance)?\.json|{re.escape(GENERATION_LOCK)}(\.holder)?"
+    rf"{_NAMES}|{SHARD_FOLDER}\d+|generation_\d+(_provenance)?\.json|{re.escape(GENERATION_LOCK)}(\.holder)?"
 )
 # What says of a worker that it works, or how it ended; it may be written at this moment.
 _RECORD = re.compile(r"worker_\d+(_generation_\d+)?\.json|\.worker_[^/]*\.json\.[0-9a-f]+\.tmp")
@@ -102,15 +110,18 @@ def _lock_alone(file: BinaryIO) -> bool:
 
 def _remove(folder: Path) -> bool:
     """Remove a harvest without a part; the plan, which is locked, goes last: one who comes now waits for the lock."""
-    parts = folder / PARTS_FOLDER
     try:
-        names = set(os.listdir(folder)) - {PLAN_FILE, PARTS_FOLDER}
-        if not all(_BEFORE_COMMIT.fullmatch(name) for name in names):
+        shards = sorted(folder.glob(f"{SHARD_FOLDER}*"))
+        if not all(map(_is_before_commit, (folder, *shards))):
             return False
-        if parts.exists() and not _remove_parts_folder(parts):
-            return False
-        for name in names:
-            (folder / name).unlink()
+        for place in (folder, *shards):  # in the harvest's own, other machines say that they are present
+            if (place / PARTS_FOLDER).exists() and not _remove_parts_folder(place / PARTS_FOLDER):
+                return False
+        for place in (*shards, folder):
+            for name in set(os.listdir(place)) - {PLAN_FILE}:
+                (place / name).unlink()
+            if place != folder:
+                place.rmdir()
         (folder / PLAN_FILE).unlink()
         folder.rmdir()
     except OSError:
@@ -118,12 +129,23 @@ def _remove(folder: Path) -> bool:
     return True
 
 
+def _is_before_commit(place: Path) -> bool:
+    """Whether nothing is in a folder of generations, and in its folder of parts, but what precedes a first commit."""
+    names = os.listdir(place)
+    parts = os.listdir(place / PARTS_FOLDER) if PARTS_FOLDER in names else []
+    return all(map(_BEFORE_COMMIT.fullmatch, names)) and all(map(_is_no_part, parts))
+
+
+def _is_no_part(name: str) -> bool:
+    # No other process of this machine has the lock.
+    return name.startswith(_own_files()) or _RECORD.fullmatch(name) is not None
+
+
 def _remove_parts_folder(parts: Path) -> bool:
     """Remove the folder of parts, unless there is a part, or one is being written, or another machine is present."""
     for _ in range(_MAX_ATTEMPTS):
         names = os.listdir(parts)
-        # No other process of this machine has the lock.
-        if not all(name.startswith(_own_files()) or _RECORD.fullmatch(name) for name in names):
+        if not all(map(_is_no_part, names)):
             return False
         for name in names:
             (parts / name).unlink(missing_ok=True)

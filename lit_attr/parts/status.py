@@ -7,7 +7,7 @@ from pathlib import Path
 from lit_attr.errors import StorageError, reason
 from lit_attr.files.json_file import read_object
 from lit_attr.files.publish import reading
-from lit_attr.parts.generations import begun_generation
+from lit_attr.parts.generations import Generation, begun_generations
 from lit_attr.parts.ledger import Ledger, read_ledger
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.storage.provenance import Provenance
@@ -24,6 +24,7 @@ class WorkerStatus:
         ledger: The ledger of its part; None if it has not committed anything.
         began: When the generation began, in seconds since the epoch.
         record: What the worker says of itself; None if it has not begun, or is one of the version before.
+        shard: Its target shard.
     """
 
     rank: int
@@ -31,6 +32,7 @@ class WorkerStatus:
     ledger: Ledger | None
     began: float
     record: WorkerRecord | None = None
+    shard: int = 0
 
     @property
     def n_done(self) -> int:
@@ -67,39 +69,84 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True)
-class HarvestStatus:
-    """A harvest as its files show it.
+class ShardStatus:
+    """One target shard of a harvest, or all of it where targets are not dealt out.
 
     Attributes:
-        folder: The harvest's folder.
-        n_batches: Batches of the harvest.
+        number: The number of the shard, from 0.
+        n_batches: Batches of its newest generation; 0 before the first.
         n_frozen: Batches in parts of earlier generations.
         workers: The workers of the newest generation.
-        tokens_per_batch: Tokens of a batch, on average; 0 before the first commit.
-        n_merged: Batches that the harvest had when it was merged; None if it was not.
     """
 
-    folder: Path
+    number: int
     n_batches: int
     n_frozen: int
     workers: list[WorkerStatus]
-    tokens_per_batch: float
-    n_merged: int | None
 
     @property
     def n_done(self) -> int:
         """Batches that are committed."""
         return self.n_frozen + sum(worker.n_done for worker in self.workers)
 
+
+@dataclass(frozen=True)
+class HarvestStatus:
+    """A harvest as its files show it.
+
+    Attributes:
+        folder: The harvest's folder.
+        shards: Its target shards; one where targets are not dealt out.
+        n_merged: Batches that the harvest had when it was merged; None if it was not.
+    """
+
+    folder: Path
+    shards: list[ShardStatus]
+    n_merged: int | None
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of the harvest."""
+        return max(shard.n_batches for shard in self.shards)
+
+    @property
+    def n_frozen(self) -> int:
+        """Batches in parts of earlier generations, as `n_done`."""
+        return min(shard.n_frozen for shard in self.shards)
+
+    @property
+    def n_done(self) -> int:
+        """Batches that are committed: no more than this are done in all shards."""
+        return min(shard.n_done for shard in self.shards)
+
+    @property
+    def workers(self) -> list[WorkerStatus]:
+        """The workers of all shards' newest generations."""
+        return [worker for shard in self.shards for worker in shard.workers]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every shard has committed all batches."""
+        return self.n_done == self.n_batches
+
+    @property
+    def tokens_per_batch(self) -> float:
+        """Tokens of a batch, on average; 0 before the first commit."""
+        ledgers = [worker.ledger for worker in self.workers if worker.ledger is not None]
+        n_batches = sum(ledger.n_batches for ledger in ledgers)
+        return sum(ledger.n_tokens for ledger in ledgers) / n_batches if n_batches else 0.0
+
     @property
     def tokens_per_second(self) -> float:
-        """Speed of all workers together that are not done."""
+        """Speed of all workers together that are not done; a token counts in every shard that goes through it."""
         working = (w for w in self.workers if w.n_done < w.n_batches)
         return self.tokens_per_batch * sum(worker.batches_per_second for worker in working)
 
     @property
     def seconds_left(self) -> float:
         """Time until the slowest worker is done, at its own pace; infinite if that is not known."""
+        if any(shard.n_batches < self.n_batches for shard in self.shards):
+            return float("inf")
         left = [(w.n_batches - w.n_done, w.batches_per_second) for w in self.workers]
         return max((n / rate if rate > 0 else float("inf") for n, rate in left if n), default=0.0)
 
@@ -110,21 +157,23 @@ def status(folder: Path) -> HarvestStatus:
     Raises:
         StorageError: If the folder holds none, or a file is damaged.
     """
-    generation = begun_generation(folder)
+    newest = begun_generations(folder)
+    shards = [ShardStatus(number, 0, 0, []) if one is None else _shard(one) for number, one in enumerate(newest)]
+    result = result_in(folder)
+    return HarvestStatus(folder, shards, None if result is None else _n_merged(result))
+
+
+def _shard(generation: Generation) -> ShardStatus:
     began = os.path.getmtime(generation.path)
     ledgers = {rank: read_ledger(generation.part_path(rank)) for rank in generation.ranks_with_parts()}
     records = {
         rank: read_object(generation.record_path(rank), WorkerRecord) for rank in generation.ranks_with_records()
     }
     workers = [
-        WorkerStatus(rank, generation.n_assigned(rank), ledgers.get(rank), began, records.get(rank))
+        WorkerStatus(rank, generation.n_assigned(rank), ledgers.get(rank), began, records.get(rank), generation.shard)
         for rank in range(generation.world_size)
     ]
-    n_batches = sum(ledger.n_batches for ledger in ledgers.values())
-    tokens = sum(ledger.n_tokens for ledger in ledgers.values()) / n_batches if n_batches else 0.0
-    result = result_in(folder)
-    n_merged = None if result is None else _n_merged(result)
-    return HarvestStatus(folder, generation.n_batches, generation.n_frozen, workers, tokens, n_merged)
+    return ShardStatus(generation.shard, generation.n_batches, generation.n_frozen, workers)
 
 
 def _n_merged(path: Path) -> int:

@@ -114,15 +114,15 @@ def commands(records: Mapping[int, WorkerRecord]) -> list[str]:
     """The commands that start workers again, as few as possible.
 
     Args:
-        records: Rank to the record of each worker.
+        records: The record of each worker, by the number that it has as a task of an array.
     """
     tasks: dict[str, list[int]] = {}
     others: list[str] = []
-    for rank, record in records.items():
+    for task, record in records.items():
         if record.script is None:
             others.append(f"cd {shlex.quote(record.folder)} && {shlex.join(record.command)}")
         elif record.is_task:
-            tasks.setdefault(record.script, []).append(rank)
+            tasks.setdefault(record.script, []).append(task)
         else:
             others.append(shlex.join(["sbatch", record.script]))
     arrays = [shlex.join(["sbatch", f"--array={_tasks(ranks)}", script]) for script, ranks in tasks.items()]

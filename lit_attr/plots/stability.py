@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.parts.counting import counting_parts
-from lit_attr.parts.generations import begun_generation
+from lit_attr.parts.generations import begun_generations
 from lit_attr.parts.header import Header
 from lit_attr.parts.read_vectors import load_read_vectors
 from lit_attr.query.strongest_edges import strongest_of_targets
@@ -54,7 +54,8 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
     """Compare the strongest sources after every committed part of a harvest with those after all.
 
     Sources rank by normalised magnitude, in the metric `attr`. The targets are components: those with the strongest
-    edges in the largest part, one pass over which finds them.
+    edges in the largest part, one pass over which finds them. Where targets are dealt out, they are of the target shard
+    with the most parts.
 
     Args:
         folder: The harvest's folder.
@@ -67,8 +68,10 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
     """
     check_count("k", k)
     check_count("n_targets", n_targets)
-    generation, header = begun_generation(folder), Header.load(folder)
-    parts = [part for part in counting_parts(generation, header.layout(generation.plan.metrics)) if len(part.ids)]
+    header = Header.load(folder)
+    generations = [generation for generation in begun_generations(folder) if generation is not None]
+    of_shards = [list(counting_parts(generation, header.layout(generation))) for generation in generations]
+    parts = [part for part in max(of_shards, key=len) if len(part.ids)]
     if len(parts) < 2:
         raise ConfigurationError(
             f"{folder}: stability needs at least 2 committed parts, found {len(parts)}; harvest with several workers "
@@ -84,7 +87,7 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
         list(accumulate(len(part.ids) for part in parts)),
         list(accumulate(int(part.n_tokens) for part in sums)),
         torch.tensor([_overlaps(_tops(sums, read, target, k)) for target in targets]).T,
-        generation.n_batches,
+        max(generation.n_batches for generation in generations),
     )
 
 

@@ -42,3 +42,5 @@ HEADER_FILE = "harvest.pt"
 READ_VECTORS_FILE = "read_vectors.pt"
 GENERATION_LOCK = "generation.lock"
 PARTS_FOLDER = "worker_states"
+# The number of the shard follows.
+SHARD_FOLDER = "target_shard_"

@@ -57,6 +57,8 @@ def test_an_earlier_harvest_goes_on(given, capfd):
         (["--data.batch_size", "0"], "data.batch_size must be at least 1"),
         (["--model.targets_per_pass", "0"], "model.targets_per_pass must be at least 1"),
         (["--data.world_size", "2"], "--data.world_size is given to each worker by its job: drop it, found 2"),
+        (["--data.target_shard", "0"], "--data.target_shard is given to each worker by its job: drop it, found 0"),
+        (["--data.target_shards", "2"], "--n_gpus 3 is no multiple of --data.target_shards 2: every target shard has"),
         (["--writer.subrun_id", "x y"], "'x y' is no harvest's id"),
         (["--time", "soon"], "--time must be minutes"),
         (["--snapshot", "no-such-branch"], "no branch or commit 'no-such-branch' in"),

@@ -18,7 +18,7 @@ FOUND = {
 }
 # Executed beside the code that they are about.
 ELSEWHERE = {"test: svd", "test: own class", "test: own decomposition", "test: view", "test: view build"}
-HERE = {"test: submit", "test: workers", "test: status", "test: api"}
+HERE = {"test: submit", "test: submit shards", "test: workers", "test: shards", "test: status", "test: api"}
 TUTORIAL = [marker for marker in FOUND if marker.startswith("test: tutorial ")]
 
 
@@ -45,6 +45,8 @@ def test_submit(values, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     execute("test: submit", values)
     assert "--array=0-23" in capsys.readouterr().out
+    execute("test: submit shards", values)
+    assert "\ntarget_shards=4\n" in capsys.readouterr().out
 
 
 def test_workers(values, monkeypatch, capsys):
@@ -52,6 +54,16 @@ def test_workers(values, monkeypatch, capsys):
     execute("test: workers", values)
     execute("test: status", values)
     assert "coverage: all 4 batches" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_shards(values, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    execute("test: shards", values)
+    execute("test: status", values)
+    out = capsys.readouterr().out
+    assert "target shard 1: 4 of 4 batches, 1 of 1 workers done" in out
+    assert "coverage: all 4 batches" in out
 
 
 @pytest.mark.slow

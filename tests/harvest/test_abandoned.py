@@ -170,8 +170,8 @@ from lit_attr.harvest.resume import HarvestSettings, open_harvest
 data = TokenDataModule(sys.argv[1], 2)
 settings = HarvestSettings("run", "weights", "32-true", "both", 1.0, {})
 for _ in range(150):
-    generation, presence = open_harvest(settings, data, 1, sys.argv[2], "da-x")
-    assert generation.path.exists() and presence.counts
+    generations, presence = open_harvest(settings, data, 1, sys.argv[2], "da-x")
+    assert generations[0].path.exists() and presence.counts
     presence.abandon()
 """
     command = [sys.executable, "-c", program, str(given[1]), str(out)]

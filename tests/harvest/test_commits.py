@@ -59,7 +59,7 @@ def new(tmp_path):
         sums = AttributionSums()
         sums.allocate(layout_of(TOPOLOGY), torch.float32, "cpu")
         found = Commits(generation, rank, minutes, batches)
-        found.restore(sums, TOPOLOGY)
+        found.restore(sums)
         return found, sums
 
     return new
@@ -222,10 +222,10 @@ def test_a_restart_sees_a_commit_between_ledger_and_sums(new, monkeypatch):
     old.commit(old_sums)
     restore = Commits.restore
 
-    def late(commits, sums, topology):
+    def late(commits, sums):
         do(old, old_sums, 1)
         old.commit(old_sums)
-        restore(commits, sums, topology)
+        restore(commits, sums)
 
     monkeypatch.setattr(Commits, "restore", late)
     with pytest.raises(StorageError, match="was changed by another process"):

@@ -35,9 +35,9 @@ def find(tokens, tmp_path):
 
     def find(subrun_id=None, world_size=1, settings=SETTINGS, **data):
         found = TokenDataModule(**{"tokens": tokens, "batch_size": 2, **data})
-        generation, presence = open_harvest(settings, found, world_size, tmp_path / "out", subrun_id)
+        generations, presence = open_harvest(settings, found, world_size, tmp_path / "out", subrun_id)
         presence.leave()
-        return generation.folder
+        return next(iter(generations.values())).folder
 
     return find
 

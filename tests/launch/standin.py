@@ -58,9 +58,9 @@ def make_repository(folder: Path, body: str = "record()") -> Path:
     return folder
 
 
-def plan(repository: Path, out_dir: Path, on_cpu: bool = True, **request: object) -> Jobs:
+def plan(repository: Path, out_dir: Path, on_cpu: bool = True, target_shards: int = 1, **request: object) -> Jobs:
     """Jobs that run the stand-in."""
-    harvest = Harvest("model: {}\n", "s-toytoy00", out_dir / "results", str(out_dir), on_cpu=on_cpu)
+    harvest = Harvest("model: {}\n", "s-toytoy00", out_dir / "results", str(out_dir), None, on_cpu, target_shards)
     code = Code.choose(repository / "lit_attr", (out_dir,), None)
     return Jobs.plan(Request(**request), harvest, code)
 

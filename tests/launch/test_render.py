@@ -13,7 +13,7 @@ from lit_attr.launch.render import render, template
 from lit_attr.launch.request import Request
 
 SHIPPED = Path(__file__).parents[2] / "slurm"
-VARIABLES = ("subrun_id", "world_size", "program", "code_dir", "out_dir", "script", "arguments")
+VARIABLES = ("subrun_id", "world_size", "target_shards", "program", "code_dir", "out_dir", "script", "arguments")
 # Everything that a shell, or sbatch, could take for something else.
 NASTY = ["a b", "it's", 'say "hi"', "$HOME", "`id`", "back\\slash", "*", "", "--x=%j", "ü;|&<>"]
 # Puts its arguments, and what the job sets, into a file.
@@ -146,3 +146,23 @@ def test_by_hand_a_gap_in_the_array_needs_the_number_of_workers():
     done = subprocess.run(command, env={**environment, "SLURM_ARRAY_TASK_COUNT": "2"}, capture_output=True)
     assert done.returncode == 2
     assert b"no worker 7 of 2: set LIT_ATTR_WORLD_SIZE" in done.stderr
+
+
+def test_tasks_of_a_grid(tmp_path):
+    """Six workers of two target shards, as submitted: each place in the grid is there once."""
+    (tmp_path / "srun").write_text('#!/bin/bash\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    grid = Jobs.plan(Request(6), Harvest("", "r", Path(), target_shards=2), Code()).scripts["array"]
+    (tmp_path / "job").write_text(re.sub("^program=.*$", "program=(lit-attr)", grid, flags=re.MULTILINE))
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_COUNT": "1", "SLURM_JOB_ID": "1"}
+    keys = ("rank", "world_size", "target_shards", "target_shard")
+    found = set()
+    for task in range(6):
+        done = {**environment, "SLURM_ARRAY_TASK_ID": str(task)}
+        words = subprocess.run(["bash", "job"], cwd=tmp_path, env=done, capture_output=True, text=True).stdout.split()
+        found.add(tuple(words[words.index(f"--data.{key}") + 1] for key in keys))
+    assert found == {(str(rank), "3", "2", str(shard)) for rank in range(3) for shard in range(2)}
+    environment |= {"LIT_ATTR_SUBRUN_ID": "da-1", "SLURM_ARRAY_TASK_ID": "0", "LIT_ATTR_TARGET_SHARDS": "2"}
+    by_hand = subprocess.run(["bash", SHIPPED / "array.sbatch"], env=environment, capture_output=True)
+    assert by_hand.returncode == 2
+    assert b"1 workers do not divide among 2 target shards" in by_hand.stderr

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.generations import Generation, begun_generation
 from lit_attr.parts.header import Header
-from lit_attr.parts.ledger import Ledger, read_ledger
+from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.part import write_part
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.read_vectors import publish_read_vectors
+from lit_attr.topology.shards import deal
 from lit_attr.topology.sums import Sums
+from lit_attr.topology.tables import Table
 from tests.storage.examples import ALIVE, READ, TOPOLOGY, unembedding
 from tests.sums import full_sums, layout_of
 
@@ -39,35 +42,44 @@ def sums_of(batches: Iterable[int]) -> Sums:
     return sums
 
 
+def of_shard(sums: Sums, generation: Generation) -> Sums:
+    """What the workers of a generation have of some sums."""
+    layout = deal(sums.layout, generation.plan.target_shards)[generation.shard]
+    attr_abs = {
+        target: {
+            source: Table.around(table.live, table.numbers[:, ids].contiguous()) for source, table in tables.items()
+        }
+        for target, ids in layout.targets.items()
+        for tables in [sums.attr_abs[target]]
+    }
+    return replace(sums, layout=layout, attr={name: sums.attr[name] for name in layout.inputs}, attr_abs=attr_abs)
+
+
 def header() -> Header:
     return Header(TOPOLOGY, ALIVE, unembedding(), 0.25, {"weights_digest": "w"})
 
 
-def begin(folder: Path, world_size: int, n_batches: int = 10, plan: Plan = PLAN) -> Generation:
+def begin(folder: Path, world_size: int, n_batches: int = 10, plan: Plan = PLAN, shard: int = 0) -> Generation:
     """Begin a harvest, or go on with it, as so many workers do."""
     if not (folder / "plan.json").exists():
         plan.publish(folder)
         header().publish(folder)
         publish_read_vectors(folder, READ.vectors)
-    return current_generation(folder, plan, world_size, n_batches)
+    return current_generation(folder, plan, world_size, n_batches, shard=shard)
 
 
 def commit(generation: Generation, rank: int, batches: Iterable[int] | None = None, /, **changes) -> Path:
     """Publish a worker's part; without batches, all that it was assigned."""
     ids = np.array(sorted(generation.assigned(rank) if batches is None else batches), dtype=np.int64)
-    sums = sums_of(ids.tolist())
+    sums = of_shard(sums_of(ids.tolist()), generation)
     now = time.time()
     known = {
-        "plan": generation.plan.digest,
-        "generation": generation.number,
-        "rank": rank,
-        "world_size": generation.world_size,
         "batches": to_ranges(ids),
         "n_tokens": int(sums.n_tokens),
         "started": now - 10,
         "committed": now,
     }
-    write_part(generation.part_path(rank), sums, Ledger(**{**known, **changes}))
+    write_part(generation.part_path(rank), sums, replace(generation.blank_ledger(rank), **{**known, **changes}))
     return generation.part_path(rank)
 
 

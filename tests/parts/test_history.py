@@ -24,7 +24,7 @@ def test_the_newest_generation_describes_the_result_and_each_has_a_line(tmp_path
         {"generation": 2, "n_batches": 10, "world_size": 1, "created": "tuesday", "engine": "autograd"},
     ]
     versions = {"lit_attr": "1", "torch": "2"}
-    assert recorded_provenance(generation, FIRST, [versions, versions, {"lit_attr": "1"}]) == {
+    assert recorded_provenance([generation], FIRST, [versions, versions, {"lit_attr": "1"}]) == {
         **FIRST,
         "schema": 2,
         "software": [versions, {"lit_attr": "1"}],
@@ -38,7 +38,7 @@ def test_generations_that_recorded_nothing(tmp_path):
     """Those of the version before, and one that was stopped before it began."""
     begin(tmp_path, 1, 4)
     generation = begin(tmp_path, 1, 10)
-    recorded = recorded_provenance(generation, FIRST, [])
+    recorded = recorded_provenance([generation], FIRST, [])
     assert [line["created"] for line in recorded["generations"]] == ["monday", None]
     assert [line["n_batches"] for line in recorded["generations"]] == [4, 10]
     assert "data_shape" not in recorded, "it would be that of four batches"

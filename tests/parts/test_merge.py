@@ -49,7 +49,7 @@ def test_a_result_of_fewer_batches_replaces_none_of_more(tmp_path):
     result = merge_harvest(tmp_path).read_bytes()
     before = names_in(tmp_path)
     with pytest.raises(StorageError, match="was extended to 8 batches, the result of 4 is not written"):
-        write_merged(fewer, header(), {"all": sums_of(range(4))}, np.arange(4), [])
+        write_merged([fewer], header(), {"all": sums_of(range(4))}, np.arange(4), [])
     assert (tmp_path / MERGED_FILE).read_bytes() == result
     assert names_in(tmp_path) == before
 

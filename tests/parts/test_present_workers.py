@@ -50,6 +50,29 @@ def test_what_may_be_wanted_stays(folder, name):
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.fixture
+def of_two_shards(folder):
+    """The same, where targets are dealt out."""
+    for shard in ("target_shard_0", "target_shard_1"):
+        (folder / shard / "worker_states").mkdir(parents=True)
+        for name in ("generation_1.json", "generation_1_provenance.json", "worker_states/worker_0.json"):
+            (folder / shard / name).write_text("{}")
+    return folder
+
+
+def test_target_shards_are_removed_with_it(of_two_shards):
+    assert Presence(of_two_shards).abandon()
+    assert not of_two_shards.exists()
+
+
+@pytest.mark.parametrize("name", ["worker_states/dataset_attributions_rank_1.pt", "notes.txt"])
+def test_what_may_be_wanted_of_a_target_shard_stays(of_two_shards, name):
+    (of_two_shards / "target_shard_1" / name).write_text("content")
+    before = sorted(of_two_shards.rglob("*"))
+    assert not Presence(of_two_shards).abandon()
+    assert sorted(of_two_shards.rglob("*")) == before
+
+
 def test_a_plan_that_is_gone_or_another_does_not_count(folder):
     present = Presence(folder)
     (folder / "plan.json").unlink()

@@ -4,10 +4,11 @@ import torch
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.parts.ledger import Ledger
 from lit_attr.parts.part import write_part
+from lit_attr.parts.plan import Plan
 from lit_attr.plots.stability import stability
 from lit_attr.plots.stability_curves import plot_stability
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
-from tests.parts.harvests import begin, commit
+from tests.parts.harvests import PLAN, begin, commit, header
 from tests.storage.examples import READ, TOPOLOGY, random_sums, unembedding
 from tests.sums import full_sums
 
@@ -113,3 +114,21 @@ def test_the_picture_of_an_unfinished_harvest_says_so(tmp_path):
     random_parts(tmp_path, 3, sizes=[1, 1])
     (axes,) = plot_stability(stability(tmp_path)).axes
     assert axes.get_ylabel().endswith("with those of 7 of 10 batches")
+
+
+def test_of_target_shards_the_one_with_the_most_parts_is_shown(tmp_path):
+    plan = Plan({**PLAN.entries, "target_shards": 2}, 10)
+    generations = [begin(tmp_path, n_workers, 10, plan, shard) for shard, n_workers in enumerate((3, 2))]
+    for generation in generations:
+        for rank in range(generation.world_size):
+            commit(generation, rank)
+    found = stability(tmp_path, 3)
+    whole = begin(tmp_path / "whole", 3)
+    for rank in range(3):
+        commit(whole, rank)
+    assert found.n_batches == [4, 7, 10]
+    of_shard = {target for name in header().layout(generations[0]).inputs for target in TOPOLOGY.readers[name]}
+    assert {key.layer for key in found.targets} <= of_shard < {*TOPOLOGY.sources}
+    right = stability(tmp_path / "whole", 3, 100)
+    columns = [right.targets.index(target) for target in found.targets]
+    assert torch.equal(found.overlap, right.overlap[:, columns])

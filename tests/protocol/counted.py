@@ -9,6 +9,7 @@ from tests.protocol.files import FileMap, PartContent
 
 _GENERATION = re.compile(r"generation_(\d+)\.json")
 _PART = re.compile(r"worker_states/dataset_attributions_rank_(\d+)(?:_generation_(\d+))?\.pt")
+_SHARD = re.compile(r"target_shard_(\d+)/")
 
 
 class Violation(AssertionError):
@@ -17,7 +18,7 @@ class Violation(AssertionError):
 
 @dataclass(frozen=True)
 class Counted:
-    """What counts.
+    """What counts, of one target shard.
 
     Attributes:
         number: Of the newest generation; 0 before the first.
@@ -25,6 +26,7 @@ class Counted:
         n_batches: Its batches.
         frozen: File to its batches, as the generation says.
         parts: File that counts to its content, as far as it is there.
+        shard: Number of the target shard.
     """
 
     number: int
@@ -32,23 +34,26 @@ class Counted:
     n_batches: int
     frozen: dict[str, tuple[int, ...]]
     parts: dict[str, PartContent]
+    shard: int = 0
 
     @classmethod
-    def of(cls, files: FileMap) -> "Counted":
-        number = max((int(match[1]) for name in files if (match := _GENERATION.fullmatch(name))), default=0)
+    def of(cls, files: FileMap, shard: int = 0, n_shards: int = 1) -> "Counted":
+        place = place_of(shard, n_shards)
+        here = [name.removeprefix(place) for name in files if name.startswith(place)]
+        number = max((int(match[1]) for name in here if (match := _GENERATION.fullmatch(name))), default=0)
         if not number:
-            return cls(0, 0, 0, {}, {})
-        content = json.loads(files[f"generation_{number}.json"])
-        frozen = {f"worker_states/{name}": ids_of(ranges) for name, ranges in content["frozen"]}
+            return cls(0, 0, 0, {}, {}, shard)
+        content = json.loads(files[f"{place}generation_{number}.json"])
+        frozen = {f"{place}worker_states/{name}": ids_of(ranges) for name, ranges in content["frozen"]}
         own = {
-            name
-            for name in files
+            place + name
+            for name in here
             if (match := _PART.fullmatch(name))
             and int(match[2] or 1) == number
             and int(match[1]) < content["world_size"]
         }
         parts = {name: files[name] for name in sorted({*frozen, *own}) if name in files}
-        return cls(number, content["world_size"], content["n_batches"], frozen, parts)
+        return cls(number, content["world_size"], content["n_batches"], frozen, parts, shard)
 
     @cached_property
     def ids(self) -> frozenset[int]:
@@ -64,6 +69,8 @@ class Counted:
         seen: set[int] = set()
         for name, content in self.parts.items():
             ids = ledger_ids(content)
+            if json.loads(content.ledger)["target_shard"] != self.shard:
+                raise Violation(f"{name} is of target shard {self.shard}, but its ledger is {content.ledger}")
             if content.numbers != ids:
                 raise Violation(f"{name}: the ledger says {ids}, the numbers are of {content.numbers}")
             if name in self.frozen and self.frozen[name] != ids:
@@ -71,6 +78,17 @@ class Counted:
             if seen & {*ids}:
                 raise Violation(f"{name} holds batches that count already: {sorted(seen & {*ids})}")
             seen |= {*ids}
+
+
+def place_of(shard: int, n_shards: int) -> str:
+    """How the names of a target shard's files begin."""
+    return f"target_shard_{shard}/" if n_shards > 1 else ""
+
+
+def shard_of(name: str) -> int:
+    """The target shard of a file."""
+    found = _SHARD.search(name)
+    return int(found[1]) if found else 0
 
 
 def ledger_ids(content: PartContent) -> tuple[int, ...]:

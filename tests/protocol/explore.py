@@ -5,6 +5,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from lit_attr.errors import LitAttrError
@@ -14,7 +15,7 @@ from tests.protocol.programs import merger, worker
 from tests.protocol.replay import Finished, Program, next_step, on_model_files
 
 # Files that nobody changes, or removes while others know of them: when they are read makes no difference.
-_FIXED = re.compile(r"generation_\d+\.json|worker_states/frozen_")
+_FIXED = re.compile(r"(target_shard_\d+/)?(generation_\d+\.json|worker_states/frozen_)")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Scenario:
         behaviour: What the file system can do.
         deletes: Whether a user deletes parts meanwhile, whose batches are then done again.
         doubles: Whether two workers of one rank are at work, of whom one may replace what the other has just committed.
+        n_shards: Among how many shards targets are dealt out.
     """
 
     processes: Mapping[str, Program]
@@ -37,6 +39,7 @@ class Scenario:
     behaviour: Behaviour = field(default_factory=Behaviour)
     deletes: bool = False
     doubles: bool = False
+    n_shards: int = 1
 
 
 @dataclass
@@ -64,7 +67,7 @@ def explore(scenario: Scenario, max_states: int | None = None) -> Report:
     Raises:
         Violation: If something happened that must not; its text has the steps that lead there.
     """
-    with on_model_files(scenario.behaviour):
+    with on_model_files(scenario.behaviour, scenario.n_shards):
         return explore_patched(scenario, max_states)
 
 
@@ -88,7 +91,7 @@ class Search:
         self.report = Report()
         self._files: list[FileMap] = []
         self._file_numbers: dict[frozenset, int] = {}
-        self._counted: dict[int, Counted] = {}
+        self._counted: dict[int, list[Counted]] = {}
         self._processes: list[tuple[str, Program, int | None, Outcome | None]] = []
         self._next: list[Step | Finished] = []
         self._children: dict[tuple[int, Outcome], int] = {}
@@ -187,13 +190,16 @@ class Search:
 
     def _noted(self, files: int, what: str, value: Any) -> Any:
         if what == "newest generation":
-            return None if self.scenario.behaviour.stale else Counted.of(self._files[files]).number
+            return None if self.scenario.behaviour.stale else self._count(files)[value].number
         if what == "part":
             content = None if self.scenario.deletes else self._files[files].get(value)
             return content and content.identity
         name, numbers, coverage = value
         self.report.n_results += 1
-        check_result(name, numbers, json.loads(coverage))
+        if len(numbers) != self.scenario.n_shards:
+            raise Violation(f"{name} has the numbers of {len(numbers)} target shards")
+        for of_shard in numbers:
+            check_result(name, of_shard, json.loads(coverage))
         return None
 
     def _root(self, name: str, program: Program) -> int:
@@ -255,44 +261,53 @@ class Search:
                 self.report.ends[f"{name.split()[0]}: {how}"] += 1
             if before[0] != state[0]:
                 counted = self._counted_in(state[0])
-                self._check_loss(before, counted, place, step)
+                for old, new in zip(self._count(before[0]), counted, strict=True):
+                    self._check_loss(before, old, new, place, step)
         except Violation as error:
             raise self._violation(state, str(error)) from error
 
-    def _counted_in(self, files: int) -> Counted:
+    def _count(self, files: int) -> list[Counted]:
+        """What counts, by target shard."""
+        n = self.scenario.n_shards
+        return self._counted.get(files) or [Counted.of(self._files[files], shard, n) for shard in range(n)]
+
+    def _counted_in(self, files: int) -> list[Counted]:
         if files not in self._counted:
-            counted = self._counted[files] = Counted.of(self._files[files])
-            counted.check()
-            if counted.number > len(self.scenario.processes) + self.scenario.behaviour.repeats:
-                raise Violation(f"{counted.number} generations: processes begin one after another for ever")
-            if counted.number:
+            counted = self._counted[files] = self._count(files)
+            for one in counted:
+                one.check()
+                if one.number > len(self.scenario.processes) + self.scenario.behaviour.repeats:
+                    raise Violation(f"{one.number} generations: processes begin one after another for ever")
+            if any(one.number for one in counted):
                 self._check_merge(files, counted)
             self._check_recovery(files)
         return self._counted[files]
 
-    def _check_merge(self, files: int, counted: Counted) -> None:
-        complete = len(counted.ids) == counted.n_batches
+    def _check_merge(self, files: int, counted: list[Counted]) -> None:
+        n_batches, by_shard = max(one.n_batches for one in counted), [one.ids for one in counted]
+        complete = all(len(ids) == n_batches for ids in by_shard)
         _, end = self._alone(files, "merger", merger(allow_partial=False))
         if complete == (end.error is not None):
-            raise Violation(f"with {sorted(counted.ids)} of {counted.n_batches} batches merging ends with {end.error}")
+            raise Violation(f"with {_shown(by_shard)} of {n_batches} batches merging ends with {end.error}")
         _, end = self._alone(files, "merger of some", merger(allow_partial=True))
-        if end.error is not None and counted.ids:
-            raise Violation(f"with {sorted(counted.ids)} merging some ends with {end.error}")
+        if (end.error is None) != (bool(by_shard[0]) and all(ids == by_shard[0] for ids in by_shard)):
+            raise Violation(f"with {_shown(by_shard)} merging some ends with {end.error}")
 
     def _check_recovery(self, files: int) -> None:
         """All that is alive is killed; a restart finishes the harvest, and merging it is complete."""
         files = self._number_of(after_kill(self._files[files], self.scenario.processes, self.scenario.behaviour))
+        n_shards = self.scenario.n_shards
         for world_size in (1, 2):
             left = files
-            for rank in range(world_size):
-                program = worker(rank, world_size, self.scenario.n_batches)
-                left, end = self._alone(left, f"last {rank} of {world_size}", program)
+            for rank, shard in product(range(world_size), range(n_shards)):
+                program = worker(rank, world_size, self.scenario.n_batches, shard=shard)
+                left, end = self._alone(left, f"last {rank} of {world_size}, shard {shard}", program)
                 if end.error is not None:
                     raise Violation(f"a restart by {world_size} ends with {end.error}")
-            counted = Counted.of(self._files[left])
-            counted.check()
-            if counted.ids != {*range(self.scenario.n_batches)}:
-                raise Violation(f"a restart by {world_size} ends with {sorted(counted.ids)}")
+            for counted in (Counted.of(self._files[left], shard, n_shards) for shard in range(n_shards)):
+                counted.check()
+                if counted.ids != {*range(self.scenario.n_batches)}:
+                    raise Violation(f"a restart by {world_size} ends with {sorted(counted.ids)}")
             _, end = self._alone(left, "merger", merger(allow_partial=False))
             if end.error is not None:
                 raise Violation(f"merging after a restart by {world_size} ends with {end.error}")
@@ -305,9 +320,8 @@ class Search:
             node = self._go_on(node, outcome, files)
         return files, step
 
-    def _check_loss(self, before: State, counted: Counted, place: int, step: Step) -> None:
+    def _check_loss(self, before: State, old: Counted, counted: Counted, place: int, step: Step) -> None:
         """What is committed stays so, but for what a worker commits while others freeze its part."""
-        old = self._counted.get(before[0]) or Counted.of(self._files[before[0]])
         lost = old.ids - counted.ids
         if not lost or self.scenario.deletes or self.scenario.doubles:
             return
@@ -341,6 +355,10 @@ def check_result(name: str, numbers: tuple[int, ...], coverage: Mapping[str, Any
         raise Violation(f"{name} says {ids}, and holds the numbers of {numbers}")
     if coverage["complete"] != complete or (name == "dataset_attributions.pt") != complete:
         raise Violation(f"{name} with {ids} of {coverage['n_batches']} batches says complete: {coverage['complete']}")
+
+
+def _shown(by_shard: list[frozenset[int]]) -> str:
+    return " and ".join(str(sorted(ids)) for ids in by_shard)
 
 
 def _show(step: Step) -> str:

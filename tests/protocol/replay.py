@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from lit_attr.errors import StorageError
 from lit_attr.files import identity, json_file, lock, publish, seal
@@ -27,8 +28,9 @@ from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
 from lit_attr.storage import write
 from tests.parts.harvests import PLAN
+from tests.protocol.counted import shard_of
 from tests.protocol.files import ROOT, Behaviour, Outcome, PartContent, Step
-from tests.storage.examples import TOPOLOGY
+from tests.storage.examples import ALIVE, TOPOLOGY
 
 Program = Callable[[], None]
 
@@ -50,6 +52,8 @@ class Finished(SimpleNamespace):
 class Numbers(AttributionSums):
     """Sums, and their accumulator, of which is known only which batches' numbers are in them."""
 
+    layout = None
+
     def __init__(self, batches: Sequence[int] = ()) -> None:
         vars(self)["batches"] = list(batches)  # not a module: nothing of torch is set up
 
@@ -61,10 +65,18 @@ class Numbers(AttributionSums):
     def n_tokens(self) -> int:
         return len(self.batches)
 
+    @property
+    def n_abs_tokens(self) -> int:
+        return len(self.batches)
+
+    @property
+    def token_count(self) -> torch.Tensor:
+        return torch.bincount(torch.tensor(self.batches, dtype=torch.int64), minlength=PLAN.n_batches)
+
     def flush(self) -> None:
         pass
 
-    def add_(self, other: "Numbers") -> None:
+    def add(self, other: "Numbers") -> None:
         self.batches.extend(other.batches)
 
 
@@ -148,7 +160,7 @@ def _write_part(path: Path, sums: Numbers, ledger: Any) -> None:
     take("replace", path, PartContent.of(_running.unique(), ledger, sums.batches))
 
 
-def _read_part(path: Path, topology: Any, metrics: str) -> tuple[Numbers, Any]:
+def _read_part(path: Path, layout: Any) -> tuple[Numbers, Any]:
     content = _read(path)
     return Numbers(content.numbers), content.read_ledger()
 
@@ -171,16 +183,25 @@ def _locked(path: Path, *_: Any) -> Iterator[None]:
 
 
 def _write_result(
-    path: Path, parts: Mapping[str, Numbers], _: Any, __: Any, ___: float, provenance: Any, check: Callable[[], object]
+    path: Path,
+    parts: Mapping[str, Numbers],
+    _: Any,
+    __: Any,
+    ___: float,
+    provenance: Any,
+    check: Callable[[], object],
+    **options: Any,
 ) -> None:
     check()
-    batches = tuple(sorted(batch for part in parts.values() for batch in part.batches))
+    by_shard = {shard_of(name): list[int]() for name in parts}
+    for name, numbers in parts.items():
+        by_shard[shard_of(name)] += numbers.batches
     coverage = json.dumps(provenance["coverage"])
-    note("result", (path.name, batches, coverage))
+    note("result", (path.name, tuple(tuple(sorted(batches)) for batches in by_shard.values()), coverage))
 
 
 @contextmanager
-def on_model_files(behaviour: Behaviour) -> Iterator[pytest.MonkeyPatch]:
+def on_model_files(behaviour: Behaviour, n_shards: int = 1) -> Iterator[pytest.MonkeyPatch]:
     """Let the package's code work on files in memory wherever a path is in `ROOT`.
 
     The functions of the file layer are replaced, each by the one step that makes it atomic (tests/files holds that they
@@ -207,8 +228,9 @@ def on_model_files(behaviour: Behaviour) -> Iterator[pytest.MonkeyPatch]:
             for name, value in list(vars(module).items()):
                 if callable(value) and getattr(value, "__hash__", None) and value in replacements:
                     patch.setattr(module, name, replacements[value])
-        patch.setattr(Header, "load", lambda _: Header(TOPOLOGY, {}, None, 0.0, {}))
-        patch.setattr(Plan, "load", lambda _: PLAN)
+        patch.setattr(Header, "load", lambda _: Header(TOPOLOGY, ALIVE, None, 0.0, {}))
+        plan = PLAN if n_shards == 1 else Plan({**PLAN.entries, "target_shards": n_shards}, PLAN.n_batches)
+        patch.setattr(Plan, "load", lambda _: plan)
         patch.setattr(identity.FileIdentity, "of", lambda path: take("identity", path))
         patch.setattr(freeze, "ThreadPoolExecutor", lambda _: nullcontext(_OneThread()))
         patch.setattr(writer, "rank_zero_info", lambda _: None)

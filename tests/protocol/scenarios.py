@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tests.protocol.explore import Scenario
 from tests.protocol.files import Behaviour
-from tests.protocol.programs import deleter, merger, trainer, worker
+from tests.protocol.programs import deleter, grid, merger, trainer, worker
 from tests.protocol.replay import Program
 
 PLAIN = Behaviour()
@@ -14,6 +14,9 @@ CLAIMS = Behaviour(claims=True)
 REPEATS = Behaviour(repeats=2)
 FULL = Behaviour(fails=1)
 NETWORK = Behaviour(repeats=1, stale=1)
+
+
+MERGER: Mapping[str, Program] = {"m": merger(allow_partial=False)}
 
 
 def _workers(name: str, world_size: int, n_batches: int) -> dict[str, Program]:
@@ -49,6 +52,14 @@ SMALL: Mapping[str, Scenario] = {
     "a deleted part of two workers": Scenario(
         {"a0": worker(0, 1, 2), "b0": worker(0, 1, 2), "user": deleter(0)}, 2, deletes=True, doubles=True
     ),
+    "two shards": Scenario({"a0": worker(0, 1, 1), "b0": worker(0, 1, 1, shard=1), **MERGER}, 1, n_shards=2),
+    "two shards, more of one": Scenario(
+        {"a0": worker(0, 1, 2), "a1": worker(0, 2, 2), "b0": worker(0, 1, 2, shard=1)}, 2, n_shards=2
+    ),
+    "two shards, more batches": Scenario(
+        {"a0": worker(0, 1, 1), "b0": worker(0, 1, 2, shard=1), "m": merger(allow_partial=True)}, 2, n_shards=2
+    ),
+    "a grid, and more of one shard": Scenario({"t": grid(1, 2, 1), "b0": worker(0, 2, 1, shard=1)}, 1, n_shards=2),
 }
 
 # Some minutes each.
@@ -86,6 +97,16 @@ LARGE: Mapping[str, Scenario] = {
     ),
     "trainers of one, two and three": Scenario({"t1": trainer(1, 3), "t2": trainer(2, 3), "t3": trainer(3, 3)}, 3),
     "more, both at once, with stale lists": Scenario({"a0": worker(0, 1, 1), **_workers("b", 2, 1)}, 1, NETWORK),
+    "grids": Scenario({"t1": grid(1, 2, 1), "t2": grid(2, 2, 1)}, 1, n_shards=2),
+    "grids, with two batches": Scenario({"t1": grid(1, 2, 2), "t2": grid(2, 2, 2)}, 2, n_shards=2),
+    "two shards, each with more": Scenario(
+        {f"{name}{shard}": worker(0, n, 1, shard=shard) for name, n in (("a", 1), ("b", 2)) for shard in range(2)},
+        1,
+        n_shards=2,
+    ),
+    "merging while one shard follows another": Scenario(
+        {"a0": worker(0, 1, 2), "b0": worker(0, 1, 2, shard=1), "b1": worker(0, 2, 2, shard=1), **MERGER}, 2, n_shards=2
+    ),
     "four at once": Scenario(
         {"a0": worker(0, 1, 1), "b0": worker(0, 2, 1), "c0": worker(0, 3, 1), "d0": worker(0, 1, 2)}, 2
     ),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lit_attr.harvest import commits
-from lit_attr.parts import counting, freeze, merge
+from lit_attr.parts import counting, freeze, generations, merge
+from lit_attr.parts import union as shards
 from lit_attr.parts.generations import Generation, newest_generation
 from lit_attr.storage.batch_coverage import Coverage
 from tests.protocol.counted import Violation
@@ -132,7 +133,7 @@ def merges_ledger_and_sums_of_two_files(patch):
 
 
 def misses_nothing(patch):
-    patch.setattr(merge, "check_nothing_missing", lambda *_: None)
+    patch.setattr(shards, "check_nothing_missing", lambda *_: None)
 
 
 def always_complete(patch):
@@ -148,6 +149,19 @@ def merges_what_is_not_there(patch):
 
     real = counting._expected
     patch.setattr(counting, "_expected", expected)
+
+
+def one_place_for_all_shards(patch):
+    patch.setattr(generations, "shard_folder", lambda folder, *_: folder)
+
+
+def unites_shards_of_other_batches(patch):
+    patch.setattr(shards, "_check_same_batches", lambda *_: None)
+
+
+def passes_over_a_shard_that_has_not_begun(patch):
+    begun = merge.begun_generations
+    patch.setattr(merge, "begun_generations", lambda folder: [one for one in begun(folder) if one is not None])
 
 
 @pytest.mark.slow
@@ -172,10 +186,13 @@ def merges_what_is_not_there(patch):
         (misses_nothing, SMALL["more"], "merging ends with None"),
         (always_complete, SMALL["more"], "and holds the numbers of"),
         (merges_what_is_not_there, SMALL["more"], "is a foreign part: expected generation 2, found 1"),
+        (one_place_for_all_shards, SMALL["two shards"], "a worker of generation 1 commits in generation 0"),
+        (unites_shards_of_other_batches, SMALL["two shards, more batches"], "merging some ends with None"),
+        (passes_over_a_shard_that_has_not_begun, SMALL["two shards"], "has the numbers of 1 target shards"),
     ],
 )
 def test_a_broken_protocol_is_found_out(broken, scenario, words):
-    with on_model_files(scenario.behaviour) as patch:
+    with on_model_files(scenario.behaviour, scenario.n_shards) as patch:
         broken(patch)
         with pytest.raises(Violation) as found:
             explore_patched(scenario)
