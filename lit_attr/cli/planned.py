@@ -76,9 +76,15 @@ def _machine(options: argparse.Namespace) -> Machine:
 def _data(settings: Mapping[str, Any], options: argparse.Namespace) -> tuple[int | None, float | None]:
     """Length of a sequence and number of tokens, where they are known."""
     data = settings["data"]
-    if data["tokens"] is None or options.seq_len is not None:
+    if options.seq_len is not None:
         return options.seq_len, None
-    run = run_with_dataset(settings["model"]["run"], settings["model"]["decomposition"])
-    tokens = TokenDataModule(**{**data, "dataset": DatasetOptions(**data["dataset"])}, run=run)
+    run = run_with_dataset(settings["model"]["run"], options.components or settings["model"]["decomposition"])
+    dataset = DatasetOptions(**data["dataset"])
+    if data["tokens"] is None:
+        if run is None and dataset.dataset_name is None:
+            return None, None
+        spec = TokenDataModule(dataset=dataset, run=run).spec
+        return None if spec is None else spec.max_seq_len, None
+    tokens = TokenDataModule(**{**data, "dataset": dataset}, run=run)
     tokens.setup()
     return tokens.seq_len, float(tokens.n_rows * tokens.seq_len)

@@ -129,6 +129,16 @@ def find_run(run: str | os.PathLike[str]) -> tuple[RunFiles, RunConfig, Path | N
     return files, *_read_configs(files.config)
 
 
+def find_configs(run: str | os.PathLike[str]) -> tuple[Path, Path | None]:
+    """Find the configurations of a run alone; arguments and errors as for `find_run`, but that no checkpoint is needed.
+
+    Returns:
+        The run's `final_config.yaml`, and the target's `model_config.yaml`; None for a model of `transformers`.
+    """
+    config_file = locate_config(run)
+    return config_file, _read_configs(config_file)[1]
+
+
 def _read_configs(config_file: Path) -> tuple[RunConfig, Path | None]:
     """A run's configuration, and where that of its target is; None for a model of `transformers`."""
     config = RunConfig.load(config_file)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
 from lit_attr.decomposition.huggingface import find_pretrained
-from lit_attr.decomposition.load import Run, find_run, load_run, load_without_numbers
+from lit_attr.decomposition.load import Run, find_configs, find_run, load_run, load_without_numbers
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.run_files import TOKENIZER
 from lit_attr.decomposition.untrained import Decomposition
@@ -77,7 +77,7 @@ def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:
         RunFormatError: If its configuration is not understood.
         DataError: If the dataset has texts and no tokenizer is named.
     """
-    files, _, model_config = find_run(run)
-    folders = [file.parent for file in (files.config, model_config) if file is not None]
+    config, model_config = find_configs(run)
+    folders = [file.parent for file in (config, model_config) if file is not None]
     tokenizer = next((folder / TOKENIZER for folder in folders if (folder / TOKENIZER).is_file()), None)
-    return DatasetSpec.resolve(read_yaml(files.config), changes, tokenizer)
+    return DatasetSpec.resolve(read_yaml(config), changes, tokenizer)

@@ -19,6 +19,8 @@ from lit_attr.topology.words import METRICS
 Kind = Literal["forwards", "stream", "mlp", "value", "query", "key", "jvp"]
 # A result of an edge block is multiplied, and then read with what it is added to and written.
 _PASSES_OVER_TABLES = 5
+# How often the patterns of an attention, or products with them, are computed for its three edge blocks together.
+_PATTERNS = 5
 # A Jacobian-vector product against a forward.
 _JVP_PASSES = 3
 
@@ -103,7 +105,7 @@ def _edge_flops(edge: EdgeBlock, n: float, width: int, seq_len: int) -> tuple[fl
     if isinstance(edge.through, Attention):
         heads = edge.through.n_heads
         if edge.kind == "value":
-            return heads * (seq_len + 2 * n), heads * (seq_len + 2 * n)
+            return heads * (seq_len + 2 * n) + _PATTERNS * 2 * width * seq_len, heads * (seq_len + 2 * n)
         return 2 * n * width * seq_len, 2 * n * (width if edge.kind == "query" else heads * seq_len)
     return (2 * width, 2 * width + 2) if edge.source == EMBED else (4 * n * width, 4 * n)
 
