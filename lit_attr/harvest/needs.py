@@ -9,7 +9,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from lit_attr.attribution.normalisers import add_normalisers_
+from lit_attr.attribution.autograd import AutogradEngine
+from lit_attr.attribution.batch import add_batch_
+from lit_attr.attribution.engine import CombinedEngine, Engine
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.sizes import running_without_numbers
 from lit_attr.errors import ConfigurationError
@@ -88,12 +90,11 @@ def forwards_nbytes(
         graph: Whether an engine needs the graph of the component forward.
         dtype: Precision of the sums.
     """
+    nothing = topology.restricted({})
+    engine: Engine = AutogradEngine(nothing, {}, 1) if graph else CombinedEngine({})
     sums = Sums.zeros(topology, dtype, "meta", "attr")
     with running_without_numbers(), PeakMemory() as memory:
-        tokens = torch.zeros((n_rows, seq_len), dtype=torch.int64)
-        ci = model.causal_importance(tokens)
-        capture = model.component_forward(tokens, graph=graph)
-        add_normalisers_(sums, topology, capture, ci)
+        add_batch_(sums, model, topology, engine, torch.zeros((n_rows, seq_len), dtype=torch.int64))
     return memory.peak
 
 
