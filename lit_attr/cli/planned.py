@@ -18,8 +18,9 @@ from lit_attr.harvest.shape import Shape
 from lit_attr.harvest.sources import ModelSource
 from lit_attr.harvest.targets import TargetRule
 from lit_attr.planning.counts import Counted
+from lit_attr.planning.grid import Machine
 from lit_attr.planning.live import USUAL_DENSITY, LiveEstimate
-from lit_attr.planning.plan import Load, Machine, Plan, make_plan
+from lit_attr.planning.plan import Load, Plan, make_plan
 from lit_attr.planning.speeds import gpu_speed, measured_speed
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 

@@ -5,7 +5,7 @@ first. Building the layers without numbers takes time all the same, so that thei
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -43,6 +43,15 @@ def running_without_numbers() -> Iterator[None]:
     """Let models without numbers run forwards and backwards: every tensor has the shape that it would have."""
     with torch.device("meta"), compiler_later(), _Yes():
         yield
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which a device computes in the dtype of its tensors; without numbers there is no autocast.
+
+    Args:
+        device: Where tensors are.
+    """
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 class _Yes(TorchDispatchMode):

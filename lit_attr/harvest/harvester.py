@@ -21,15 +21,14 @@ from lit_attr.decomposition.diagnostics import Diagnostics, diagnose
 from lit_attr.decomposition.load import Run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.untrained import Decomposition
-from lit_attr.errors import ConfigurationError, ShapesUnknownError
+from lit_attr.errors import ConfigurationError
 from lit_attr.files.roots import user_path
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import keep_freed_memory, memory_limit, rows_that_fit
-from lit_attr.harvest.needs import Site, check_fits
 from lit_attr.harvest.postponed import Postponed
+from lit_attr.harvest.preflight import Preflight
 from lit_attr.harvest.processes import Processes, group_of_shard
-from lit_attr.harvest.shape import Shape
 from lit_attr.harvest.sources import ModelSource
 from lit_attr.harvest.targets import Alive, TargetRule
 from lit_attr.harvest.trainer_settings import prepare_trainer
@@ -213,33 +212,15 @@ class AttributionHarvester(LightningModule):
         """
         self._postponed.raise_mistake()
         dtype = prepare_trainer(self.trainer)
-        is_checked = self._run is None and self._check_without_weights(dtype)
+        preflight = Preflight(self.target_rule, self.metrics, self.trainer, dtype)
+        is_checked = self._run is None and preflight.check_source(self.source)
         run = self._run = self._run or self.source.load()
         if self._topology is None or self._choice is None:
             self._topology = trace_topology(run.model)
             self._choice = choose_engines(self.engine_name, run.model, self._topology)
             if not is_checked:
-                self._check_model(run.model, self._topology, run.run_id, dtype)
+                preflight.check(run.model, self._topology, run.run_id)
         return dtype
-
-    def _check_without_weights(self, dtype: torch.dtype) -> bool:
-        """Refuse what does not go with the model before its weights are loaded; False if they are needed for that."""
-        try:
-            shape = Shape.of(self.source)
-        except ShapesUnknownError as error:
-            rank_zero_info(f"lit_attr: whether the harvest fits is seen once the weights are loaded: {error}")
-            return False
-        self._check_model(shape.model, shape.topology, self.source.find_run_id(), dtype)
-        return True
-
-    def _check_model(self, model: DecomposedModel, topology: Topology, run_id: str, dtype: torch.dtype) -> None:
-        """Refuse data that do not belong to a model, which needs no numbers, and sizes that do not fit."""
-        seq_len = None
-        if isinstance(data := self._data(), TokenDataModule):
-            data.check(model.vocab_size, model.block_size)
-            seq_len = data.seq_len
-        bounds = self.target_rule.bounds(model, topology, run_id)
-        check_fits(model, topology, bounds, self.metrics, Site.of(self.trainer, dtype), seq_len)
 
     def setup(self, stage: str = "predict") -> None:
         """Let Lightning know the model; on every process.

@@ -1,9 +1,10 @@
 """What a process of a harvest needs of memory, by shapes alone, and the refusal of what cannot fit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,7 +19,9 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.memory import PeakMemory, free_bytes
 from lit_attr.topology.address import EMBED
 from lit_attr.topology.graph import Topology
-from lit_attr.topology.sums import Sums
+from lit_attr.topology.layout import Layout
+from lit_attr.topology.sums import Sums, row_counts
+from lit_attr.topology.tables import LiveRows
 from lit_attr.topology.words import Harvested
 
 _GB = 1e9
@@ -41,6 +44,18 @@ class Live:
 
     sources: Mapping[str, int]
     targets: Mapping[str, int]
+
+    def layout(self, topology: Topology, metrics: Harvested) -> Layout:
+        """The sums of a whole harvest of so many targets, whichever they are.
+
+        Args:
+            topology: The attribution graph.
+            metrics: Which metrics are summed.
+        """
+        counts = topology.n_components
+        return Layout.of(
+            topology, {layer: torch.arange(n) < self.targets.get(layer, 0) for layer, n in counts.items()}, metrics
+        )
 
     @classmethod
     def all(cls, topology: Topology) -> "Live":
@@ -90,29 +105,25 @@ def forwards_nbytes(
         graph: Whether an engine needs the graph of the component forward.
         dtype: Precision of the sums.
     """
-    nothing = topology.restricted({})
-    engine: Engine = AutogradEngine(nothing, {}, 1) if graph else CombinedEngine({})
-    sums = Sums.zeros(topology, dtype, "meta", "attr")
+    nothing = Layout(topology, (), {})
+    engine: Engine = AutogradEngine(nothing, 1) if graph else CombinedEngine({})
+    sums = Sums.zeros(nothing, dtype, "meta")
     with running_without_numbers(), PeakMemory() as memory:
         add_batch_(sums, model, topology, engine, torch.zeros((n_rows, seq_len), dtype=torch.int64))
     return memory.peak
 
 
-def sums_nbytes(topology: Topology, live: Live, metrics: Harvested, dtype: torch.dtype) -> int:
-    """Bytes of the sums of a harvest.
+def sums_nbytes(layout: Layout, live: Live, dtype: torch.dtype) -> int:
+    """Bytes of sums.
 
     Args:
-        topology: The attribution graph.
-        live: What has a place in the tables.
-        metrics: Which metrics are summed.
+        layout: Which sums.
+        live: What has a row in the tables.
         dtype: Precision of the sums.
     """
-    n_numbers = 2 * sum(topology.n_components.values()) + topology.vocab_size
-    for name, readers in topology.readers.items():
-        n_numbers += topology.widths[name] * sum(live.sources[source] for source in topology.sources[readers[0]])
-    for target in topology.component_targets if metrics == "both" else ():
-        n_numbers += live.targets[target] * sum(live.sources[source] for source in topology.sources[target])
-    return n_numbers * dtype.itemsize + 8 * topology.vocab_size
+    rows = {layer: LiveRows(n_all, np.arange(live.sources[layer])) for layer, n_all in row_counts(layout).items()}
+    targets = {target: ids for target, ids in layout.targets.items() if len(ids)}  # tables without columns take nothing
+    return Sums.zeros(replace(layout, targets=targets), dtype, "meta", rows).nbytes
 
 
 @dataclass(frozen=True)
@@ -123,23 +134,27 @@ class Site:
         device: Where engines compute, `cpu` or a CUDA device.
         n_processes: Processes of one machine, each with weights and sums of its own.
         dtype: Precision of the engine.
+        n_shards: Over how many target shards the sums are dealt out.
         mixed: Whether the forwards are in bfloat16.
     """
 
     device: torch.device
     n_processes: int
     dtype: torch.dtype
+    n_shards: int = 1
     mixed: bool = False
 
     @classmethod
-    def of(cls, trainer: Trainer, dtype: torch.dtype) -> "Site":
+    def of(cls, trainer: Trainer, dtype: torch.dtype, n_shards: int) -> "Site":
         """The place of a trainer.
 
         Args:
             trainer: The trainer.
             dtype: Precision of the engine.
+            n_shards: Over how many target shards the sums are dealt out.
         """
-        return cls(trainer.strategy.root_device, trainer.num_devices, dtype, trainer.precision == "bf16-mixed")
+        mixed = trainer.precision == "bf16-mixed"
+        return cls(trainer.strategy.root_device, trainer.num_devices, dtype, n_shards, mixed)
 
 
 def check_fits(
@@ -163,11 +178,15 @@ def check_fits(
     Raises:
         ConfigurationError: If it does; it names the bytes and the ways out.
     """
+
+    def sums(live: Live, dtype: torch.dtype) -> int:
+        return sums_nbytes(live.layout(topology, metrics), live, dtype) // site.n_shards
+
     least, most = bounds
     host = torch.device("cpu")
-    needed = {host: {"sums": sums_nbytes(topology, least, metrics, torch.float64)}}
+    needed = {host: {"sums": sums(least, torch.float64)}}
     if site.device != host:  # a CPU has tables of totals alone; see `AttributionSums`
-        needed[site.device] = {"sums": sums_nbytes(topology, least, metrics, site.dtype)}
+        needed[site.device] = {"sums": sums(least, site.dtype)}
     if model.unembedding.is_meta:
         for parts in needed.values():
             parts["weights"] = sum(weights_nbytes(model).values())
@@ -183,7 +202,7 @@ def check_fits(
                 f"each process of the harvest needs at least {total / _GB:.3g} GB on {place} ({listed}), where "
                 f"{free / _GB:.3g} GB are free for each: {WAYS_OUT}"
             )
-    total, free = sums_nbytes(topology, most, metrics, torch.float64), free_bytes(host) / site.n_processes
+    total, free = sums(most, torch.float64), free_bytes(host) / site.n_processes
     if total > free:
         rank_zero_info(
             f"lit_attr: should every component live and every token occur, the sums of a process will take "

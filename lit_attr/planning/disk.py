@@ -40,7 +40,7 @@ class DiskBytes:
             keep: Entries that are kept of a row.
         """
         return cls(
-            parts=sums_nbytes(topology, live, metrics, torch.float64),
+            parts=sums_nbytes(live.layout(topology, metrics), live, torch.float64),
             compact=result_nbytes(topology, live, metrics),
             dense=result_nbytes(topology, Live.all(topology), metrics),
             strongest=_strongest_nbytes(topology, live, metrics, keep),

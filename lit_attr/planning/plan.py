@@ -1,43 +1,19 @@
 """The plan of a harvest: what each grid of workers needs, what it takes, and which grid is proposed."""
 
-from dataclasses import dataclass
-from math import ceil
-
-import torch
+from dataclasses import dataclass, replace
 
 from lit_attr.attribution.engine_choice import choose_engines
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.shape import Shape
 from lit_attr.planning.disk import DiskBytes
 from lit_attr.planning.flops import Density, work_per_token
+from lit_attr.planning.grid import Grid, Machine, dealt, grid_of
 from lit_attr.planning.live import LiveEstimate
-from lit_attr.planning.speeds import Speed
-from lit_attr.planning.worker import WorkerBytes, largest_shard, workspace_needed
+from lit_attr.planning.worker import WorkerBytes, workspace_needed
 from lit_attr.topology.words import Harvested
 
-_SHARDS = tuple(1 << power for power in range(9))
-# Of a device's memory, what is used without being told: allocators fragment.
-_SHARE = 0.9
 # A commit may take a fiftieth of the time, on a disk that writes so many bytes a second.
 _COMMIT_SHARE, _DISK_RATE, _COMMIT_MINUTES = 0.02, 1e9, 10
-_HOUR = 3600.0
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a harvest may use.
-
-    Attributes:
-        device_bytes: Memory of a device; None for workers on the processor.
-        host_bytes: Memory of a host.
-        n_workers: Workers, all on one host.
-        speed: How fast a worker is.
-    """
-
-    device_bytes: float | None
-    host_bytes: float
-    n_workers: int
-    speed: Speed
 
 
 @dataclass(frozen=True)
@@ -53,29 +29,6 @@ class Load:
     n_tokens: float
     seq_len: int
     density: float
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A grid of workers.
-
-    Attributes:
-        data_shards: Workers that deal the data out.
-        target_shards: Workers that deal the targets out.
-        rounds: How often the workers there are must take turns.
-        device_bytes: Of a worker on its device; None on the processor.
-        host_bytes: Of a worker on its host.
-        fits: Whether both fit.
-        hours: Metrics (`attr`, `both`) to the hours that the harvest takes.
-    """
-
-    data_shards: int
-    target_shards: int
-    rounds: int
-    device_bytes: int | None
-    host_bytes: int
-    fits: bool
-    hours: dict[Harvested, float]
 
 
 @dataclass(frozen=True)
@@ -139,42 +92,17 @@ def make_plan(
     one_row = Density(load.density, load.seq_len, 1)
     workspace = max(harvester.workspace_bytes, workspace_needed(shape, live, one_row)) if choice.closed_form else 0
     worker = WorkerBytes.of(shape, load.seq_len, workspace, graph=bool(choice.autograd))
-    on_device = torch.float64 if machine.device_bytes is None else torch.float32
-
-    def sums(dtype: torch.dtype, n_shards: int) -> int:
-        return largest_shard(topology, live, metrics, dtype, n_shards)
-
-    memory = _SHARE * (machine.host_bytes / machine.n_workers if machine.device_bytes is None else machine.device_bytes)
-    free = {n_shards: memory - sums(on_device, n_shards) for n_shards in _SHARDS}
-    first = next((n for n in _SHARDS if worker.certain <= free[n]), _SHARDS[-1])
-    n_rows = worker.rows_within(free[first])
-    work = work_per_token(shape, choice, live, Density(load.density, load.seq_len, n_rows))
+    shards = dealt(live.layout(topology, metrics), live)
+    rooms = [machine.per_worker - some.beside_weights(machine) for some in shards]
+    n_rows = worker.rows_within(next((room for room in rooms if worker.certain <= room), rooms[-1]))
+    work = work_per_token(shape, choice, live, replace(one_row, n_rows=n_rows))
     shares: dict[Harvested, float] = {"attr": 0.0}
     if metrics == "both":
         shares["both"] = harvester.abs_share
     seconds = {name: machine.speed.seconds(work, share) for name, share in shares.items()}
     signed, more = sum(work.flops.values()), sum(work.abs_flops.values())
-
-    def grid(n_shards: int) -> Grid:
-        totals = sums(torch.float64, n_shards)
-        weights = sum(worker.weights.values())
-        if machine.device_bytes is None:
-            on_host, device = worker.certain + totals, None
-        else:  # weights leave the host before totals are there
-            on_host, device = max(weights, totals), worker.certain + sums(torch.float32, n_shards)
-        fits = on_host * machine.n_workers <= machine.host_bytes and (
-            device is None or device <= _SHARE * (machine.device_bytes or 0)
-        )
-        data_shards, rounds = max(1, machine.n_workers // n_shards), ceil(n_shards / machine.n_workers)
-        hours = {
-            name: rounds * (forwards + engine / n_shards) * load.n_tokens / data_shards / _HOUR
-            for name, (forwards, engine) in seconds.items()
-        }
-        return Grid(data_shards, n_shards, rounds, device, on_host, fits, hours)
-
-    grids = [grid(n_shards) for n_shards in _SHARDS]
-    chosen = next((grid for grid in grids if grid.fits), grids[-1])
-    commit = sums(torch.float64, chosen.target_shards) / _DISK_RATE / _COMMIT_SHARE / 60
+    grids = [grid_of(some, worker, machine, seconds, load.n_tokens) for some in shards]
+    written = next((some.totals for some, grid in zip(shards, grids, strict=True) if grid.fits), shards[-1].totals)
     return Plan(
         architecture=shape.model.table.architecture,
         n_components=dict(topology.n_components),
@@ -188,5 +116,5 @@ def make_plan(
         gflops={name: (signed + share * more) / 1e9 for name, share in shares.items()},
         grids=grids,
         disk=DiskBytes.of(topology, live, metrics, keep),
-        commit_minutes=max(_COMMIT_MINUTES, commit),
+        commit_minutes=max(_COMMIT_MINUTES, written / _DISK_RATE / _COMMIT_SHARE / 60),
     )

@@ -5,7 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from lit_attr.harvest.needs import WAYS_OUT
-from lit_attr.planning.plan import Grid, Plan
+from lit_attr.planning.grid import Grid
+from lit_attr.planning.plan import Plan
 from lit_attr.topology.address import EMBED
 
 _SHOWN = 3  # grids behind the proposed one
@@ -48,6 +49,8 @@ def lines(plan: Plan) -> Iterator[str]:
         f"live         {n_sources:,} sources, {sum(live.targets.values()):,} targets, {live.sources[EMBED]:,} tokens: "
         f"{plan.estimate.origin}"
     )
+    if sum(live.targets.values()) > n_sources:
+        yield "             --model.alive_batches N or --model.harvest_db FILE leave components out that never live"
     yield f"             {plan.load.density:.2%} of a layer's components have causal importance at a position"
     weights = ", ".join(f"{name} {size(nbytes)}" for name, nbytes in plan.worker.weights.items())
     yield f"weights      {size(sum(plan.worker.weights.values()))}: {weights}"

@@ -105,8 +105,8 @@ def measured_speed() -> Speed:
         for layer, count in topology.n_components.items()
     }
     capture = model.component_forward(tokens, graph=False)
-    sums = Sums.zeros(topology, torch.float32)
-    alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
+    layout = live.layout(topology, "both")
+    sums = Sums.zeros(layout, torch.float32)
 
     def forwards() -> None:
         model.causal_importance(tokens)
@@ -115,7 +115,7 @@ def measured_speed() -> Speed:
     rates: dict[Kind, float] = {"forwards": work.flops["forwards"] * density.n_positions / _seconds(forwards)}
     for kind in dict.fromkeys(edge.kind for edge in choice.closed_form):
         edges = [edge for edge in choice.closed_form if edge.kind == kind]
-        engine = ClosedFormEngine(model, topology, alive, edges, _WORKSPACE)
+        engine = ClosedFormEngine(model, layout, edges, _WORKSPACE)
         seconds = _seconds(partial(engine.add_, sums, capture, ci))
         rates[kind] = (work.flops[kind] + work.abs_flops[kind]) * density.n_positions / seconds
     rates["jvp"] = rates["forwards"]

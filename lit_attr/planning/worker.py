@@ -1,7 +1,7 @@
 """What one worker of a grid (data x target shards) needs of memory."""
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 import torch
@@ -13,8 +13,8 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.needs import Live, Part, forwards_nbytes, sums_nbytes, weights_nbytes
 from lit_attr.harvest.shape import Shape
 from lit_attr.planning.flops import Density
-from lit_attr.topology.graph import Topology
-from lit_attr.topology.words import Harvested
+from lit_attr.topology.layout import Layout
+from lit_attr.topology.shards import deal
 
 _MOST_ROWS = 256
 _STEP = 1 << 26
@@ -102,27 +102,16 @@ def _holds(widths: Widths, nbytes: int) -> bool:
     return rows >= 1
 
 
-def largest_shard(topology: Topology, live: Live, metrics: Harvested, dtype: torch.dtype, n_shards: int) -> int:
-    """Bytes of the largest of some target shards: inputs stay whole, the targets of `attr_abs` are dealt out evenly.
+def largest_shard(layout: Layout, live: Live, dtype: torch.dtype, n_shards: int) -> int:
+    """Bytes of the largest of some target shards.
 
     Args:
-        topology: The attribution graph.
+        layout: The sums of the whole harvest.
         live: What has a place in the tables.
-        metrics: Which metrics are summed.
         dtype: Precision of the sums.
         n_shards: Number of shards.
+
+    Raises:
+        ConfigurationError: If there is not enough for so many.
     """
-    whole = sums_nbytes(topology, live, metrics, dtype)
-    nothing = replace(topology, sources={}, inputs={}, widths={})
-    normalisers = sums_nbytes(nothing, live, "attr", dtype)
-    inputs = sorted(
-        (
-            dtype.itemsize * topology.widths[name] * sum(live.sources[s] for s in topology.sources[readers[0]])
-            for name, readers in topology.readers.items()
-        ),
-        reverse=True,
-    )
-    shards = [0] * n_shards
-    for size in inputs:  # the largest first, each to the smallest shard
-        shards[shards.index(min(shards))] += size
-    return normalisers + max(ceil((whole - normalisers) / n_shards), *shards)
+    return max(sums_nbytes(shard, live, dtype) for shard in deal(layout, n_shards))

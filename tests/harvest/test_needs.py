@@ -16,9 +16,11 @@ from lit_attr.harvest.memory import PeakMemory
 from lit_attr.harvest.needs import Live, Site, check_fits, forwards_nbytes, sums_nbytes, weights_nbytes
 from lit_attr.harvest.shape import Shape
 from lit_attr.harvest.sources import ModelSource
+from lit_attr.topology.layout import Layout
 from lit_attr.topology.sums import Sums
 from tests.harvest.runs import harvest, work
 from tests.huggingface_toys import huggingface_target
+from tests.sums import full_sums
 from tests.toys import write_run, write_tokens
 
 CPU = torch.device("cpu")
@@ -43,7 +45,7 @@ def test_shapes_are_those_of_the_loaded_model_to_the_byte(name, tmp_path):
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in model.state_dict().values()}
     assert sum(weights_nbytes(shape.model).values()) == sum(storages.values())
     n_tokens = min(model.block_size, 40)
-    sums = Sums.zeros(shape.topology, torch.float32, metrics="attr")
+    sums = Sums.zeros(Layout(shape.topology, (), {}), torch.float32)
     with PeakMemory() as memory:
         add_batch_(sums, model, shape.topology, CombinedEngine({}), torch.zeros(1, n_tokens, dtype=torch.int64))
     known = forwards_nbytes(shape.model, shape.topology, 1, n_tokens, graph=False, dtype=torch.float32)
@@ -52,9 +54,17 @@ def test_shapes_are_those_of_the_loaded_model_to_the_byte(name, tmp_path):
 
 def test_sums_are_counted_as_they_are_allocated(tmp_path):
     topology = Shape.of(source_of("toy", tmp_path)).topology
+    everything = Live.all(topology)
     for metrics in ("attr", "both"):
-        allocated = Sums.zeros(topology, torch.float32, metrics=metrics).nbytes
-        assert sums_nbytes(topology, Live.all(topology), metrics, torch.float32) == allocated - 16  # two counts
+        allocated = full_sums(topology, torch.float32, metrics=metrics).nbytes
+        assert sums_nbytes(everything.layout(topology, metrics), everything, torch.float32) == allocated
+    few = Live.fewest(topology)
+    shapes = {name: tuple(t.shape) for name, t in full_sums(topology, torch.float32).named()}
+    of_one = sum(1 for name in shapes if name.startswith("attr_abs/"))
+    widths = sum(shape[1] for name, shape in shapes.items() if name.startswith("attr/"))
+    nothing = Live(dict.fromkeys(few.sources, 0), few.targets)
+    both = [sums_nbytes(live.layout(topology, "both"), live, torch.float32) for live in (few, nothing)]
+    assert both[0] - both[1] == 4 * (of_one + widths)
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def test_what_lives_at_least_must_fit(tmp_path, monkeypatch):
     model = ModelSource("demo", None, None).load().model
     least, most = Live.fewest(topology), Live.all(topology)
     site = Site(CPU, 2, torch.float32)
-    sizes = [sums_nbytes(topology, live, "both", torch.float64) for live in (least, most)]
+    sizes = [sums_nbytes(live.layout(topology, "both"), live, torch.float64) for live in (least, most)]
     said = []
     monkeypatch.setattr(needs, "rank_zero_info", said.append)
 

@@ -13,8 +13,8 @@ from lit_attr.harvest.needs import Live
 from lit_attr.harvest.shape import Shape
 from lit_attr.planning.flops import Density, forward_flops, work_per_token
 from lit_attr.topology.paths import path_table
-from lit_attr.topology.sums import Sums
 from tests.huggingface_toys import huggingface_target
+from tests.sums import full_sums, layout_of
 from tests.toys import BLOCK, random_tokens, toy_model
 
 
@@ -52,7 +52,7 @@ def test_products_of_the_engine(kind, least, most):
     ci = {layer: torch.ones(2, 64, count) for layer, count in topology.n_components.items()}
     work = work_per_token(Shape(model, topology), choice, Live.all(topology), Density(1.0, 64, 2))
     capture = model.component_forward(tokens, graph=False)
-    alive = {layer: torch.ones(count, dtype=torch.bool) for layer, count in topology.n_components.items()}
-    engine = ClosedFormEngine(model, topology, alive, [e for e in choice.closed_form if e.kind == kind], 1 << 27)
-    found = flops_of(lambda: engine.add_(Sums.zeros(topology, torch.float32), capture, ci)) / tokens.numel()
+    edges = [edge for edge in choice.closed_form if edge.kind == kind]
+    engine = ClosedFormEngine(model, layout_of(topology), edges, 1 << 27)
+    found = flops_of(lambda: engine.add_(full_sums(topology, torch.float32), capture, ci)) / tokens.numel()
     assert least <= found / (work.flops[kind] + work.abs_flops[kind]) <= most

@@ -13,15 +13,17 @@ from lit_attr.harvest.targets import TargetRule
 from lit_attr.planning.counts import Counted
 from lit_attr.planning.disk import result_nbytes
 from lit_attr.planning.flops import Density
+from lit_attr.planning.grid import Machine, dealt
 from lit_attr.planning.live import LiveEstimate
-from lit_attr.planning.plan import Load, Machine, make_plan
+from lit_attr.planning.plan import Load, make_plan
 from lit_attr.planning.report import lines
 from lit_attr.planning.speeds import gpu_speed
-from lit_attr.planning.worker import largest_shard, workspace_needed
+from lit_attr.planning.worker import workspace_needed
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.topology.address import EMBED
 from tests.huggingface_toys import huggingface_target
 from tests.planning.examples import SPEED, shape_of
+from tests.sums import full_sums
 from tests.toys import write_run, write_tokens
 
 
@@ -55,7 +57,7 @@ def test_a_plan_is_what_a_harvest_allocates_and_writes(toy, tmp_path, metrics):
     nbytes = sum(tensor.nbytes for tensor in [*tensors, stored.w_unembed])
     assert plan.disk.dense == pytest.approx(nbytes, abs=16)
     assert result_nbytes(shape.topology, estimate.live, metrics) == plan.disk.compact <= plan.disk.dense
-    assert sums_nbytes(shape.topology, estimate.live, metrics, torch.float64) == plan.disk.parts
+    assert sums_nbytes(estimate.live.layout(shape.topology, metrics), estimate.live, torch.float64) == plan.disk.parts
     assert plan.grids[0].host_bytes == plan.worker.certain + plan.disk.parts
 
 
@@ -75,19 +77,15 @@ def test_what_lives(toy, tmp_path):
 
 
 def test_target_shards_hold_all_sums_together(toy):
-    """No shard is larger than the first says, and one of them holds what cannot be dealt out."""
+    """The largest holds its part, normalisers in all of them; more shards never need more."""
     topology = shape_of(toy).topology
     live = Live.all(topology)
-    whole = sums_nbytes(topology, live, "both", torch.float32)
-    sizes = [largest_shard(topology, live, "both", torch.float32, n) for n in (1, 2, 3, 64)]
-    assert sizes[0] == whole
+    shards = dealt(live.layout(topology, "both"), live)
+    sizes = [some.recent for some in shards]
+    assert sizes[0] == full_sums(topology, torch.float32).nbytes
     assert sizes == sorted(sizes, reverse=True)
-    assert whole / 2 <= sizes[1] < 0.8 * whole
-    widest = max(
-        topology.widths[name] * sum(live.sources[source] for source in topology.sources[readers[0]])
-        for name, readers in topology.readers.items()
-    )
-    assert 4 * widest < sizes[-1] < 4 * widest + whole / 5
+    assert sizes[0] / 2 < sizes[1] < 0.75 * sizes[0]
+    assert shards[-1].n_shards == 32  # of 9 inputs and 66 targets
 
 
 def test_proposal(toy):
