@@ -39,6 +39,10 @@ class ConfigurationError(LitAttrError, ValueError):
     """Settings that contradict each other, break gradients, or do not fit the machine."""
 
 
+class ShapesUnknownError(ConfigurationError):
+    """A decomposed model whose shapes cannot be known without its weights."""
+
+
 class NumericalError(LitAttrError, ArithmeticError):
     """Sums that are no longer numbers."""
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.engine import Engine
 from lit_attr.attribution.normalisers import add_normalisers_
 from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.decomposition.sizes import without_autocast
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
@@ -68,7 +68,7 @@ def add_batch_with_ci_(
         ConfigurationError: If the memory that the engine reserves does not hold one sequence.
     """
     capture = model.component_forward(tokens, graph=engine.needs_graph)
-    with torch.autocast(tokens.device.type, enabled=False):
+    with without_autocast(tokens.device):
         engine.add_(sums, capture, ci)
         add_normalisers_(sums, topology, capture, ci)
 

@@ -31,7 +31,7 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
         LitAttrError: If predict would refuse them; settings of the trainer aside, which belong to other machines.
     """
     text = _print_configuration(arguments)
-    settings: Mapping[str, Any] = yaml.safe_load(text)
+    settings = yaml.safe_load(text)
     model, data, writer = settings["model"], settings["data"], settings["writer"]
     if model["run"] is None:
         raise ConfigurationError(RUN_IS_MISSING)
@@ -40,7 +40,7 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
             raise ConfigurationError(f"--data.{name} is given to each worker by its job: drop it, found {data[name]}")
     if writer["subrun_id"] is not None:
         check_subrun_id(writer["subrun_id"])
-    source = _harvester(model).source
+    source = build_harvester(model).source
     run_id = source.find_run_id()
     run = run_with_dataset(model["run"], model["decomposition"])
     tokens = TokenDataModule(**{**data, "dataset": DatasetOptions(**data["dataset"])}, run=run)
@@ -57,12 +57,24 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
     )
 
 
-def _harvester(settings: Mapping[str, Any]) -> AttributionHarvester:
-    """Instantiate a harvester, its class paths included."""
+def build_harvester(settings: Mapping[str, Any]) -> AttributionHarvester:
+    """Instantiate a harvester, its class paths included; nothing is loaded.
+
+    Args:
+        settings: The section `model` of a configuration.
+
+    Raises:
+        LitAttrError: If a setting makes no sense.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(AttributionHarvester, "model")
     with own_errors():
         return parser.instantiate_classes(parser.parse_object({"model": dict(settings)})).model
+
+
+def read_configuration(arguments: Sequence[str]) -> Mapping[str, Any]:
+    """The complete configuration of a harvest, by sections; arguments and errors as for `resolve_harvest`."""
+    return yaml.safe_load(_print_configuration(arguments))
 
 
 def _print_configuration(arguments: Sequence[str]) -> str:

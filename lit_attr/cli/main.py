@@ -14,6 +14,7 @@ from lit_attr.errors import LitAttrError
 # Command to the module whose `run(arguments)` does it, and one line of help.
 _COMMANDS = {
     "predict": ("lit_attr.cli.predict", "harvest dataset attributions of a decomposition run"),
+    "plan": ("lit_attr.cli.plan", "say what a harvest needs of memory, disk and time, before anything is loaded"),
     "merge": ("lit_attr.cli.merge", "merge the parts of independent workers into one result"),
     "status": ("lit_attr.cli.status", "how far a running harvest is, across its workers"),
     "verify": ("lit_attr.cli.verify", "check a stored result: digest, shapes, finiteness, coverage"),

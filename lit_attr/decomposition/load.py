@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from lit_attr.decomposition.checkpoint import check_fits, read_checkpoint, weigh
 from lit_attr.decomposition.ci.build import build_ci
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.huggingface import build_from_config
-from lit_attr.decomposition.locate import RunFiles, locate_model_config, locate_run
+from lit_attr.decomposition.locate import RunFiles, locate_config, locate_model_config, locate_run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.patterns import components_of, expand_patterns
 from lit_attr.decomposition.sizes import without_numbers
@@ -63,19 +63,8 @@ def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run
         RunFormatError: If a file is damaged, or configuration and checkpoint contradict each other.
         UnsupportedModelError: If the target model, or a decomposed matrix of it, has no place in the attribution graph.
     """
-    files, config, model_config = find_run(run)
-    with naming(files.config):
-        table = table or path_table(config.architecture)
-
-    def build() -> DecomposedModel:
-        if model_config is None:
-            target = build_from_config(config.architecture, config.pretrained_name, files.config.parent, table)
-        else:
-            with naming(model_config):
-                target = build_target(config.architecture, read_yaml(model_config))
-        with naming(files.config):
-            return decompose_by_config(target, config, table)
-
+    files = locate_run(run)
+    build = _builder(files.config, table)
     state = read_checkpoint(files.checkpoint)
     expected = without_numbers(build, str(files.config))
     known = expected.state_dict()
@@ -86,6 +75,40 @@ def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run
         model = build()
     model.load_state_dict(loaded)
     return Run(files.run_id, str(run), model, weights_digest(state), checkpoint=files.checkpoint.name)
+
+
+def load_without_numbers(run: str | os.PathLike[str], table: PathTable | None = None) -> DecomposedModel:
+    """The model of a run without numbers: names, shapes and dtypes, from configurations alone.
+
+    Args:
+        run: As for `load_run`; a run directory needs no checkpoint.
+        table: Path table of the target; None for the package's own table of its class.
+
+    Raises:
+        RunNotFoundError: If the run or its target's configuration is nowhere.
+        RunFormatError: If a configuration is damaged.
+        UnsupportedModelError: If the target model, or a decomposed matrix of it, has no place in the attribution graph.
+    """
+    config = locate_config(run)
+    return without_numbers(_builder(config, table), str(config))
+
+
+def _builder(config_file: Path, table: PathTable | None) -> Callable[[], DecomposedModel]:
+    """What builds a run's model from its configurations, untrained; these are read at once."""
+    config, model_config = _read_configs(config_file)
+    with naming(config_file):
+        known = table or path_table(config.architecture)
+
+    def build() -> DecomposedModel:
+        if model_config is None:
+            target = build_from_config(config.architecture, config.pretrained_name, config_file.parent, known)
+        else:
+            with naming(model_config):
+                target = build_target(config.architecture, read_yaml(model_config))
+        with naming(config_file):
+            return decompose_by_config(target, config, known)
+
+    return build
 
 
 def find_run(run: str | os.PathLike[str]) -> tuple[RunFiles, RunConfig, Path | None]:
@@ -103,13 +126,28 @@ def find_run(run: str | os.PathLike[str]) -> tuple[RunFiles, RunConfig, Path | N
         RunFormatError: If the configuration is damaged.
     """
     files = locate_run(run)
-    config = RunConfig.load(files.config)
+    return files, *_read_configs(files.config)
+
+
+def find_configs(run: str | os.PathLike[str]) -> tuple[Path, Path | None]:
+    """Find the configurations of a run alone; arguments and errors as for `find_run`, but that no checkpoint is needed.
+
+    Returns:
+        The run's `final_config.yaml`, and the target's `model_config.yaml`; None for a model of `transformers`.
+    """
+    config_file = locate_config(run)
+    return config_file, _read_configs(config_file)[1]
+
+
+def _read_configs(config_file: Path) -> tuple[RunConfig, Path | None]:
+    """A run's configuration, and where that of its target is; None for a model of `transformers`."""
+    config = RunConfig.load(config_file)
     if config.pretrained_name and not could_be_path(config.pretrained_name):
         found = shown(config.pretrained_name)
-        raise RunFormatError(f"{files.config}: pretrained_model_name must be a path or a name, found {found}")
+        raise RunFormatError(f"{config_file}: pretrained_model_name must be a path or a name, found {found}")
     if config.architecture not in TARGETS:
-        return files, config, None
-    return files, config, locate_model_config(config.pretrained_name, files.config.parent)
+        return config, None
+    return config, locate_model_config(config.pretrained_name, config_file.parent)
 
 
 def decompose_by_config(target: TargetModel, config: RunConfig, table: PathTable) -> DecomposedModel:

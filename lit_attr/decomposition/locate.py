@@ -60,6 +60,16 @@ def locate_run(run: str | os.PathLike[str]) -> RunFiles:
     )
 
 
+def locate_config(run: str | os.PathLike[str]) -> Path:
+    """Find the configuration of a decomposition run; arguments and errors as for `locate_run`.
+
+    A run directory needs no checkpoint: one may describe a run that is not at hand.
+    """
+    is_reference = isinstance(run, str) and (run == DEMO or RunReference.match(run) is not None)
+    config = user_path(run).absolute() / RUN_CONFIG
+    return config if not is_reference and config.is_file() else locate_run(run).config
+
+
 def _locate_reference(reference: RunReference) -> RunFiles:
     places = run_folders(reference)
     looked_in = []

@@ -25,8 +25,9 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.files.roots import user_path
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.datamodule import TokenDataModule
-from lit_attr.harvest.memory import check_sums_fit, keep_freed_memory, memory_limit, rows_that_fit
+from lit_attr.harvest.memory import keep_freed_memory, memory_limit, rows_that_fit
 from lit_attr.harvest.postponed import Postponed
+from lit_attr.harvest.preflight import Preflight
 from lit_attr.harvest.processes import Processes, group_of_shard
 from lit_attr.harvest.sources import ModelSource
 from lit_attr.harvest.targets import Alive, TargetRule
@@ -211,22 +212,15 @@ class AttributionHarvester(LightningModule):
         """
         self._postponed.raise_mistake()
         dtype = prepare_trainer(self.trainer)
-        if self._run is None:
-            self._run = self.source.load(lambda model: self._check_fits(trace_topology(model), dtype))
-        model = self._run.model
-        if isinstance(data := self._data(), TokenDataModule):
-            data.check(model.vocab_size, model.block_size)
+        preflight = Preflight(self.target_rule, self.metrics, self.trainer, dtype)
+        is_checked = self._run is None and preflight.check_source(self.source)
+        run = self._run = self._run or self.source.load()
         if self._topology is None or self._choice is None:
-            self._topology = trace_topology(model)
-            self._choice = choose_engines(self.engine_name, model, self._topology)
-        self._check_fits(self._topology, dtype)
+            self._topology = trace_topology(run.model)
+            self._choice = choose_engines(self.engine_name, run.model, self._topology)
+            if not is_checked:
+                preflight.check(run.model, self._topology, run.run_id)
         return dtype
-
-    def _check_fits(self, topology: Topology, dtype: torch.dtype) -> None:
-        check_sums_fit(topology, self.metrics, dtype, self.trainer.strategy.root_device, self.trainer.num_devices)
-        if isinstance(data := self._data(), TokenDataModule):
-            every = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
-            deal(Layout.of(topology, every, self.metrics), data.target_shards)  # refuses too many shards
 
     def setup(self, stage: str = "predict") -> None:
         """Let Lightning know the model; on every process.

@@ -16,10 +16,6 @@ from torch.utils._pytree import tree_leaves
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.lean_imports import compiler_later
-from lit_attr.topology.graph import Topology
-from lit_attr.topology.layout import Layout
-from lit_attr.topology.sums import Sums
-from lit_attr.topology.words import Harvested
 
 _GB = 1e9
 # Of free memory, what is used without being told: allocators fragment, and kernels have workspaces of their own.
@@ -127,35 +123,6 @@ def memory_limit(memory_gb: float | None, device: torch.device, n_sharing: int) 
     if memory_gb is not None:
         return memory_gb * _GB
     return _DEFAULT_SHARE * free_bytes(device) / n_sharing
-
-
-def check_sums_fit(
-    topology: Topology, metrics: Harvested, dtype: torch.dtype, device: torch.device, n_processes: int
-) -> None:
-    """Refuse sums that are larger than free memory, before anything is allocated.
-
-    Args:
-        topology: Decides their shapes.
-        metrics: Which metrics are summed.
-        dtype: Precision of the sums on the device; the totals on the host are float64.
-        device: Where the engine computes.
-        n_processes: Processes of this machine, each with its own sums.
-
-    Raises:
-        ConfigurationError: If they are; it names the bytes and the ways out.
-    """
-    host = torch.device("cpu")
-    everything = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
-    layout = Layout.of(topology, everything, metrics)
-    needed = {host: Sums.zeros(layout, torch.float64, "meta").nbytes * n_processes}
-    if device != host:  # a CPU has tables of totals alone; see `AttributionSums`
-        needed[device] = Sums.zeros(layout, dtype, "meta").nbytes
-    for place, size in needed.items():
-        if size > (free := free_bytes(place)):
-            raise ConfigurationError(
-                f"the sums need {size / _GB:.3g} GB on {place}, where {free / _GB:.3g} GB are free: use fewer "
-                "processes on a machine (trainer.devices), --model.metrics attr, or a machine with more memory"
-            )
 
 
 def rows_that_fit(

@@ -1,17 +1,16 @@
 """Where a harvest's model and dataset come from: a trained run, or a language model and a rule to decompose it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
 from lit_attr.decomposition.huggingface import find_pretrained
-from lit_attr.decomposition.load import Run, find_run, load_run
+from lit_attr.decomposition.load import Run, find_configs, find_run, load_run, load_without_numbers
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.run_files import TOKENIZER
 from lit_attr.decomposition.untrained import Decomposition
-from lit_attr.decomposition.untrained.run import load_untrained, untrained_run_id
+from lit_attr.decomposition.untrained.run import load_untrained, untrained_run_id, untrained_without_numbers
 from lit_attr.decomposition.yaml_file import read_yaml
 from lit_attr.topology.paths import PathTable, path_table
 
@@ -30,11 +29,17 @@ class ModelSource:
     decomposition: Decomposition | None
     table: PathTable | None
 
-    def load(self, check: Callable[[DecomposedModel], object] | None = None) -> Run:
+    def load(self) -> Run:
         """Load the model; arguments and errors as for `load_run` and `load_untrained`."""
         if self.decomposition is None:
             return load_run(self.reference, self.table)
-        return load_untrained(self.reference, self.decomposition, self.table, check)
+        return load_untrained(self.reference, self.decomposition, self.table)
+
+    def without_numbers(self) -> DecomposedModel:
+        """The model without its weights; arguments and errors as for `load_without_numbers` and its sister."""
+        if self.decomposition is None:
+            return load_without_numbers(self.reference, self.table)
+        return untrained_without_numbers(self.reference, self.decomposition, self.table)
 
     def find_run_id(self) -> str:
         """The id under which results are stored, without loading weights; a run that no cache holds is downloaded.
@@ -72,7 +77,7 @@ def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:
         RunFormatError: If its configuration is not understood.
         DataError: If the dataset has texts and no tokenizer is named.
     """
-    files, _, model_config = find_run(run)
-    folders = [file.parent for file in (files.config, model_config) if file is not None]
+    config, model_config = find_configs(run)
+    folders = [file.parent for file in (config, model_config) if file is not None]
     tokenizer = next((folder / TOKENIZER for folder in folders if (folder / TOKENIZER).is_file()), None)
-    return DatasetSpec.resolve(read_yaml(files.config), changes, tokenizer)
+    return DatasetSpec.resolve(read_yaml(config), changes, tokenizer)

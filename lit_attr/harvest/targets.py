@@ -15,6 +15,9 @@ from lit_attr.decomposition.load import Run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.harvest.needs import Live
+from lit_attr.topology.address import EMBED
+from lit_attr.topology.graph import Topology
 
 Alive = dict[str, Bool[Tensor, " component"]]
 # Tokens of one forward that looks for targets: not what the machine has memory for, which would decide about means that
@@ -88,6 +91,28 @@ class TargetRule:
         if self.alive_batches is not None:
             _with_ids(data).prepare_batches(self.alive_batches)
 
+    def known(self, model: DecomposedModel, run_id: str) -> Alive | None:
+        """The targets, if no data decides; a model without numbers will do. Arguments and errors as for `find`.
+
+        Args:
+            model: The decomposed model.
+            run_id: Id under which results are stored.
+        """
+        if self.harvest_db is not None:
+            return alive_in_harvest(self.harvest_db, model.paths, model.n_components, run_id)
+        if self.alive_batches is None:
+            return {layer: torch.ones(count, dtype=torch.bool) for layer, count in model.n_components.items()}
+        return None
+
+    def bounds(self, model: DecomposedModel, topology: Topology, run_id: str) -> tuple[Live, Live]:
+        """The fewest and the most that may have a place in tables; arguments and errors as for `known`."""
+        least, most = Live.fewest(topology), Live.all(topology)
+        if (known := self.known(model, run_id)) is None:
+            return least, most
+        targets = {layer: int(alive.sum()) for layer, alive in known.items()}
+        sources = least.sources if self.harvest_db is None else {**targets, EMBED: 1}
+        return Live(sources, targets), Live(most.sources, targets)
+
     def find(self, run: Run, data: object, device: torch.device) -> Alive:
         """Find the targets.
 
@@ -103,15 +128,12 @@ class TargetRule:
             ConfigurationError: If batches decide and the data is no `TokenDataModule`.
             RunFormatError: If the `harvest.db` is missing, damaged, or another run's.
         """
-        counts = run.model.n_components
-        if self.harvest_db is not None:
-            return alive_in_harvest(self.harvest_db, run.model.paths, counts, run.run_id)
-        if self.alive_batches is None:
-            return {layer: torch.ones(count, dtype=torch.bool) for layer, count in counts.items()}
-        return self._find_by_mean(run.model, _with_ids(data), self.alive_batches, device)
+        known = self.known(run.model, run.run_id)
+        return self._find_by_mean(run.model, _with_ids(data), device) if known is None else known
 
-    def _find_by_mean(self, model: DecomposedModel, data: TokenDataModule, asked: int, device: torch.device) -> Alive:
+    def _find_by_mean(self, model: DecomposedModel, data: TokenDataModule, device: torch.device) -> Alive:
         """The components whose mean causal importance over the first batches of the data exceeds the threshold."""
+        asked = self.alive_batches or 0
         n_batches = min(asked, data.n_batches_at_hand)
         if asked > n_batches:
             rank_zero_info(

@@ -17,7 +17,10 @@ FOUND = {
     marker: code for page in sorted((ROOT / "docs").glob("*.md")) for marker, code in BLOCK.findall(page.read_text())
 }
 # Executed beside the code that they are about.
-ELSEWHERE = {"test: svd", "test: own class", "test: own decomposition", "test: view", "test: view build"}
+ELSEWHERE = {
+    *("test: svd", "test: own class", "test: own decomposition", "test: view", "test: view build"),
+    *("test: scale gpt2", "test: scale llama"),
+}
 HERE = {"test: submit", "test: submit shards", "test: workers", "test: shards", "test: status", "test: api"}
 TUTORIAL = [marker for marker in FOUND if marker.startswith("test: tutorial ")]
 

@@ -10,14 +10,10 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.memory import (
     PeakMemory,
     _free_in_groups,
-    check_sums_fit,
     free_bytes,
     memory_limit,
     rows_that_fit,
 )
-from lit_attr.topology.graph import Topology
-from tests.storage.examples import TOPOLOGY
-from tests.sums import full_sums
 from tests.toys import write_run, write_tokens
 
 KB = 1000
@@ -98,18 +94,6 @@ def test_limits_of_the_job_count(tmp_path, membership, files, expected):
         (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "fs" / name).write_text(text + "\n")
     assert list(_free_in_groups(tmp_path / "cgroup", tmp_path / "fs")) == expected
-
-
-def test_sums_larger_than_free_memory_are_refused_before_they_are_allocated():
-    layers = {f"{block}.mlp.up": 10_000_000 for block in range(2)}
-    sources, inputs = {"1.mlp.up": ("0.mlp.up",), "output": ("embed",)}, {"1.mlp.up": "1.mlp.up", "output": "output"}
-    topology = Topology(layers, sources, 5, 2, inputs, widths={"1.mlp.up": 2, "output": 2})
-    message = r"the sums need 1\.6e\+06 GB on cpu, where .* GB are free: use fewer .*--model.metrics attr"
-    with pytest.raises(ConfigurationError, match=message):
-        check_sums_fit(topology, "both", torch.float32, torch.device("cpu"), n_processes=2)
-    # Without a sum for each pair of components they are 100,000 times smaller.
-    assert full_sums(topology, torch.float64, "meta", metrics="attr").nbytes < 1e9
-    check_sums_fit(TOPOLOGY, "both", torch.float32, torch.device("cpu"), n_processes=2)
 
 
 def test_limit_is_the_users_or_a_share_of_what_is_free():

@@ -107,17 +107,3 @@ def test_contradictions(models):
         AttributionHarvester(models / "gpt2", harvest_db="x.db", decomposition=Svd())
     with pytest.raises(ConfigurationError, match=r"without training has not: give --data.tokens FILE.npy, or"):
         TokenDataModule()
-
-
-def test_sums_that_do_not_fit_are_refused_before_singular_values_are_computed(models, tokens, tmp_path, monkeypatch):
-    needed = []
-    check = "lit_attr.harvest.harvester.check_sums_fit"
-    monkeypatch.setattr(check, lambda topology, *_: needed.append(dict(topology.n_components)))
-    harvest(AttributionHarvester(models / "gpt2", decomposition=Svd()), tokens, tmp_path / "b")
-    assert len(needed) > 1
-    assert all(counts == needed[-1] for counts in needed)  # guessed, and counted
-    monkeypatch.undo()
-    monkeypatch.setattr("lit_attr.harvest.memory.free_bytes", lambda _: 10)
-    monkeypatch.setattr(torch.linalg, "svd", lambda *_, **__: pytest.fail("singular values are computed"))
-    with pytest.raises(ConfigurationError, match=r"the sums need .* GB on cpu, where 1e-08 GB are free"):
-        harvest(AttributionHarvester(models / "gpt2", decomposition=Svd()), tokens, tmp_path / "c")

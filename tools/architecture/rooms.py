@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("parts",),
     ("query",),
     ("harvest",),
-    ("export", "plots", "view"),
+    ("export", "plots", "view", "planning"),
     ("launch",),
     ("cli",),
     ("demo",),

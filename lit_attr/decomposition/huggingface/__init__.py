@@ -1,5 +1,10 @@
 """Causal language models of `transformers` as target models."""
 
-from lit_attr.decomposition.huggingface.pretrained import build_from_config, find_pretrained, load_pretrained
+from lit_attr.decomposition.huggingface.pretrained import (
+    build_from_config,
+    find_pretrained,
+    load_pretrained,
+    without_weights,
+)
 
-__all__ = ["build_from_config", "find_pretrained", "load_pretrained"]
+__all__ = ["build_from_config", "find_pretrained", "load_pretrained", "without_weights"]

@@ -57,6 +57,20 @@ def load_pretrained(reference: str, table: PathTable | None = None) -> tuple[Tar
     return as_target(model, table), table
 
 
+def without_weights(reference: str, table: PathTable | None = None) -> tuple[TargetModel, PathTable]:
+    """Build a language model without numbers; arguments and errors as for `find_pretrained`.
+
+    Returns:
+        The model, whose tensors have names, shapes and dtypes, and the table.
+    """
+    reference = _name(reference)
+    config, table = find_pretrained(reference, table)
+    known = table
+    config._attn_implementation = _ATTENTION
+    model_class = _library_class(table.architecture)
+    return without_numbers(lambda: as_target(model_class(config), known), reference), table
+
+
 def _check_size(model: nn.Module, folder: Path) -> None:
     """Refuse a configuration of more numbers than a folder's files have bits: the library would draw the others."""
     n_bytes = sum(path.stat().st_size for pattern in _WEIGHTS for path in folder.glob(pattern))

@@ -13,8 +13,7 @@ from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.matrix import bias_of, is_matrix, weight_of
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.targets.target_model import TargetModel
-from lit_attr.decomposition.untrained.rule import Decomposition, Factors
-from lit_attr.decomposition.untrained.svd import Svd
+from lit_attr.decomposition.untrained.rule import Decomposition
 from lit_attr.errors import ConfigurationError, UnsupportedModelError
 from lit_attr.topology.address import block_address
 from lit_attr.topology.paths import PathTable
@@ -28,7 +27,7 @@ def decompose(target: TargetModel, table: PathTable, decomposition: Decompositio
     """Decompose a model.
 
     Args:
-        target: The target model.
+        target: The target model; one without numbers becomes a decomposed model without numbers.
         table: Path table of the target.
         decomposition: The rule.
 
@@ -51,31 +50,6 @@ def decompose(target: TargetModel, table: PathTable, decomposition: Decompositio
     return DecomposedModel(
         target, table, components, ci, None, vocab_size=target.n_token_ids, block_size=target.block_size
     )
-
-
-def preview(target: TargetModel, table: PathTable, decomposition: Decomposition) -> DecomposedModel | None:
-    """Decompose a model into as many components as a rule does, in no time, where singular values would take long.
-
-    Args:
-        target: The target model.
-        table: Path table of the target.
-        decomposition: The rule.
-
-    Returns:
-        A model with other components, of the same number; None for a rule that is asked itself.
-    """
-    if type(decomposition).factors is not Svd.factors:
-        return None
-    return decompose(target, table, _AsWide(decomposition.threshold, decomposition.matrices))
-
-
-class _AsWide(Decomposition):
-    """As many components of each matrix as it has singular ones: its rows or its columns."""
-
-    def factors(self, layer: str, weight: Float[Tensor, "d_in d_out"]) -> Factors:
-        """The identity, and the matrix, on the side that is narrower; see `Decomposition.factors`."""
-        d_in, d_out = weight.shape
-        return (None, weight) if d_in < d_out else (weight, None)
 
 
 def _factors(decomposition: Decomposition, layer: str, weight: Tensor) -> tuple[Tensor | None, Tensor | None] | None:
@@ -167,6 +141,19 @@ def _complete(
             f"the factors of {layer} must have the shapes ({d_in}, C) and (C, {d_out}), found {shapes[0]} and "
             f"{shapes[1]}; None stands for the identity"
         )
+    if not weight.is_meta:
+        _check_product(layer, weight, V, U)
+    if (V is None or U is None) and width not in identities:
+        identities[width] = _parameter(torch.eye(width, dtype=weight.dtype, device=weight.device))
+    return (
+        identities[width] if V is None else _parameter(V),
+        identities[width] if U is None else _parameter(U),
+    )
+
+
+def _check_product(layer: str, weight: Tensor, V: Tensor | None, U: Tensor | None) -> None:
+    """Refuse factors, None standing for the identity, that do not multiply to the matrix."""
+    d_in = len(weight)
     probes = torch.randn(_PROBES, d_in, generator=torch.Generator().manual_seed(0), dtype=weight.dtype)
     read = probes if V is None else probes @ V
     expected = probes @ weight
@@ -176,12 +163,6 @@ def _complete(
             f"the factors of {layer} must multiply to the matrix, whose components are all on in the forward that is "
             f"attributed; expected a relative error of at most {_TOLERANCE}, found {error:.3g}"
         )
-    if (V is None or U is None) and width not in identities:
-        identities[width] = _parameter(torch.eye(width, dtype=weight.dtype))
-    return (
-        identities[width] if V is None else _parameter(V),
-        identities[width] if U is None else _parameter(U),
-    )
 
 
 def _parameter(tensor: Tensor) -> nn.Parameter:

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
 
 from lit_attr.decomposition.checkpoint import weights_digest
-from lit_attr.decomposition.huggingface import load_pretrained
+from lit_attr.decomposition.huggingface import load_pretrained, without_weights
 from lit_attr.decomposition.load import Run
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.decomposition.untrained.decompose import decompose, preview
+from lit_attr.decomposition.sizes import without_numbers
+from lit_attr.decomposition.untrained.decompose import decompose
+from lit_attr.decomposition.untrained.neurons import Neurons
 from lit_attr.decomposition.untrained.rule import Decomposition
+from lit_attr.decomposition.untrained.svd import Svd
+from lit_attr.errors import LitAttrError, ShapesUnknownError
 from lit_attr.files.roots import user_path
 from lit_attr.topology.paths import PathTable
 
@@ -21,7 +24,6 @@ def load_untrained(
     reference: str | os.PathLike[str],
     decomposition: Decomposition,
     table: PathTable | None = None,
-    check: Callable[[DecomposedModel], object] | None = None,
 ) -> Run:
     """Load a language model, and decompose it by a rule.
 
@@ -29,8 +31,6 @@ def load_untrained(
         reference: A local folder, or the model's name on the Hugging Face hub.
         decomposition: The rule.
         table: Path table of the model; None for the package's own table of its class.
-        check: Refuses a model that has too many components, before singular values are computed, which takes minutes;
-            it is given one with other components of the same number.
 
     Raises:
         RunNotFoundError: If there is no such model.
@@ -39,8 +39,6 @@ def load_untrained(
         ConfigurationError: If the decomposition does not fit the model.
     """
     target, table = load_pretrained(str(reference), table)
-    if check is not None and (model := preview(target, table, decomposition)) is not None:
-        check(model)
     model = decompose(target, table, decomposition)
     # The digest is of what the factors are computed from, and not of the factors: machines round them differently.
     known = json.dumps([weights_digest(target.state_dict()), decomposition.description], sort_keys=True)
@@ -51,6 +49,32 @@ def load_untrained(
         hashlib.sha256(known.encode()).hexdigest(),
         decomposition.description,
     )
+
+
+def untrained_without_numbers(
+    reference: str | os.PathLike[str], decomposition: Decomposition, table: PathTable | None = None
+) -> DecomposedModel:
+    """A language model, decomposed by a rule, without numbers: names, shapes and dtypes, from its configuration alone.
+
+    Args:
+        reference: A local folder, or the model's name on the Hugging Face hub; no weights are needed.
+        decomposition: The rule.
+        table: Path table of the model; None for the package's own table of its class.
+
+    Raises:
+        RunNotFoundError: If there is no such model.
+        RunFormatError: If its configuration is damaged.
+        UnsupportedModelError: If its class is not known, or keeps its matrices elsewhere.
+        ConfigurationError: If the decomposition does not fit the model.
+        ShapesUnknownError: If a rule that is not the package's own fails without numbers.
+    """
+    target, known = without_weights(str(reference), table)
+    try:
+        return without_numbers(lambda: decompose(target, known, decomposition), str(reference))
+    except LitAttrError as error:
+        if isinstance(decomposition, Svd | Neurons):
+            raise
+        raise ShapesUnknownError(f"without weights {error}") from error
 
 
 def untrained_run_id(reference: str | os.PathLike[str], decomposition: Decomposition) -> str:

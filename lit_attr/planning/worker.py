@@ -1,0 +1,117 @@
+"""What one worker of a grid (data x target shards) needs of memory."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+
+from lit_attr.attribution.closed_form.sizes import Widths, rows_and_targets
+from lit_attr.attribution.closed_form.workspace import Workspace
+from lit_attr.decomposition.anatomy import Attention
+from lit_attr.errors import ConfigurationError
+from lit_attr.harvest.needs import Live, Part, forwards_nbytes, sums_nbytes, weights_nbytes
+from lit_attr.harvest.shape import Shape
+from lit_attr.planning.flops import Density
+from lit_attr.topology.layout import Layout
+from lit_attr.topology.shards import deal
+
+_MOST_ROWS = 256
+_STEP = 1 << 26
+
+
+@dataclass(frozen=True)
+class WorkerBytes:
+    """Bytes of one worker, whatever the grid, but for its sums.
+
+    Attributes:
+        weights: Of the target, the components, and what computes causal importances.
+        row: Forwards of one sequence and what they leave behind.
+        more_rows: Those of each further sequence.
+        workspace: Temporaries of the closed forms.
+    """
+
+    weights: dict[Part, int]
+    row: int
+    more_rows: int
+    workspace: int
+
+    @classmethod
+    def of(cls, shape: Shape, seq_len: int, workspace: int, *, graph: bool) -> "WorkerBytes":
+        """Run the forwards of one and of two sequences without numbers.
+
+        Args:
+            shape: The model without numbers.
+            seq_len: Positions of a sequence.
+            workspace: Bytes for temporaries of the closed forms.
+            graph: Whether an engine needs the graph of the component forward.
+        """
+        one, two = (
+            forwards_nbytes(shape.model, shape.topology, n, seq_len, graph=graph, dtype=torch.float32) for n in (1, 2)
+        )
+        return cls(weights_nbytes(shape.model), one, two - one, workspace)
+
+    @property
+    def certain(self) -> int:
+        """Bytes beside the sums, with one sequence at once."""
+        return sum(self.weights.values()) + self.row + self.workspace
+
+    def rows_within(self, free: float) -> int:
+        """How many sequences fit at once.
+
+        Args:
+            free: Bytes for everything but the sums.
+        """
+        return min(_MOST_ROWS, max(1, 1 + int((free - self.certain) / max(self.more_rows, 1))))
+
+
+def workspace_needed(shape: Shape, live: Live, density: Density) -> int:
+    """The least workspace, in bytes, that holds one sequence and one target; in steps of 2^26 bytes.
+
+    Args:
+        shape: The model without numbers.
+        live: What has a place in the tables.
+        density: How much of it is at work in a batch.
+    """
+    topology, anatomy = shape.topology, shape.model.anatomy()
+    if anatomy is None:
+        return 0
+    attentions = [sublayer for sublayer in anatomy.sublayers if isinstance(sublayer, Attention)]
+    active = [density.active(count, live.sources[layer]) for layer, count in topology.n_components.items()]
+    widths = Widths(
+        seq_len=density.seq_len,
+        n_pairs=ceil(sum(active) * density.seq_len) + density.seq_len,
+        source=max(density.seq_len, *(live.sources[layer] for layer in topology.n_components)),
+        target=max(sum(live.targets.get(t, 0) for t in readers) for readers in topology.readers.values()),
+        input=max(topology.widths.values()),
+        stream=max([topology.d_model, *(a.n_heads * a.head_width for a in attentions)]),
+        heads=max((a.n_heads for a in attentions), default=0),
+        itemsize=4,
+    )
+    steps = 1
+    while not _holds(widths, steps * _STEP):
+        steps *= 2
+    return _STEP * (1 + bisect_left(range(1, steps + 1), x=True, key=lambda n: _holds(widths, n * _STEP)))
+
+
+def _holds(widths: Widths, nbytes: int) -> bool:
+    try:
+        rows, _ = rows_and_targets(widths, Workspace(nbytes, torch.device("cpu")))
+    except ConfigurationError:
+        return False
+    return rows >= 1
+
+
+def largest_shard(layout: Layout, live: Live, dtype: torch.dtype, n_shards: int) -> int:
+    """Bytes of the largest of some target shards.
+
+    Args:
+        layout: The sums of the whole harvest.
+        live: What has a place in the tables.
+        dtype: Precision of the sums.
+        n_shards: Number of shards.
+
+    Raises:
+        ConfigurationError: If there is not enough for so many.
+    """
+    return max(sums_nbytes(shard, live, dtype) for shard in deal(layout, n_shards))

@@ -1,0 +1,139 @@
+"""What is known of sizes before anything is loaded, against what is allocated."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lit_attr.attribution.batch import add_batch_
+from lit_attr.attribution.engine import CombinedEngine
+from lit_attr.decomposition.untrained import Decomposition, Svd
+from lit_attr.errors import ConfigurationError, ShapesUnknownError
+from lit_attr.harvest import needs
+from lit_attr.harvest.harvester import AttributionHarvester
+from lit_attr.harvest.memory import PeakMemory
+from lit_attr.harvest.needs import Live, Site, check_fits, forwards_nbytes, sums_nbytes, weights_nbytes
+from lit_attr.harvest.shape import Shape
+from lit_attr.harvest.sources import ModelSource
+from lit_attr.topology.layout import Layout
+from lit_attr.topology.sums import Sums
+from tests.harvest.runs import harvest, work
+from tests.huggingface_toys import huggingface_target
+from tests.sums import full_sums
+from tests.toys import write_run, write_tokens
+
+CPU = torch.device("cpu")
+
+
+def source_of(name, folder):
+    if name == "demo":
+        return ModelSource("demo", None, None)
+    if name == "toy":
+        return ModelSource(write_run(folder / "run"), None, None)
+    huggingface_target(name, torch.float32).save_pretrained(folder / "model")
+    return ModelSource(str(folder / "model"), Svd(), None)
+
+
+@pytest.mark.parametrize("name", ["demo", "toy", "gpt2", "mistral, window", "gpt-neox"])
+def test_shapes_are_those_of_the_loaded_model_to_the_byte(name, tmp_path):
+    source = source_of(name, tmp_path)
+    shape, model = Shape.of(source), source.load().model
+    assert all(tensor.is_meta for tensor in shape.model.state_dict().values())
+    shapes = [{name: (t.shape, t.dtype) for name, t in m.state_dict().items()} for m in (shape.model, model)]
+    assert shapes[0] == shapes[1]
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in model.state_dict().values()}
+    assert sum(weights_nbytes(shape.model).values()) == sum(storages.values())
+    n_tokens = min(model.block_size, 40)
+    sums = Sums.zeros(Layout(shape.topology, (), {}), torch.float32)
+    with PeakMemory() as memory:
+        add_batch_(sums, model, shape.topology, CombinedEngine({}), torch.zeros(1, n_tokens, dtype=torch.int64))
+    known = forwards_nbytes(shape.model, shape.topology, 1, n_tokens, graph=False, dtype=torch.float32)
+    assert known == memory.peak
+
+
+def test_sums_are_counted_as_they_are_allocated(tmp_path):
+    topology = Shape.of(source_of("toy", tmp_path)).topology
+    everything = Live.all(topology)
+    for metrics in ("attr", "both"):
+        allocated = full_sums(topology, torch.float32, metrics=metrics).nbytes
+        assert sums_nbytes(everything.layout(topology, metrics), everything, torch.float32) == allocated
+    few = Live.fewest(topology)
+    shapes = {name: tuple(t.shape) for name, t in full_sums(topology, torch.float32).named()}
+    of_one = sum(1 for name in shapes if name.startswith("attr_abs/"))
+    widths = sum(shape[1] for name, shape in shapes.items() if name.startswith("attr/"))
+    nothing = Live(dict.fromkeys(few.sources, 0), few.targets)
+    both = [sums_nbytes(live.layout(topology, "both"), live, torch.float32) for live in (few, nothing)]
+    assert both[0] - both[1] == 4 * (of_one + widths)
+
+
+@pytest.fixture
+def without_weights(tmp_path):
+    """A language model of which there is the configuration alone."""
+    huggingface_target("llama", torch.float32).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_what_cannot_fit_is_refused_before_weights_are_read(without_weights, tmp_path, trained, monkeypatch):
+    monkeypatch.setattr(needs, "free_bytes", lambda _: 10)
+    settings = {"decomposition": Svd()}
+    run = without_weights
+    if trained:
+        run, settings = write_run(tmp_path / "run"), {}
+        (run / "model_10.pth").write_bytes(b"damaged")
+    message = (
+        r"each process .* needs at least .* GB on cpu \(sums .*, weights .*, one sequence of 8 tokens .*\), "
+        r"where 1e-08 GB are free for each: the ways out: .*init_args\.matrices.*--model\.metrics attr.*"
+        r"--data\.target_shards.*--model\.harvest_db.*lit-attr plan"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        work(run, write_tokens(tmp_path / "t.npy", 4), tmp_path / "out", model=settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_lives_at_least_must_fit(tmp_path, monkeypatch):
+    """Between the fewest and the most that may live the harvest begins, and says what it may come to."""
+    topology = Shape.of(source_of("demo", tmp_path)).topology
+    model = ModelSource("demo", None, None).load().model
+    least, most = Live.fewest(topology), Live.all(topology)
+    site = Site(CPU, 2, torch.float32)
+    sizes = [sums_nbytes(live.layout(topology, "both"), live, torch.float64) for live in (least, most)]
+    said = []
+    monkeypatch.setattr(needs, "rank_zero_info", said.append)
+
+    def check(free):
+        monkeypatch.setattr(needs, "free_bytes", lambda _: free)
+        check_fits(model, topology, (least, most), "both", site, 32)
+
+    with pytest.raises(ConfigurationError, match="at least"):
+        check(2 * sizes[0] - 1)
+    check(2 * sizes[1])
+    assert not said
+    check(2 * sizes[1] - 1)
+    check(2 * sizes[0])
+    assert len(said) == 2
+    assert "should every component live and every token occur" in said[0]
+    monkeypatch.setattr(needs, "free_bytes", lambda place: 1e12 if place == CPU else sizes[1] / 2 - 1000)
+    with pytest.raises(ConfigurationError, match=r"at least .* on cuda:0 \(sums"):
+        check_fits(model, topology, (most, most), "both", replace(site, device=torch.device("cuda:0")), 32)
+
+
+class ByRank(Decomposition):
+    """As many components as a matrix has large singular values: not known without numbers."""
+
+    def factors(self, layer, weight):
+        left, values, right = torch.linalg.svd(weight, full_matrices=False)
+        n = int((values > 0).sum())
+        return left[:, :n], values[:n, None] * right[:n]
+
+
+def test_a_rule_that_needs_numbers_is_seen_when_they_are_loaded(tmp_path, caplog):
+    huggingface_target("llama", torch.float32).save_pretrained(tmp_path / "model")
+    with pytest.raises(ShapesUnknownError, match=r"without weights .*ByRank\.factors\('0\.attn\.q', \.\.\.\) failed"):
+        Shape.of(ModelSource(str(tmp_path / "model"), ByRank(), None))
+    caplog.set_level(logging.INFO)
+    tokens = write_tokens(tmp_path / "t.npy", 2)
+    harvest(AttributionHarvester(tmp_path / "model", decomposition=ByRank()), tokens, tmp_path / "out")
+    assert "whether the harvest fits is seen once the weights are loaded" in caplog.text
