@@ -19,6 +19,7 @@ MODULES = read_modules(ROOT)
 CODE = ("lit_attr", "tools", "benchmarks", "tests")
 # Files below 30 lines, each with the reason why it stands by itself.
 SMALL = {
+    "lit_attr/attribution/occurring.py": "two engines share it, and closed forms find the same with other counts",
     "lit_attr/early_signal.py": "the entry and the harvest share it, and it must import nothing",
     "lit_attr/query/frames.py": "two files of answers share it, and they alone need polars",
     "lit_attr/decomposition/untrained/neurons.py": "its class path is part of what identifies a harvest",
