@@ -1,10 +1,11 @@
 """`lit-attr merge`: the parts of independent workers into one result."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from lit_attr.cli.arguments import harvest_parser
 from lit_attr.cli.find_result import find_harvest, next_commands
-from lit_attr.topology.words import PARTIAL_FILE
+from lit_attr.topology.words import COMPACT_FILE, MERGED_FILE, PARTIAL_FILE, DenseChoice
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -27,10 +28,18 @@ def run(arguments: Sequence[str]) -> None:
         action="store_true",
         help=f"write what is there, as {PARTIAL_FILE}, if batches are missing",
     )
+    parser.add_argument(
+        "--dense",
+        choices=get_args(DenseChoice),
+        default="auto",
+        help=f"whether the result has the original's format ({MERGED_FILE}), with places for all components, or the "
+        f"compact form ({COMPACT_FILE}), with those of live ones; auto: the first up to 4 GB",
+    )
     options = parser.parse_args(arguments)
     # torch is imported only now: help and mistakes answer at once.
     folder = find_harvest(options.run, options.out_dir, options.subrun_id)
     from lit_attr.parts.merge import merge_harvest
+    from lit_attr.storage.result_form import ResultForm
 
-    path = merge_harvest(folder, allow_partial=options.allow_partial)
+    path = merge_harvest(folder, ResultForm(options.dense), allow_partial=options.allow_partial)
     print(f"merged into {path}\n{next_commands(path)}")

@@ -34,7 +34,8 @@ from lit_attr.parts.read_vectors import publish_read_vectors
 from lit_attr.parts.software import Software, software
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.storage.result_folders import run_folder
-from lit_attr.topology.words import HEADER_FILE
+from lit_attr.storage.result_form import ResultForm
+from lit_attr.topology.words import HEADER_FILE, DenseChoice
 
 _LEAST_PATIENCE = 0.1  # minutes: processes give a sign of life once a second
 
@@ -74,6 +75,8 @@ class StorageWriter(Callback):
             line, for each other when they start. A process that is at work, however long, is not silent.
         allow_other_versions: Whether a process goes on whose versions of `lit_attr` and torch are not those that the
             harvest began with, or of transformers, where the model is theirs; the result records all of them.
+        dense: Whether the result has the format of goodfire-ai/spd, with places for all components: `always`, `never`
+            (then `dataset_attributions.compact.pt`, with places for live ones alone), or `auto`: up to 4 GB.
 
     Attributes:
         path: The written file; None before, and for independent workers.
@@ -93,8 +96,10 @@ class StorageWriter(Callback):
         patience_minutes: float = 5.0,
         *,
         allow_other_versions: bool = False,
+        dense: DenseChoice = "auto",
     ) -> None:
         super().__init__()
+        self._form = ResultForm(dense)
         if not commit_minutes > 0 or (commit_batches is not None and commit_batches < 1):
             raise ConfigurationError(
                 f"writer.commit_minutes and commit_batches must be positive, found {commit_minutes}, {commit_batches}"
@@ -292,7 +297,7 @@ class StorageWriter(Callback):
         if _data(trainer).independent:
             return  # `lit-attr merge` does the rest, once all workers are done
         if self.commits.generation.plan.target_shards > 1:
-            self.path = self.processes.on_first(partial(merge_harvest, self.commits.generation.folder))
+            self.path = self.processes.on_first(partial(merge_harvest, self.commits.generation.folder, self._form))
             rank_zero_info(f"lit_attr: wrote {self.path}")
             return
         (done,) = self._done_by_all().values()
@@ -317,7 +322,7 @@ class StorageWriter(Callback):
         check_nothing_missing(generation, ids, remedy)
         by = [*(versions for part in frozen for versions in part.ledger.software), *by]
         parts = {_SUMS_OF_ALL: harvester.sums.totals, **{str(part.path): part.sums for part in frozen}}
-        path = write_merged([generation], header, parts, ids, by)
+        path = write_merged([generation], header, parts, ids, by, self._form)
         rank_zero_info(f"lit_attr: wrote {path}")
         return path
 

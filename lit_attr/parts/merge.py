@@ -15,9 +15,13 @@ from lit_attr.parts.software import Software
 from lit_attr.parts.union import counting_shards
 from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.storage.harvested_metrics import HarvestedMetrics
+from lit_attr.storage.result_form import ResultForm
+from lit_attr.storage.summed import result_nbytes
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
-from lit_attr.topology.words import MERGED_FILE, PARTIAL_FILE
+from lit_attr.topology.words import PARTIAL_FILES, RESULT_FILES
+
+_AUTO = ResultForm()
 
 
 def write_merged(
@@ -26,6 +30,7 @@ def write_merged(
     parts: Mapping[str, Sums],
     ids: Ids,
     software: Iterable[Software],
+    form: ResultForm = _AUTO,
     normalising: Sequence[str] | None = None,
 ) -> Path:
     """Write the result of a harvest; a result that lacks batches gets a name of its own.
@@ -36,6 +41,7 @@ def write_merged(
         parts: The sums by name, as for `write_result`.
         ids: The batches in them.
         software: The versions that they were computed by.
+        form: What is written of them.
         normalising: Names of the parts whose normalisers count, those of one target shard; all by default.
 
     Returns:
@@ -47,8 +53,10 @@ def write_merged(
     """
     folder, plan = generations[0].folder, generations[0].plan
     coverage = Coverage.of(ids, max(generation.n_batches for generation in generations))
-    path = folder / (MERGED_FILE if coverage.complete else PARTIAL_FILE)
     read = load_read_vectors(folder, header.topology, header.alive)
+    is_dense = form.is_dense(result_nbytes(parts, read, header.topology.d_model, is_dense=True))
+    dense, compact = RESULT_FILES if coverage.complete else PARTIAL_FILES
+    path = folder / (dense if is_dense else compact)
     counted = list(parts.values()) if normalising is None else [parts[name] for name in normalising]
     n_abs_tokens = sum(int(part.n_abs_tokens) for part in counted) if plan.abs_share < 1 else None
     provenance = {
@@ -67,6 +75,7 @@ def write_merged(
         provenance,
         not_extended,
         normalising=normalising,
+        is_dense=is_dense,
     )
     return path
 
@@ -81,11 +90,12 @@ def _check_not_extended(folder: Path, plan: Plan, n_batches: int) -> None:
         )
 
 
-def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
+def merge_harvest(folder: Path, form: ResultForm = _AUTO, *, allow_partial: bool = False) -> Path:
     """Merge the parts of a harvest; those of target shards, which hold the same batches, are united.
 
     Args:
         folder: The harvest's folder.
+        form: What is written of the sums.
         allow_partial: Whether batches may be missing; the result then has a name of its own.
 
     Returns:
@@ -104,4 +114,4 @@ def merge_harvest(folder: Path, *, allow_partial: bool = False) -> Path:
         raise StorageError(f"{folder}: no worker has committed anything yet")
     software = [versions for shard in shards for part in shard.parts for versions in part.ledger.software]
     normalising = [str(part.path) for part in shards[0].parts]  # all shards have the same: those of one count
-    return write_merged([s.generation for s in shards], header, parts, shards[0].ids, software, normalising)
+    return write_merged([s.generation for s in shards], header, parts, shards[0].ids, software, form, normalising)

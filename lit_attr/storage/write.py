@@ -85,7 +85,7 @@ def write_result(
     tensors: dict[str, Summed] = dict(leaves(summed, kinds))
     tensors[_W_UNEMBED] = SummedVector({"the model": w_unembed.contiguous()})
     if live is not None:
-        tensors |= {f"live{name}": SummedVector({"": ids}) for name, ids in leaves(live.to_entry())}
+        tensors |= {name: SummedVector({"": ids}) for name, ids in leaves({"live": live.to_entry()})}
 
     def stretches(name: str, empty: Tensor) -> Iterator[tuple[int, Tensor]]:
         for start, tile in tensors[name].tiles():

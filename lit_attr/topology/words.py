@@ -29,6 +29,9 @@ EDGE_ORDERS: tuple[EdgeOrder, ...] = ("pair", "strength")
 Per = Literal["pair", "target"]
 PER: tuple[Per, ...] = ("pair", "target")
 
+# Whether a result is written in the original's format: where it is small, always, or never.
+DenseChoice = Literal["auto", "always", "never"]
+
 # In the folder of a harvest.
 MERGED_FILE = "dataset_attributions.pt"
 PARTIAL_FILE = "dataset_attributions.partial.pt"

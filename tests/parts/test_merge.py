@@ -22,11 +22,13 @@ from lit_attr.parts.merge import merge_harvest, write_merged
 from lit_attr.parts.part import write_part
 from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage import summed
+from lit_attr.storage.compact import dense as dense_form
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.provenance import SCHEMA
+from lit_attr.storage.result_form import ResultForm
 from lit_attr.storage.verify import verify
 from lit_attr.storage.write import write_result
-from lit_attr.topology.words import HEADER_FILE, MERGED_FILE, READ_VECTORS_FILE
+from lit_attr.topology.words import COMPACT_FILE, HEADER_FILE, MERGED_FILE, READ_VECTORS_FILE
 from tests.parts.faults import names_in
 from tests.parts.harvests import PLAN, begin, commit, complete_harvest, header, sums_of
 from tests.storage.examples import READ, TOPOLOGY, random_storage, random_sums, unembedding
@@ -329,3 +331,18 @@ print(merge_harvest(folder).name)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout == "dataset_attributions.pt\n"
     shutil.rmtree(tmp_path / "x")
+
+
+@pytest.mark.parametrize("dense", ["auto", "always", "never"])
+def test_the_form_that_is_asked_for(tmp_path, dense):
+    complete_harvest(tmp_path, 2)
+    path = merge_harvest(tmp_path, ResultForm(dense))
+    assert path.name == (COMPACT_FILE if dense == "never" else MERGED_FILE)
+    assert any(line.startswith("finite") for line in verify(path))
+    found, right = (
+        DatasetAttributionStorage.load(path),
+        DatasetAttributionStorage.from_sums(sums_of(range(10)), READ, unembedding(), 0.25),
+    )
+    assert (found.live is None) == (dense != "never")
+    for (name, one), (_, two) in zip(dense_form(found).named_sums(), right.named_sums(), strict=True):
+        assert torch.equal(one, two.to(one.dtype)), name

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lit_attr.storage import summed
+from lit_attr.storage.compact import dense
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.write import write_result
 from lit_attr.topology.graph import Topology
@@ -113,6 +114,15 @@ def test_the_result_of_several_parts(tmp_path, monkeypatch, tile, dtype):
     assert storage.n_tokens_processed == 28
     expected = expected_blocks(parts, read, 28 / 10)
     assert_blocks(storage, expected, 2e-6)
+    write_result(tmp_path / "b.pt", dict(enumerate(parts)), read, W_UNEMBED, 0.0, {}, is_dense=False)
+    compact = DatasetAttributionStorage.load(tmp_path / "b.pt")
+    ids = {layer: sorted({i for part in parts for i in part.live[layer].ids.tolist()}) for layer in parts[0].live}
+    assert {layer: live.tolist() for layer, live in compact.live.sources.items()} == ids
+    assert {layer: live.tolist() for layer, live in compact.live.targets.items()} == {
+        layer: mask.nonzero()[:, 0].tolist() for layer, mask in ALIVE.items()
+    }
+    for (name, one), (_, two) in zip(dense(compact).named_sums(), storage.named_sums(), strict=True):
+        assert torch.equal(one, two), name
     whole = Sums.zeros(parts[0].layout, torch.float64)
     for part in parts:
         whole.add_(part)
