@@ -53,8 +53,9 @@ def test_shards_are_no_larger_than_asked_for(tmp_path):
 
 def test_numbers_of_every_kind_and_layout(tmp_path):
     storage = random_storage()
-    # As harvests have them in memory: transposed views, a single column, another precision.
-    odd = {**vars(storage), "w_unembed": storage.w_unembed.to(torch.bfloat16)}
+    # Transposed views, a single column, another precision.
+    turned = {target: block.T.contiguous().T for target, block in storage.embed_attr.items()}
+    odd = {**vars(storage), "embed_attr": turned, "w_unembed": storage.w_unembed.to(torch.bfloat16)}
     storage = type(storage)(**odd)
     assert not storage.embed_attr["0.mlp.up"].is_contiguous()
     export_safetensors(storage, tmp_path / "out")
