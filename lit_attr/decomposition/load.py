@@ -81,7 +81,7 @@ def load_without_numbers(run: str | os.PathLike[str], table: PathTable | None = 
     """The model of a run without numbers: names, shapes and dtypes, from configurations alone.
 
     Args:
-        run: As for `load_run`; a run directory needs no checkpoint.
+        run: A run as for `load_run`; a directory needs no checkpoint.
         table: Path table of the target; None for the package's own table of its class.
 
     Raises:

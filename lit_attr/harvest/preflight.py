@@ -14,6 +14,7 @@ from lit_attr.harvest.shape import Shape
 from lit_attr.harvest.sources import ModelSource
 from lit_attr.harvest.targets import TargetRule
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.shards import deal
 from lit_attr.topology.words import Harvested
 
 
@@ -61,11 +62,12 @@ class Preflight:
         Raises:
             DataError: If the tokens do not belong to the model.
             RunFormatError: If a `harvest.db` is missing, damaged, or another run's.
-            ConfigurationError: If more memory is needed than is free.
+            ConfigurationError: If more memory is needed than is free, or target shards are too many.
         """
         seq_len, n_shards = None, 1
         if isinstance(data := getattr(self.trainer, "datamodule", None), TokenDataModule):
             data.check(model.vocab_size, model.block_size)
             seq_len, n_shards = data.seq_len, data.target_shards
         bounds = self.rule.bounds(model, topology, run_id)
+        deal(bounds[1].layout(topology, self.metrics), n_shards)  # refuses too many shards
         check_fits(model, topology, bounds, self.metrics, Site.of(self.trainer, self.dtype, n_shards), seq_len)

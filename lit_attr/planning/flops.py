@@ -57,7 +57,7 @@ class Work:
         flops: Kind to floating-point operations of `attr` alone; `forwards` are in both metrics once.
         abs_flops: Kind to what `attr_abs` needs on top.
         table_numbers: Numbers of tables that are read or written for `attr`.
-        abs_table_numbers: Those for `attr_abs` on top.
+        abs_table_numbers: Numbers of tables for `attr_abs` on top.
     """
 
     flops: Mapping[Kind, float]
@@ -99,7 +99,7 @@ def work_per_token(shape: Shape, choice: EngineChoice, live: Live, density: Dens
 
 
 def _edge_flops(edge: EdgeBlock, n: float, width: int, seq_len: int) -> tuple[float, float]:
-    """Of one token through an edge block: for `attr`, and for `attr_abs` of each target; see docs/performance.md."""
+    """Operations of a token: for `attr`, and for `attr_abs` of each target; see docs/performance.md."""
     if isinstance(edge.through, Mlp):
         return 2 * n * width, 2 * n * width
     if isinstance(edge.through, Attention):

@@ -52,8 +52,8 @@ class Grid:
         data_shards: Workers that deal the data out.
         target_shards: Workers that deal the targets out.
         rounds: How often the workers there are must take turns.
-        device_bytes: Of a worker on its device; None on the processor.
-        host_bytes: Of a worker on its host.
+        device_bytes: Bytes of a worker on its device; None on the processor.
+        host_bytes: Bytes of a worker on its host.
         fits: Whether both fit.
         hours: Metrics (`attr`, `both`) to the hours that the harvest takes.
     """

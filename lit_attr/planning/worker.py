@@ -25,9 +25,9 @@ class WorkerBytes:
     """Bytes of one worker, whatever the grid, but for its sums.
 
     Attributes:
-        weights: Of the target, the components, and what computes causal importances.
+        weights: Bytes of the target, the components, and what computes causal importances.
         row: Forwards of one sequence and what they leave behind.
-        more_rows: Those of each further sequence.
+        more_rows: Bytes of each further sequence.
         workspace: Temporaries of the closed forms.
     """
 
