@@ -54,7 +54,9 @@ def random_part(n_tokens, n_abs_tokens, metrics="both"):
     for _, tensor in sums.named():
         if tensor.is_floating_point():
             tensor.copy_(randn(*tensor.shape))
-    sums.token_count[3] = n_tokens
+    for layer, ci in sums.ci.items():
+        ci *= torch.isin(torch.arange(len(ci)), torch.from_numpy(sums.live[layer].ids)) if layer in sums.live else 1
+    sums.token_count[int(sums.live["embed"].ids[0])] = n_tokens
     sums.n_tokens.fill_(n_tokens)
     sums.n_abs_tokens.fill_(n_abs_tokens)
     return sums
