@@ -12,6 +12,8 @@ from torch import Tensor, distributed
 from torchmetrics import Metric
 
 from lit_attr.errors import ConfigurationError, NumericalError, few
+from lit_attr.harvest.memory import free_bytes
+from lit_attr.harvest.needs import WAYS_OUT
 from lit_attr.topology.layout import Layout
 from lit_attr.topology.sums import CHUNK, Sums, add_chunked_, row_counts
 
@@ -116,21 +118,36 @@ class AttributionSums(Metric):
             contribute: Adds to the sums that it is given, in place.
 
         Raises:
-            ConfigurationError: If the sums were reduced over processes before.
+            ConfigurationError: If the sums were reduced over processes before, or memory will not hold them for long.
         """
         if self._is_synced:
             raise ConfigurationError(
                 "cannot update AttributionSums: they were already reduced over all processes, so that this process' "
                 "own sums no longer exist; call reset() to begin anew"
             )
-        n_rows = self.totals.n_rows
+        n_rows, nbytes = self.totals.n_rows, self.nbytes
         with torch.enable_grad():  # torchmetrics disables it, and some engines take gradients
             contribute(self.recent)
         if self.totals.n_rows > n_rows:
             self._show_states()
+            self._check_room(self.nbytes - nbytes)
         self._updates_since_flush += 1
         if self._updates_since_flush >= self.updates_per_flush:
             self.flush()
+
+    def _check_room(self, growth: int) -> None:
+        """Stop before the system stops this process: what is committed can be continued, elsewhere or with shards.
+
+        Args:
+            growth: By how many bytes the sums have just grown; the next batches bring fewer new sources.
+        """
+        for device in {torch.device("cpu"), self.recent.logit_sq.device}:
+            if (free := free_bytes(device)) < growth / 2:
+                size, more, left = (nbytes / 1e9 for nbytes in (self.nbytes, growth, free))
+                raise ConfigurationError(
+                    f"the sums of {self.totals.n_rows} live sources take {size:.3g} GB, {more:.3g} GB more than one "
+                    f"update before, and {left:.3g} GB are free on {device}; {WAYS_OUT}"
+                )
 
     def add(self, sums: Sums) -> None:
         """Add what was summed before.

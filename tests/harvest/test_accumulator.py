@@ -5,6 +5,7 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from lit_attr.errors import ConfigurationError, NumericalError
+from lit_attr.harvest import accumulator as module
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.memory import PeakMemory
 from lit_attr.topology.graph import Topology
@@ -206,6 +207,19 @@ def test_sums_that_are_no_longer_finite():
     sums.update(lambda s: every_row_of(s).attr["0.mlp.down"]["0.mlp.up"].numbers[1, 1].fill_(float("inf")))
     with pytest.raises(NumericalError, match=r"finite after the last 1 updates \(attr/0.mlp.up->0.mlp.down\)"):
         sums.flush()
+
+
+def test_sums_that_outgrow_memory(monkeypatch):
+    """A harvest ends before the system ends it, and says what can be done; sums that do not grow need no room."""
+    sums, first = metric(), random_sums(0)
+    sums.update(contribute(0))
+    monkeypatch.setattr(module, "free_bytes", lambda _: 0)
+    sums.update(contribute(1))
+    other = metric()
+    expected = r"the sums of \d+ live sources take .* GB, .* GB are free on cpu; the ways out: .*target_shards"
+    with pytest.raises(ConfigurationError, match=expected):
+        other.update(contribute(0))
+    assert other.totals.n_rows == first.n_rows
 
 
 def test_merge_state():
