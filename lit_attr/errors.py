@@ -59,6 +59,10 @@ class EdgeNotFoundError(LitAttrError, KeyError):
     """An edge between two keys that the storage does not hold."""
 
 
+class NotHeldError(LitAttrError, LookupError):
+    """A question about edges that a result does not hold, since it keeps the strongest alone."""
+
+
 class StorageError(LitAttrError, OSError):
     """A stored result that cannot be written, read, or merged."""
 

@@ -15,12 +15,16 @@ def remarks(answer: object) -> Iterator[str]:
     """
     if isinstance(answer, Answer) and answer.sample is not None:
         yield str(answer.sample)
+    if isinstance(answer, Answer) and answer.not_held is not None:
+        yield str(answer.not_held)
+    if isinstance(answer, EdgeAnswer) and not answer.is_held:
+        yield "the result keeps the strongest edges alone, and this is neither among those of its source nor its target"
     if isinstance(answer, EdgeAnswer) and not answer.was_harvested:
         yield _unmeasured(answer.target.component_key)
     if isinstance(answer, Ranking):
         if not answer.was_harvested:
             yield _unmeasured(answer.key.component_key)
-        elif not answer.entries:
+        elif not answer.entries and answer.not_held is None:
             yield "there are none"
     if isinstance(answer, Ranking | StrongestEdges | Subgraph) and answer.n_not_harvested:
         number = f"{answer.n_not_harvested:,} component{'s' * (answer.n_not_harvested != 1)}"

@@ -49,7 +49,7 @@ def _table(answer: object, width: int, k: int) -> Table:
     if isinstance(answer, Ranking):
         return _ranking(answer)
     if isinstance(answer, EdgeAnswer):
-        values = [_number(answer.raw), _number(answer.normalized)]
+        values = [_number(value) if answer.is_held else "not held" for value in (answer.raw, answer.normalized)]
         title = f"{answer.metric} of one edge"
         return _edges([(answer.source, answer.target, values)], title, ["raw", "normalised"])
     if isinstance(answer, LayerMatrix):

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
 from lit_attr.errors import ConfigurationError
 from lit_attr.files.roots import user_path
-from lit_attr.topology.words import METRICS, PER
+from lit_attr.topology.words import METRICS, PER, STRONGEST_FILE
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
 
-# Format to the name of its file or folder, beside the result; none of them is that of a harvest's own result.
+# Format to the name of its file or folder, beside the result; but for the strongest edges, which are a result of their
+# own, none of them is that of a harvest's own result.
 _NAMES = {
     **{"safetensors": "safetensors", "parquet": "edges.parquet", "graphml": "subgraph.graphml"},
-    **{"dense": "dense.pt", "compact": "compact.pt"},
+    **{"dense": "dense.pt", "compact": "compact.pt", "strongest": STRONGEST_FILE},
 }
 # What is written to no file.
 _WANDB = "wandb"
@@ -27,6 +28,7 @@ _BELONGS = {
     "graphml": ("k", "metric", "keys", "depth", "threshold", "layer", "tokenizer", "out", "overwrite"),
     "dense": ("out",),
     "compact": ("out",),
+    "strongest": ("k", "out", "overwrite"),
     _WANDB: ("project",),
 }
 
@@ -42,6 +44,7 @@ def run(arguments: Sequence[str]) -> None:
         ConfigurationError: If an option does not belong to the format, or a library is not installed.
         EdgeNotFoundError: If a key is not in the harvest.
         KeyFormatError: If a key is malformed.
+        NotHeldError: If the result holds its strongest edges alone, and the format needs others.
         StorageError: If the export exists already, or cannot be written.
     """
     options = _parser().parse_args(arguments)
@@ -67,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="lit-attr export",
         description="Write a result for other tools: all its tensors as sharded safetensors, its strongest "
         "edges as a parquet table, the graph around some keys as GraphML; in the dense form, which goodfire-ai/spd "
-        "reads, or in the compact one; or log its file as a wandb artifact.",
+        "reads, or in the compact one; its strongest edges alone as a file that answers questions without it; or log "
+        "its file as a wandb artifact.",
     )
     add_result(parser)
     parser.add_argument("--to", choices=tuple(_BELONGS), required=True, help="the format")
@@ -80,7 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shard_mb", type=finite, help="safetensors: megabytes of a shard at most; default: 1000")
     parser.add_argument("--per", choices=PER, help="parquet: k edges of each what; default: pair")
     parser.add_argument(
-        "--k", type=int, help="parquet: how many edges, default 100; graphml: edges per node, default 3"
+        "--k",
+        type=int,
+        help="parquet: how many edges, default 100; graphml: edges per node, default 3; strongest: edges that are kept "
+        "of each list, default 64",
     )
     parser.add_argument("--metric", choices=METRICS, help="parquet, graphml; default: attr")
     parser.add_argument("--keys", nargs="+", metavar="KEY", help="graphml: where to begin, such as 0.mlp.up:5")
@@ -121,6 +128,11 @@ def _export(
         from lit_attr.export.table import export_parquet
 
         return [export_parquet(explorer, out, **given, overwrite=overwrite)]
+    if to == "strongest":
+        from lit_attr.query.strongest_build import write_strongest
+        from lit_attr.storage.blocks import Blocks
+
+        return [write_strongest(Blocks(explorer.storage), out, **given, overwrite=overwrite)]
     from lit_attr.export.graph import export_graphml
 
     graph = explorer.subgraph(layers=given.pop("layer", ()), **given)

@@ -8,7 +8,7 @@ from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.errors import ConfigurationError, LitAttrError, RunNotFoundError
 from lit_attr.files.roots import is_file_name
 from lit_attr.storage.result_folders import result_in, results, run_folder, subrun_folder, subruns, why_no_result
-from lit_attr.topology.words import PLAN_FILE, RESULT_FILES
+from lit_attr.topology.words import PLAN_FILE, RESULT_FILES, STRONGEST_FILE
 
 
 def find_harvest(run: str, out_dir: str | None, subrun_id: str | None = None) -> Path:
@@ -85,7 +85,7 @@ def next_commands(result: Path) -> str:
 
 def _harvests(run: str, out_dir: str | None, subrun_id: str | None, *, have_results: bool = False) -> list[Path]:
     """The folders of the harvests that may be meant, the newest first; those with results before all others."""
-    if any(os.path.isfile(Path(run) / name) for name in (PLAN_FILE, *RESULT_FILES)):
+    if any(os.path.isfile(Path(run) / name) for name in (PLAN_FILE, *RESULT_FILES, STRONGEST_FILE)):
         _refuse_another(run, Path(run).absolute(), subrun_id)
         return [Path(run)]
     if subrun_id is not None:

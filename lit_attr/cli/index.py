@@ -26,8 +26,8 @@ def run(arguments: Sequence[str]) -> None:
     add_place(parser)
     options = parser.parse_args(arguments)
     from lit_attr.query.index_build import build_index
-    from lit_attr.query.index_file import IndexFile
+    from lit_attr.query.index_file import open_index
 
     path = build_index(find_result(options.run, options.out_dir, options.subrun_id))
-    lacks_abs = "attr_abs" not in IndexFile(path).contents["metrics"]
+    lacks_abs = "attr_abs" not in open_index(path).contents["metrics"]
     print(f"index written to {path}" + (", of attr alone: attr_abs was not harvested" if lacks_abs else ""))

@@ -29,9 +29,11 @@ def export_form(content: Content, path: Path, *, compact: bool) -> Path:
         `path`.
 
     Raises:
+        NotHeldError: If the result holds its strongest edges alone.
         StorageError: If the file exists already, or cannot be written, or the provenance lists the targets of the
             harvest otherwise than `lit_attr` does.
     """
+    content.check_holds_edges()
     live = live_of(content) if compact else None
     edges = moved_edges(content, live)
     blanks = {name: map_moved(nested, _blank) for name, nested in edges.items()}

@@ -6,19 +6,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lit_attr.errors import ConfigurationError
 from lit_attr.export.description import describe
 from lit_attr.files.output import Product, write_file
 from lit_attr.optional import require
 from lit_attr.query.explorer import Explorer
-from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
-from lit_attr.storage.blocks import Blocks
-from lit_attr.topology.choice import check_count
+from lit_attr.query.strongest_edges import Edges
 from lit_attr.topology.words import AttrMetric, Per
 
 # Gives the text of a token, by layer and index.
 _TokenText = Callable[[str, int], str | None]
-_FINDERS = {"pair": strongest_of_pairs, "target": strongest_of_targets}
 # Rows that are written together, at least; and as many as one layer's tile of targets has.
 _ROW_GROUP = 1 << 17
 _LAYOUT = "lit_attr.edges"
@@ -53,18 +49,15 @@ def export_parquet(
 
     Raises:
         ConfigurationError: If an option is not understood, the metric was not harvested, or pyarrow is not installed.
+        NotHeldError: If the result holds its strongest edges alone, and not all of these.
         StorageError: If the file exists already, cannot be written, or a value is not finite.
     """
-    check_count("k", k)
-    explorer.storage.check_harvested(metric)
-    if per not in _FINDERS:
-        raise ConfigurationError(f"per must be one of {list(_FINDERS)}, found {per!r}")
+    edges = explorer.strongest(per, k=k, metric=metric)
     arrow, parquet = require("pyarrow", "export"), require("pyarrow.parquet", "export")
     metadata = {**describe(explorer.storage, _LAYOUT), "edges": f"the {k} strongest of each {per}"}
     schema = _schema(arrow).with_metadata(metadata)
 
     def write(file: BinaryIO) -> None:
-        edges = _FINDERS[per](Blocks(explorer.storage), metric, k)
         with parquet.ParquetWriter(file, schema) as writer:
             for group in _groups(edges):
                 batches = [arrow.record_batch(_columns(part, metric, explorer.token), schema) for part in group]

@@ -57,10 +57,12 @@ def export_safetensors(
 
     Raises:
         ConfigurationError: If `shard_mb` is not positive.
+        NotHeldError: If the result holds its strongest edges alone.
         StorageError: If the folder exists already, or cannot be written.
     """
     if not shard_mb > 0:
         raise ConfigurationError(f"shard_mb must be positive, found {shard_mb}")
+    content.check_holds_edges()
     metadata = describe(content, _LAYOUT)
     shards = _shards(list(named_tensors(content)), shard_mb * _MB)
     names = [_SHARD.format(number=number, count=len(shards)) for number in range(1, len(shards) + 1)]

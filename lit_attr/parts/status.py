@@ -177,11 +177,13 @@ def _shard(generation: Generation) -> ShardStatus:
 
 
 def _n_merged(path: Path) -> int:
-    from lit_attr.files.archive import layout  # imports torch, for longer than all else here takes
+    from lit_attr.files.archive import layout  # these import torch, for longer than all else here takes
+    from lit_attr.storage.strongest_file import StrongestFile, is_strongest
 
     with reading(path) as file:
         try:
-            coverage = Provenance.from_mapping(layout(file)["provenance"]).coverage
+            found = StrongestFile(path).content_keys() if is_strongest(path) else layout(file)
+            coverage = Provenance.from_mapping(found["provenance"]).coverage
         except Exception as error:  # torch raises many kinds for a damaged file
             raise StorageError(f"{path} is damaged, or no result of this harvest: {reason(error)}") from error
     if coverage is None:

@@ -19,6 +19,7 @@ from lit_attr.plots.style import add_notes
 from lit_attr.plots.subgraph import plot_subgraph
 from lit_attr.query.answers import Node, Ranking
 from lit_attr.query.explorer import Explorer
+from lit_attr.query.found import NotHeld, added
 from lit_attr.storage.harvested_metrics import Sample
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.words import SIGNS, AttrMetric
@@ -78,9 +79,8 @@ def component_figure(explorer: Explorer, key: str, *, k: int = 10, metric: AttrM
         name += " (no target of the harvest)"
     n_not_harvested = max(ranking.n_not_harvested for ranking in answered)
     sources, targets = ([entry for ranking in side for entry in ranking.entries] for side in rankings)
-    return _marked(
-        plot_component(name, sources, targets, _VALUES[metric], n_not_harvested), explorer, answered[0].sample
-    )
+    figure = plot_component(name, sources, targets, _VALUES[metric], n_not_harvested)
+    return _marked(figure, explorer, answered[0].sample, added(ranking.not_held for ranking in answered))
 
 
 def subgraph_figure(
@@ -115,13 +115,14 @@ def subgraph_figure(
     ends = {key for edge in edges for key in edge[:2]}
     labels = {_key(node): short_label(node) for node in graph.nodes if _key(node) in ends}
     begin, unmeasured = ([_key(node) for node in nodes] for nodes in (graph.keys, _not_harvested(graph.nodes)))
-    return _marked(plot_subgraph(edges, labels, begin, unmeasured, _VALUES[metric]), explorer, graph.sample)
+    figure = plot_subgraph(edges, labels, begin, unmeasured, _VALUES[metric])
+    return _marked(figure, explorer, graph.sample, graph.not_held)
 
 
-def _marked(figure: "Figure", explorer: Explorer, sample: Sample | None) -> "Figure":
-    """The picture of a partial result says so in its upper corner, as does one from a share of the sequences."""
+def _marked(figure: "Figure", explorer: Explorer, sample: Sample | None, not_held: NotHeld | None = None) -> "Figure":
+    """A picture of less than was asked for says so in its upper corner, as does one from a share of the sequences."""
     partial = explorer.storage.recorded.partial
-    notes = [partial and f"partial result: {partial}", sample and str(sample)]
+    notes = [partial and f"partial result: {partial}", sample and str(sample), not_held and str(not_held)]
     add_notes(figure, [note for note in notes if note])
     return figure
 

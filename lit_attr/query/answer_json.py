@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lit_attr.query.answers import Edge, EdgeAnswer, Node
+from lit_attr.query.found import NotHeld
 from lit_attr.storage.harvested_metrics import Sample
 
 
@@ -25,7 +26,7 @@ def plain(answer: object) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever an answer holds
-    if isinstance(value, Node | Sample):
+    if isinstance(value, Node | Sample | NotHeld):
         return vars(value)
     if isinstance(value, Edge):
         return plain(value)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lit_attr.query.found import NotHeld
 from lit_attr.query.frames import to_frame
 from lit_attr.storage.harvested_metrics import Sample
 from lit_attr.topology.words import AnySign, AttrMetric, Direction, EdgeOrder
@@ -71,9 +72,12 @@ class Answer:
 
     Attributes:
         sample: The part of the data from which the values are estimated; None if they are of all of it.
+        not_held: What was asked for and dropped, where the result holds its strongest edges alone; None if nothing is
+            missing.
     """
 
     sample: Sample | None = field(default=None, kw_only=True)
+    not_held: NotHeld | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,10 @@ class EdgeAnswer(Answer):
         target: What is fed.
         metric: `attr` or `attr_abs`.
         was_harvested: Whether the target was a target of the harvest, so that the edge was measured.
-        raw: The sum as it is stored; None if the edge was not measured.
-        normalized: The sum divided by the scales of source and target; None if the edge was not measured.
+        raw: The sum as it is stored; None if the edge was not measured, or is not held.
+        normalized: The sum divided by the scales of source and target; None if the edge was not measured, or is not
+            held.
+        is_held: False where the result holds its strongest edges alone, and this is none of them.
     """
 
     source: Node
@@ -127,6 +133,7 @@ class EdgeAnswer(Answer):
     was_harvested: bool
     raw: float | None
     normalized: float | None
+    is_held: bool = field(default=True, kw_only=True)
 
     def frame(self) -> "polars.DataFrame":
         """One row; raises a ConfigurationError if polars is not installed."""

@@ -1,7 +1,7 @@
 """A result, opened for questions."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lit_attr.query.answers import EdgeAnswer, Node, Ranking, StrongestEdges, Subgraph
@@ -13,13 +13,15 @@ from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.layer_questions import LayerQuestions
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.query.result_name import ResultName
+from lit_attr.query.strongest_edges import Edges
+from lit_attr.query.strongest_lists import StrongestLists
 from lit_attr.query.subgraph import Reach
 from lit_attr.query.token_texts import TokenTexts
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.harvested_targets import HarvestedTargets
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure
-from lit_attr.topology.words import AnySign, AttrMetric, EdgeOrder, Statistic, Ways
+from lit_attr.topology.words import AnySign, AttrMetric, EdgeOrder, Per, Statistic, Ways
 
 
 class Explorer:
@@ -31,6 +33,10 @@ class Explorer:
     Edges to components that were no targets of the harvest were not measured, and are never answered as 0: answers say
     so in `was_harvested`, `n_not_harvested` and `harvested`. A metric that was not harvested is a mistake to ask for:
     `metrics` has those that were. Where `attr_abs` was harvested in a share of the sequences, answers have a `sample`.
+
+    A file of strongest edges alone (`lit-attr export --to strongest`) answers the same as far as it goes. What was
+    asked for and dropped is in `not_held`, an edge that is not there has `is_held` false, and a question that needs all
+    edges ends in a `NotHeldError`.
 
     With an index beside the result (`lit-attr index`), questions about what a component or token feeds, about output
     tokens, and about pairs of layers are fast however large the result is. The answers are the same without it.
@@ -176,6 +182,7 @@ class Explorer:
         Raises:
             EdgeNotFoundError: If there are no such edges.
             ConfigurationError: If there are too many to be computed at once, or the metric was not harvested.
+            NotHeldError: If the result holds its strongest edges alone.
             StorageError: If a value is not finite.
         """
         return self._layer_questions.block(source_layer, target_layer, Measure(metric, normalized))
@@ -232,6 +239,26 @@ class Explorer:
         """
         selection = self._result.selection(k, sign, ())
         return self._layer_questions.pair_edges(source_layer, target_layer, Measure(metric, normalized), selection)
+
+    def strongest(self, per: Per, *, k: int, metric: AttrMetric = "attr") -> Iterator[Edges]:
+        """The edges with the largest normalised magnitudes as arrays, some at a time, of a result of any size.
+
+        Args:
+            per: Whether `k` edges of each pair of layers are meant, or of each component and output token.
+            k: How many.
+            metric: `attr` or `attr_abs`.
+
+        Raises:
+            ConfigurationError: If an option is not understood, or the metric was not harvested.
+            NotHeldError: If the result holds its strongest edges alone, and fewer than `k` of something that has more.
+            StorageError: If a value is not finite.
+        """
+        return self._layer_questions.strongest(per, k, metric)
+
+    @property
+    def n_kept(self) -> int | None:
+        """How many of the strongest edges each list has, where the result holds nothing else; None if it holds all."""
+        return self._result.index.k if isinstance(self._result.index, StrongestLists) else None
 
     @property
     def path(self) -> Path:

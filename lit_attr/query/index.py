@@ -12,8 +12,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lit_attr.errors import StorageError
-from lit_attr.query.index_file import IndexFile, identity, index_path
+from lit_attr.query.found import NotHeld
+from lit_attr.query.index_file import identity, index_path, open_index
 from lit_attr.query.index_lists import PAIRS, KeyLists, number_in_key, number_in_pair
+from lit_attr.storage.lists_file import ListsFile
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import Sign
 
@@ -29,11 +31,13 @@ class IndexedList:
             `target * n_sources + source`, of the places of both.
         raw: Raw attribution of each.
         complete: Whether these are all of the sign.
+        not_held: What is known of the others, where they are nowhere; None where the result has them.
     """
 
     positions: Int[np.ndarray, " edge"]
     raw: Float[np.ndarray, " edge"]
     complete: bool
+    not_held: NotHeld | None = None
 
 
 class Index:
@@ -43,7 +47,7 @@ class Index:
         file: Its file.
     """
 
-    def __init__(self, file: IndexFile) -> None:
+    def __init__(self, file: ListsFile) -> None:
         self._file = file
         self._is_known_damaged = False
         self._pairs = {(s, t, metric): n for n, (s, t, metric, *_) in enumerate(file.pairs)}
@@ -55,7 +59,7 @@ class Index:
         if not path.is_file():
             return None
         try:
-            file = IndexFile(path)
+            file = open_index(path)
         except StorageError as error:
             _warn(error, storage)
             return None

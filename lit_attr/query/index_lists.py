@@ -1,7 +1,7 @@
-"""Which lists of strongest edges an index holds.
+"""Which lists of strongest edges there are, and which of them an index holds.
 
-Every source has lists of its strongest targets: one of components, and one of output tokens. Every output token has
-lists of its strongest sources: components, and tokens. Sources of components need none: a block's rows lie together.
+Every source has lists of its strongest targets: one of components, and one of output tokens. Every target has lists of
+its strongest sources: components, and tokens. In an index, components have no sources: a block's rows lie together.
 Each is kept for every metric that it has and that was harvested, raw and normalised (which rank differently), and for
 both signs.
 """
@@ -74,20 +74,34 @@ def section_name(direction: Direction, layer: str, kind: str) -> str:
     return f"{direction}/{layer}/{kind}"
 
 
-def all_key_lists(blocks: Blocks) -> Iterator[KeyLists]:
-    """All lists of keys of a result; those of targets contain each pair of layers once."""
-
-    def lists(
-        direction: Direction, layer: str, others: Sequence[str], metrics: tuple[AttrMetric, ...] = ("attr",)
-    ) -> KeyLists:
-        return KeyLists(LayerEdges.between(blocks, direction, layer, others), kind_of(others[0]), metrics)
-
+def indexed_lists(blocks: Blocks) -> Iterator[KeyLists]:
+    """The lists of keys that an index holds; those of targets contain each pair of layers once."""
+    both = blocks.content.metrics
     for source in (EMBED, *blocks.content.ci_sum):
         fed = blocks.target_layers(source, "attr")
         if components := [layer for layer in fed if layer != OUTPUT]:
-            yield lists("targets", source, components, blocks.content.metrics)
+            yield _lists(blocks, "targets", source, components, both)
         if OUTPUT in fed:
-            yield lists("targets", source, [OUTPUT])
-    if components := [*blocks.content.unembed_attr]:
-        yield lists("sources", OUTPUT, components)
-    yield lists("sources", OUTPUT, [EMBED])
+            yield _lists(blocks, "targets", source, [OUTPUT], ("attr",))
+    yield from _sources(blocks, OUTPUT, ("attr",))
+
+
+def all_lists(blocks: Blocks) -> Iterator[KeyLists]:
+    """All lists of keys: those of an index, and the sources of components."""
+    yield from indexed_lists(blocks)
+    for target in blocks.content.ci_sum:
+        yield from _sources(blocks, target, blocks.content.metrics)
+
+
+def _sources(blocks: Blocks, target: str, metrics: tuple[AttrMetric, ...]) -> Iterator[KeyLists]:
+    by_kind: dict[str, list[str]] = {}
+    for source in blocks.source_layers(target, "attr"):
+        by_kind.setdefault(kind_of(source), []).append(source)
+    for sources in by_kind.values():
+        yield _lists(blocks, "sources", target, sources, metrics)
+
+
+def _lists(
+    blocks: Blocks, direction: Direction, layer: str, others: Sequence[str], metrics: tuple[AttrMetric, ...]
+) -> KeyLists:
+    return KeyLists(LayerEdges.between(blocks, direction, layer, others), kind_of(others[0]), metrics)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from lit_attr.errors import EdgeNotFoundError
+from lit_attr.errors import EdgeNotFoundError, NotHeldError
 from lit_attr.query.answers import Edge, EdgeAnswer, Neighbour, Ranking, Subgraph
+from lit_attr.query.found import NotHeld, added
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.query.subgraph import Reach, collect
 from lit_attr.storage.top_k import DatasetAttributionEntry
@@ -28,25 +29,31 @@ class KeyQuestions:
         result, key = self._result, self._result.reader.key(text)
         sample = result.storage.sample(measure.metric)
         self._check_ranking(question, text, key, measure)
-        neighbours = result.ranker.neighbours(question, key, measure, selection)
-        nodes = [result.node(ComponentKey(entry.layer, entry.component_idx)) for entry in neighbours]
-        entries = [Neighbour(**vars(node), value=entry.value) for node, entry in zip(nodes, neighbours, strict=True)]
+        found = result.ranker.neighbours(question, key, measure, selection)
+        nodes = [result.node(ComponentKey(entry.layer, entry.component_idx)) for entry in found.entries]
+        entries = [Neighbour(**vars(node), value=entry.value) for node, entry in zip(nodes, found.entries, strict=True)]
         node, n_not_harvested = result.node(key), 0
         if question == "targets":
             n_not_harvested = result.harvested.n_missing(self._fed(key, measure, selection))
         was_harvested = question == "targets" or node.was_harvested
         asked = measure.metric, selection.sign, measure.normalized
-        return Ranking(question, node, *asked, was_harvested, n_not_harvested, tuple(entries), sample=sample)
+        said = was_harvested, n_not_harvested, tuple(entries)
+        return Ranking(question, node, *asked, *said, sample=sample, not_held=found.not_held)
 
     def edge(self, source: str, target: str, metric: AttrMetric) -> EdgeAnswer:
         """One edge, raw and normalised."""
         reader, node = self._result.reader, self._result.node
         ends = reader.key(source), reader.key(target)
         sample = self._result.storage.sample(metric)
-        raw, normalized = (
-            self._result.key_edges.edge(*ends, Measure(metric, normalized=scaled)) for scaled in (False, True)
-        )
-        return EdgeAnswer(node(ends[0]), node(ends[1]), metric, raw is not None, raw, normalized, sample=sample)
+        was_measured = self._result.key_edges.was_measured(*ends, metric)
+        raw = normalized = None
+        try:
+            raw, normalized = (self._result.ranker.edge(*ends, Measure(metric, scaled)) for scaled in (False, True))
+            is_held = True
+        except NotHeldError:
+            is_held = False
+        values = was_measured, raw, normalized
+        return EdgeAnswer(node(ends[0]), node(ends[1]), metric, *values, is_held=is_held, sample=sample)
 
     def subgraph(self, keys: Sequence[str], reach: Reach, measure: Measure, selection: Selection) -> Subgraph:
         """The strongest edges that lead to some keys, and those that lead away from them."""
@@ -59,18 +66,22 @@ class KeyQuestions:
                 raise EdgeNotFoundError(f"no edges of {key}: {result.key_edges.why_unknown(key, role)}")
 
         fed: set[str] = set()
+        not_held: list[NotHeld | None] = []
 
         def follow(way: Direction, key: ComponentKey) -> list[DatasetAttributionEntry]:
             if way == "targets":
                 fed.update(self._fed(key, measure, selection))
-            return result.ranker.neighbours(way, key, measure, selection)
+            found = result.ranker.neighbours(way, key, measure, selection)
+            not_held.append(found.not_held)
+            return found.entries
 
         values = collect(begin, follow, reach)
         edges = tuple(Edge(node(source), node(target), value) for (source, target), value in values.items())
         nodes = dict.fromkeys([*map(node, begin), *(end for edge in edges for end in (edge.source, edge.target))])
         asked = measure.metric, selection.sign, measure.normalized
         n_not_harvested = result.harvested.n_missing(fed)
-        return Subgraph(tuple(map(node, begin)), *asked, n_not_harvested, tuple(nodes), edges, sample=sample)
+        said = n_not_harvested, tuple(nodes), edges
+        return Subgraph(tuple(map(node, begin)), *asked, *said, sample=sample, not_held=added(not_held))
 
     def _fed(self, key: ComponentKey, measure: Measure, selection: Selection) -> list[str]:
         """The layers among which a key's targets are sought."""

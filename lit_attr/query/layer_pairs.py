@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from lit_attr.query.found import Found, NotHeld, strongest_of
 from lit_attr.query.index import Index
 from lit_attr.query.index_lists import number_in_pair
-from lit_attr.query.ranking import rank
 from lit_attr.query.running_lists import PairSummary
 from lit_attr.query.tiles import LayerEdges, parts, tiles
 from lit_attr.storage.blocks import Blocks
@@ -20,6 +22,14 @@ from lit_attr.topology.words import AttrMetric, Sign
 
 # Sources and targets of a tile: it has 64 MB.
 _SIDE = 4096
+
+
+class KeyEdge(NamedTuple):
+    """An edge between two keys."""
+
+    source: ComponentKey
+    target: ComponentKey
+    value: float
 
 
 def layer_pairs(blocks: Blocks, metric: AttrMetric) -> list[tuple[str, str]]:
@@ -78,10 +88,8 @@ class LayerPairs:
             return known
         return summarise(self._blocks, pair, measure.metric, 1).mass(normalized=measure.normalized)
 
-    def edges(
-        self, pair: tuple[str, str], measure: Measure, selection: Selection
-    ) -> list[tuple[ComponentKey, ComponentKey, float]]:
-        """The strongest edges between two layers, best first: source, target, value.
+    def edges(self, pair: tuple[str, str], measure: Measure, selection: Selection) -> Found[KeyEdge]:
+        """The strongest edges between two layers, best first.
 
         Args:
             pair: Source and target layer, between which there are edges.
@@ -94,10 +102,12 @@ class LayerPairs:
         # Looked at once for both signs, and not at all where the index knows enough.
         summary = cache(lambda: summarise(self._blocks, pair, measure.metric, selection.k))
 
-        def of_sign(sign: Sign) -> list[tuple[ComponentKey, ComponentKey, float]]:
-            return self._edges(pair, measure, *self._strongest(pair, measure, selection.k, sign, summary))
+        def of_sign(sign: Sign) -> Found[KeyEdge]:
+            positions, raw, not_held = self._strongest(pair, measure, selection.k, sign, summary)
+            edges = self._edges(pair, measure, positions, raw)
+            return Found(edges) if not_held is None else Found(edges, abs(edges[-1].value), not_held)
 
-        return rank(of_sign, selection, lambda edge: edge[2])
+        return strongest_of(map(of_sign, selection.signs), selection.k, attrgetter("value"))
 
     def _edges(
         self,
@@ -105,7 +115,7 @@ class LayerPairs:
         measure: Measure,
         positions: Int[np.ndarray, " edge"],
         values: Float[np.ndarray, " edge"],
-    ) -> list[tuple[ComponentKey, ComponentKey, float]]:
+    ) -> list[KeyEdge]:
         content = self._blocks.content
         members = content.stored_sources(pair[0]), content.stored_targets(pair[1])
         targets, sources = np.divmod(positions, max(len(members[0]), 1))
@@ -118,17 +128,19 @@ class LayerPairs:
             by_source, by_target = scales.of_sources(pair[0]), scales.of_targets(pair[1])
             values = divided(values, by_source.numpy()[sources], by_target.numpy()[targets])
         return [
-            (ComponentKey(pair[0], source), ComponentKey(pair[1], target), value)
+            KeyEdge(ComponentKey(pair[0], source), ComponentKey(pair[1], target), value)
             for source, target, value in zip(sources.tolist(), targets.tolist(), values.tolist(), strict=True)
         ]
 
     def _strongest(
         self, pair: tuple[str, str], measure: Measure, k: int, sign: Sign, summary: Callable[[], PairSummary]
-    ) -> tuple[Int[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
-        """Positions and raw values; a position is `target * n_sources + source`, of the places of both."""
+    ) -> tuple[Int[np.ndarray, " edge"], Float[np.ndarray, " edge"], NotHeld | None]:
+        """Positions `target * n_sources + source`, of the places of both, raw values, and what is held nowhere."""
         n_edges = self._blocks.n_stored(*pair)
         known = self._index.edges(pair, measure, sign, n_edges) if self._index else None
         if known is not None and (k <= len(known.raw) or known.complete):
-            return known.positions[:k], known.raw[:k]
+            return known.positions[:k], known.raw[:k], None
+        if known is not None and known.not_held is not None:
+            return known.positions, known.raw, known.not_held
         positions, raw = (part[number_in_pair(measure, sign)].numpy() for part in summary().lists())
-        return positions[positions >= 0], raw[positions >= 0]
+        return positions[positions >= 0], raw[positions >= 0], None

@@ -1,20 +1,24 @@
 """Questions about pairs of layers."""
 
 from collections.abc import Container, Iterable, Iterator, Sequence
-from heapq import nlargest
+from operator import attrgetter
 
 import torch
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.query.answers import Edge, StrongestEdges
+from lit_attr.query.found import Found, added, strongest_of
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
-from lit_attr.query.layer_pairs import layer_pairs
+from lit_attr.query.layer_pairs import KeyEdge, layer_pairs
+from lit_attr.query.listed_edges import ListedEdges
 from lit_attr.query.opened_result import OpenedResult
+from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
+from lit_attr.query.strongest_lists import StrongestLists
 from lit_attr.storage.compact import with_zeros
 from lit_attr.storage.top_k import check_finite
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
-from lit_attr.topology.choice import Measure, Selection
-from lit_attr.topology.words import EDGE_ORDERS, STATISTICS, AttrMetric, EdgeOrder, Statistic
+from lit_attr.topology.choice import Measure, Selection, check_count
+from lit_attr.topology.words import EDGE_ORDERS, PER, STATISTICS, AttrMetric, EdgeOrder, Per, Statistic
 
 # Edges of a block that is computed: 400 MB.
 _LARGEST_BLOCK = 10**8
@@ -59,6 +63,7 @@ class LayerQuestions:
         result, blocks = self._result, self._result.blocks
         sample = result.storage.sample(measure.metric)
         source, target = result.layer_pair(source_layer, target_layer, measure.metric)
+        result.storage.check_holds_edges()
         not_harvested = result.harvested.missing(target)
         n_edges = result.storage.layer_size(source) * result.storage.layer_size(target)
         is_stored = blocks.n_stored(source, target) == n_edges
@@ -88,10 +93,10 @@ class LayerQuestions:
         if by not in EDGE_ORDERS:
             raise ConfigurationError(f"by must be one of {list(EDGE_ORDERS)}, found {by!r}")
         pairs = self._pairs(measure.metric, selection.layers)
-        edges: Iterable[tuple[ComponentKey, ComponentKey, float]] = self._of_pairs(pairs, measure, selection)
+        of_pairs = self._of_pairs(pairs, measure, selection)
         if by == "strength":
-            edges = nlargest(selection.k, edges, key=lambda edge: abs(edge[2]))
-        return self._answer(by, {target for _, target in pairs}, measure, selection, edges)
+            of_pairs = [strongest_of(of_pairs, selection.k, attrgetter("value"))]
+        return self._answer(by, {target for _, target in pairs}, measure, selection, of_pairs)
 
     def pair_edges(
         self, source_layer: str, target_layer: str, measure: Measure, selection: Selection
@@ -101,11 +106,20 @@ class LayerQuestions:
         edges = self._of_pairs([pair], measure, selection)
         return self._answer("pair", {pair[1]}, measure, selection, edges)
 
-    def _of_pairs(
-        self, pairs: Iterable[_Pair], measure: Measure, selection: Selection
-    ) -> Iterator[tuple[ComponentKey, ComponentKey, float]]:
-        for pair in pairs:
-            yield from self._result.pairs.edges(pair, measure, selection)
+    def strongest(self, per: Per, k: int, metric: AttrMetric) -> Iterator[Edges]:
+        """The strongest edges of each pair of layers, or of each target, some at a time."""
+        if per not in PER:
+            raise ConfigurationError(f"per must be one of {list(PER)}, found {per!r}")
+        check_count("k", k)
+        blocks, index = self._result.blocks, self._result.index
+        blocks.content.check_harvested(metric)
+        if isinstance(index, StrongestLists):
+            listed = ListedEdges(blocks, index)
+            return listed.of_pairs(metric, k) if per == "pair" else listed.of_targets(metric, k)
+        return (strongest_of_pairs if per == "pair" else strongest_of_targets)(blocks, metric, k)
+
+    def _of_pairs(self, pairs: Iterable[_Pair], measure: Measure, selection: Selection) -> Iterable[Found[KeyEdge]]:
+        return (self._result.pairs.edges(pair, measure, selection) for pair in pairs)
 
     def _answer(
         self,
@@ -113,13 +127,15 @@ class LayerQuestions:
         targets: Iterable[str],
         measure: Measure,
         selection: Selection,
-        edges: Iterable[tuple[ComponentKey, ComponentKey, float]],
+        of_pairs: Iterable[Found[KeyEdge]],
     ) -> StrongestEdges:
         node, n_not_harvested = self._result.node, self._result.harvested.n_missing(targets)
-        shown = tuple(Edge(node(source), node(target), value) for source, target, value in edges)
+        found = list(of_pairs)
+        shown = tuple(Edge(node(e.source), node(e.target), e.value) for some in found for e in some.entries)
         asked = measure.metric, selection.sign, measure.normalized
         sample = self._result.storage.sample(measure.metric)
-        return StrongestEdges(*asked, by, n_not_harvested, shown, sample=sample)
+        not_held = added(some.not_held for some in found)
+        return StrongestEdges(*asked, by, n_not_harvested, shown, sample=sample, not_held=not_held)
 
     def _pairs(self, metric: AttrMetric, layers: Container[str] | None) -> list[_Pair]:
         pairs = layer_pairs(self._result.blocks, metric)

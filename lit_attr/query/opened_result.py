@@ -10,6 +10,7 @@ from lit_attr.query.index import Index
 from lit_attr.query.keys import KeyReader, tables_of
 from lit_attr.query.layer_pairs import LayerPairs
 from lit_attr.query.ranking import Ranker
+from lit_attr.query.strongest_lists import StrongestLists
 from lit_attr.query.token_texts import TokenTexts
 from lit_attr.query.tokenizer_file import tokenizer_places
 from lit_attr.query.tokenizer_formats import given_tokenizer
@@ -37,7 +38,7 @@ class OpenedResult:
         self.storage = DatasetAttributionStorage.load(path)
         self.key_edges = KeyEdges(self.storage)
         self.blocks, self.harvested = self.key_edges.blocks, self.key_edges.harvested
-        self.use_index(Index.open(path))
+        self.use_index(Index.open(path) if self.storage.holds_edges else StrongestLists(path))
         self._tokenizer = None if tokenizer is None else given_tokenizer(tokenizer)
 
     def use_index(self, index: Index | None) -> None:

@@ -1,20 +1,26 @@
-"""The strongest neighbours of a key, from an index where it knows them; the answers are the same without it."""
+"""The strongest neighbours of a key, and single edges, from lists of the strongest edges where they know them.
+
+The answers are the same without an index. Where a result holds its strongest edges alone, they are the same as far as
+they go, and what they lack is said.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from lit_attr.errors import NotHeldError
+from lit_attr.query.found import Found, strongest_of
 from lit_attr.query.index import Index
-from lit_attr.query.index_lists import KeyLists, all_key_lists, kind_of, section_name
+from lit_attr.query.index_lists import KeyLists, all_lists, kind_of, section_name
+from lit_attr.query.strongest_lists import StrongestLists
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.normalisation import divided
 from lit_attr.storage.top_k import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import Measure, Selection
-from lit_attr.topology.words import Direction, Sign
+from lit_attr.topology.words import Direction
 
 
 class Ranker:
@@ -22,18 +28,18 @@ class Ranker:
 
     Args:
         key_edges: Edges of the result's keys.
-        index: The result's index, where there is one.
+        index: The result's index, where there is one, or the lists of a result that holds nothing else.
     """
 
     def __init__(self, key_edges: KeyEdges, index: Index | None) -> None:
         self._key_edges = key_edges
         self._blocks = key_edges.blocks
         self._index = index
-        self._lists = {lists.name: lists for lists in all_key_lists(key_edges.blocks)} if index else {}
+        self._lists = {lists.name: lists for lists in all_lists(key_edges.blocks)} if index else {}
 
     def neighbours(
         self, direction: Direction, key: ComponentKey, measure: Measure, selection: Selection
-    ) -> list[DatasetAttributionEntry]:
+    ) -> Found[DatasetAttributionEntry]:
         """The strongest sources or targets of a key, best first.
 
         Args:
@@ -43,7 +49,7 @@ class Ranker:
             selection: How many, of which sign, in which layers.
 
         Raises:
-            StorageError: If values are not finite.
+            StorageError: If values are not finite, or the result is damaged.
         """
         find = self._blocks.source_layers if direction == "sources" else self._blocks.target_layers
         by_kind: dict[str, list[str]] = {}
@@ -51,46 +57,74 @@ class Ranker:
             if selection.admits(layer):
                 by_kind.setdefault(kind_of(layer), []).append(layer)
 
-        def of_sign(sign: Sign) -> list[DatasetAttributionEntry]:
-            entries: list[DatasetAttributionEntry] = []
-            for kind, layers in by_kind.items():
-                lists = self._lists.get(section_name(direction, key.layer, kind))
-                known = self._indexed(lists, key, measure, sign, Selection(selection.k, sign, layers))
-                if known is None:
-                    ask = self._key_edges.sources if direction == "sources" else self._key_edges.targets
-                    known = strongest(ask(key, measure, layers), selection.k, sign)
-                entries += known
-            return entries
+        def found() -> Iterable[Found[DatasetAttributionEntry]]:
+            for sign in selection.signs:
+                for kind, layers in by_kind.items():
+                    lists = self._lists.get(section_name(direction, key.layer, kind))
+                    known = self._indexed(lists, key, measure, Selection(selection.k, sign, layers))
+                    if known is None:
+                        ask = self._key_edges.sources if direction == "sources" else self._key_edges.targets
+                        known = Found(strongest(ask(key, measure, layers), selection.k, sign))
+                    yield known
 
-        return rank(of_sign, selection, lambda entry: entry.value)
+        return strongest_of(found(), selection.k, lambda entry: entry.value)
+
+    def edge(self, source: ComponentKey, target: ComponentKey, measure: Measure) -> float | None:
+        """The attribution of one edge; None if its target was no target of the harvest, so that it was not measured.
+
+        Raises:
+            EdgeNotFoundError: If there is no such edge.
+            NotHeldError: If there is one, and the result does not hold it.
+            StorageError: If its value is not finite, or the result is damaged.
+        """
+        if not isinstance(self._index, StrongestLists):
+            return self._key_edges.edge(source, target, measure)
+        if not self._key_edges.was_measured(source, target, measure.metric):
+            return None
+        ways: tuple[tuple[Direction, ComponentKey, ComponentKey], ...]
+        ways = (("sources", target, source), ("targets", source, target))
+        for direction, key, other in ways:
+            lists = self._lists[section_name(direction, key.layer, kind_of(other.layer))]
+            value = self._index.value(lists, key.index, other, measure.metric)
+            if value is not None:
+                raw = np.array([value], np.float32)
+                return float((self._normalized(raw, "sources", target, [source]) if measure.normalized else raw)[0])
+        raise NotHeldError(
+            f"the edge from {source} to {target} is not held: this result keeps the {self._index.k} strongest of each "
+            "list, and it is neither among those of its source nor among those of its target"
+        )
 
     def _indexed(
-        self, lists: KeyLists | None, key: ComponentKey, measure: Measure, sign: Sign, selection: Selection
-    ) -> list[DatasetAttributionEntry] | None:
-        """What the index knows, if that is enough."""
+        self, lists: KeyLists | None, key: ComponentKey, measure: Measure, selection: Selection
+    ) -> Found[DatasetAttributionEntry] | None:
+        """What the index knows of one sign, if that is enough, or all that there is."""
         if lists is None or self._index is None:
             return None
         place = lists.edges.keys.place(key.index)
         if place is None:  # all its edges are zero
-            return []
-        known = self._index.neighbours(lists, place, measure, sign)
+            return Found()
+        known = self._index.neighbours(lists, place, measure, *selection.signs)
         if known is None:
             return None
         neighbours = lists.edges.neighbours
         numbers, indices = neighbours.locate(known.positions)
         admitted = np.array([selection.admits(layer) for layer in neighbours.layers])
         wanted = np.flatnonzero(admitted[numbers])[: selection.k]
-        if len(wanted) < selection.k and not known.complete:
+        lacks_some = len(wanted) < selection.k and not known.complete
+        if lacks_some and known.not_held is None:
             return None
-        layers = [neighbours.layers[number] for number in numbers[wanted].tolist()]
-        keys = [ComponentKey(*place) for place in zip(layers, indices[wanted].tolist(), strict=True)]
-        values = known.raw[wanted]
+        shown = np.append(wanted, len(known.raw) - 1) if lacks_some else wanted
+        layers = [neighbours.layers[number] for number in numbers[shown].tolist()]
+        keys = [ComponentKey(*place) for place in zip(layers, indices[shown].tolist(), strict=True)]
+        values = known.raw[shown]
         if measure.normalized:
             values = self._normalized(values, lists.edges.direction, key, keys)
-        return [
+        entries = [
             DatasetAttributionEntry(str(neighbour), neighbour.layer, neighbour.index, value)
             for neighbour, value in zip(keys, values.tolist(), strict=True)
         ]
+        # The last entry of the list, whatever its layer, is as large as any that was dropped.
+        return Found(entries[:-1], abs(entries[-1].value), known.not_held) if lacks_some else Found(entries)
 
     def _normalized(
         self, raw: Float[np.ndarray, " key"], direction: Direction, key: ComponentKey, others: Sequence[ComponentKey]
@@ -104,20 +138,3 @@ class Ranker:
         sources, targets = ([key], others) if direction == "targets" else (others, [key])
         normalisation = self._blocks.normalisation
         return divided(raw, scales(normalisation.of_sources, sources), scales(normalisation.of_targets, targets))
-
-
-Ranked = TypeVar("Ranked")
-
-
-def rank(
-    find: Callable[[Sign], Iterable[Ranked]], selection: Selection, value: Callable[[Ranked], float]
-) -> list[Ranked]:
-    """The strongest of what is found of one sign, or of both by magnitude; best first.
-
-    Args:
-        find: At least the `k` strongest of a sign.
-        selection: How many, of which sign.
-        value: The number by which one is ranked.
-    """
-    candidates = [one for sign in selection.signs for one in find(sign)]
-    return sorted(candidates, key=lambda one: -abs(value(one)))[: selection.k]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +16,59 @@ from lit_attr.storage.top_k import NOT_FINITE, RunningTopK, Where
 _RANKED = 1 << 20
 # Sources whose edges are summed at once: their magnitudes stay in a cache.
 _SUMMED = 64
+# Entries that are counted at once, by rows.
+_COUNTED = 1 << 18
+
+
+class Totals(NamedTuple):
+    """How many entries of rows there are, and how large they are together, in the order of `RANKINGS`.
+
+    Attributes:
+        n: Number of entries of the sign.
+        mass: Sum of their magnitudes.
+    """
+
+    n: Int[Tensor, "*row list"]
+    mass: Float[Tensor, "*row list"]
+
+    @classmethod
+    def zeros(cls, *shape: int) -> "Totals":
+        """Totals of nothing.
+
+        Args:
+            *shape: Number of rows; nothing for a single one.
+        """
+        lists = (*shape, len(RANKINGS))
+        return cls(torch.zeros(lists, dtype=torch.int64), torch.zeros(lists, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, raw: Float[Tensor, "row _entry"], normalized: Float[Tensor, "row _entry"]) -> "Totals":
+        """Totals of the entries of some rows.
+
+        Args:
+            raw: Their raw values.
+            normalized: Their normalised values.
+        """
+        totals = cls.zeros(len(raw))
+        step = max(_COUNTED // max(raw.shape[1], 1), 1)
+        for start in range(0, len(raw), step):
+            rows = slice(start, start + step)
+            for number, (is_normalized, sign) in enumerate(RANKINGS):
+                values = (normalized if is_normalized else raw)[rows]
+                values = values.clamp(min=0) if sign == "positive" else values.clamp(max=0)
+                totals.n[rows, number] = values.count_nonzero(1)
+                totals.mass[rows, number] = values.sum(1, dtype=torch.float64).abs()
+        return totals
+
+    def add_(self, other: "Totals") -> None:
+        """Add those of other entries of the same rows."""
+        self.n.add_(other.n)
+        self.mass.add_(other.mass)
+
+    def less(self, kept: "Totals") -> "Totals":
+        """What remains without the entries that are kept."""
+        n = self.n - kept.n
+        return Totals(n, (self.mass - kept.mass).clamp(min=0).where(n > 0, 0.0))
 
 
 class RunningLists:
@@ -59,6 +113,15 @@ class RunningLists:
             raws.append(torch.nn.functional.pad(raw, (0, missing)))
         return torch.stack(positions, 1), torch.stack(raws, 1)
 
+    def totals(self) -> Totals:
+        """Totals of the entries that are kept."""
+        n, mass = [], []
+        for top in self._tops:
+            mask = top.has_sign()
+            n.append(mask.sum(1))
+            mass.append(top.kept.values.where(mask, 0).sum(1, dtype=torch.float64).abs())
+        return Totals(torch.stack(n, 1), torch.stack(mass, 1))
+
     def _with_values(self, raw: Tensor, normalized: Tensor) -> Iterator[tuple[Tensor, RunningTopK]]:
         for (is_normalized, _), top in zip(RANKINGS, self._tops, strict=True):
             yield normalized if is_normalized else raw, top
@@ -71,12 +134,16 @@ class PairSummary:
         n_sources: Number of sources that have a place.
         n_targets: Number of targets that have a place.
         k: How many of the strongest edges are kept.
+
+    Attributes:
+        totals: Totals of all edges, where whoever adds them counts them too.
     """
 
     def __init__(self, n_sources: int, n_targets: int, k: int) -> None:
         self._n_sources = n_sources
         self._lists = RunningLists(1, k)
         self._raw, self._normalized = _Mass(n_targets), _Mass(n_targets)
+        self.totals = Totals.zeros()
 
     def add(
         self,
@@ -120,6 +187,10 @@ class PairSummary:
         """Positions `target * n_sources + source` and raw values, in the order of `RunningLists.lists`."""
         positions, raws = self._lists.lists()
         return positions[0], raws[0]
+
+    def dropped(self) -> Totals:
+        """What was counted and is in no list."""
+        return self.totals.less(Totals(*(kept[0] for kept in self._lists.totals())))
 
 
 class _Mass:

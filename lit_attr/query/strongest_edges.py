@@ -52,7 +52,7 @@ def strongest_of_pairs(blocks: Blocks, metric: AttrMetric, k: int) -> Iterator[E
     Raises:
         StorageError: If a value is not finite.
     """
-    for target in _fed_layers(blocks):
+    for target in fed_layers(blocks):
         for source in blocks.source_layers(target, metric):
             edges, top = LayerEdges.between(blocks, "sources", target, [source]), RunningTopK(1, k, "both")
             for rows in _rows(edges):
@@ -80,7 +80,7 @@ def strongest_of_targets(
     Raises:
         StorageError: If a value is not finite.
     """
-    for target in _fed_layers(blocks) if layers is None else layers:
+    for target in fed_layers(blocks) if layers is None else layers:
         edges = LayerEdges.between(blocks, "sources", target, blocks.source_layers(target, metric))
         for rows in _rows(edges):
             top = RunningTopK(rows.stop - rows.start, k, "both")
@@ -90,7 +90,7 @@ def strongest_of_targets(
             yield _edges(edges, rows.start + mask.nonzero()[:, 0], top.kept.positions[mask], top)
 
 
-def _fed_layers(blocks: Blocks) -> list[str]:
+def fed_layers(blocks: Blocks) -> list[str]:
     """All layers that anything feeds, the output last."""
     return [*(layer for layer in blocks.content.ci_sum if blocks.source_layers(layer, "attr")), OUTPUT]
 

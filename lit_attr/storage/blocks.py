@@ -24,7 +24,8 @@ _ALL = slice(None)
 class Blocks:
     """Attributions by pair of layers; components and token ids are named by their places.
 
-    Whatever is asked for a metric raises a `ConfigurationError` if it was not harvested.
+    Whatever is asked for a metric raises a `ConfigurationError` if it was not harvested, and whatever is asked for
+    attributions a `NotHeldError` if the content has only the shapes of their sums.
 
     Args:
         content: What was harvested.
@@ -89,10 +90,12 @@ class Blocks:
         return self.normalisation.apply(raw, source, target, sources, targets) if measure.normalized else raw
 
     def _block(self, source: str, target: str, metric: AttrMetric) -> Float[Tensor, "_target _source"]:
+        self.content.check_holds_edges()
         regular, embed = self._by_metric(metric)
         return embed[target] if source == EMBED else regular[target][source]
 
     def _to_residual(self, source: str) -> Float[Tensor, "d_model _source"]:
+        self.content.check_holds_edges()
         return self.content.embed_unembed_attr if source == EMBED else self.content.unembed_attr[source]
 
     def _by_metric(self, metric: AttrMetric) -> tuple:

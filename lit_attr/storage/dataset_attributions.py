@@ -22,6 +22,7 @@ from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.live import Live
 from lit_attr.storage.mergeable import check_mergeable
 from lit_attr.storage.provenance import merged_provenance
+from lit_attr.storage.strongest_file import StrongestFile, is_strongest
 from lit_attr.storage.summed import map_nested, summed_tensors, whole
 from lit_attr.storage.top_k import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import OUTPUT, ComponentKey
@@ -153,12 +154,17 @@ class DatasetAttributionStorage(Content):
 
         Raises:
             StorageError: If it cannot be written.
+            NotHeldError: If the sums of edges are not held.
         """
+        self.check_holds_edges()
         publish(Path(path), partial(torch.save, to_file(self)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DatasetAttributionStorage":
         """Open a file of either form, memory-mapped: tensors are read when they are asked for.
+
+        A file of the strongest edges alone opens, too: with its normalisers and provenance, and without sums of edges.
+        The `Explorer` answers from it.
 
         Raises:
             StorageError: If the file is missing, damaged, or something else.
@@ -167,6 +173,8 @@ class DatasetAttributionStorage(Content):
         if not path.is_file():
             raise StorageError(f"no result at {path}")
         nbytes = path.stat().st_size
+        if is_strongest(path):
+            return cls(**StrongestFile(path).content_keys())
         if not _ends_as_archive(path):
             raise StorageError(
                 f"cannot read {path}, which is truncated or no result of a harvest: the last of its "
@@ -201,6 +209,7 @@ class DatasetAttributionStorage(Content):
             StorageError: If there are none, one is given twice, or one is damaged or of another model, threshold,
                 precision, set of metrics, share of the sequences or set of targets; or if one does not record its
                 targets, and has sums of edges that another has not measured.
+            NotHeldError: If one holds its strongest edges alone.
         """
         if not paths:
             raise StorageError("nothing to merge: no files given")
@@ -210,6 +219,7 @@ class DatasetAttributionStorage(Content):
         parts = [cls.load(path) for path in paths]
         for path, part in zip(paths, parts, strict=True):
             with naming(path):
+                part.check_holds_edges()
                 check_plain(part.provenance, "the provenance")
         check_mergeable({str(path): part for path, part in zip(paths, parts, strict=True)})
         if any(part.live is not None for part in parts):

@@ -1,7 +1,7 @@
 """The content of a result's file: thirteen keys, as goodfire-ai/spd writes them, `provenance`, and `live`."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_attr.errors import ConfigurationError, StorageError, few
+from lit_attr.errors import ConfigurationError, NotHeldError, StorageError, few
 from lit_attr.errors import shown as short
 from lit_attr.storage.batch_coverage import damaged
 from lit_attr.storage.harvested_metrics import Sample
@@ -32,6 +32,8 @@ _SHAPES = {
     **{"ci_sum": (1, 1), "component_act_sq_sum": (1, 1)},
     **{"logit_sq_sum": (0, 1), "embed_token_count": (0, 1)},
 }
+# The sums of edges, and the unembedding that those of output tokens are multiplied with.
+EDGES = tuple(name for name, (_, n_axes) in _SHAPES.items() if n_axes == 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,8 @@ class Content:
     """Raw sums over tokens, and what they are divided by; layers are canonical addresses.
 
     In the dense form, tensors of edges have a place for every component and token id. In the compact form they have
-    places for some, which `live` lists; all other tensors are the same.
+    places for some, which `live` lists; all other tensors are the same. Where a file holds the strongest edges alone,
+    the tensors of edges and the unembedding are on the meta device: they have shapes, and no numbers.
 
     Attributes:
         regular_attr: Target layer to source layer to sums; empty for a target that the embedding alone feeds.
@@ -98,6 +101,23 @@ class Content:
         """The metrics that were harvested: `attr` alone where edges into components have no sums of `attr_abs`."""
         has_abs = self.regular_attr_abs or self.embed_attr_abs
         return METRICS if has_abs or not (self.regular_attr or self.embed_attr) else ("attr",)
+
+    @property
+    def holds_edges(self) -> bool:
+        """Whether the sums of all edges are here, and not only their shapes."""
+        return not self.w_unembed.is_meta
+
+    def check_holds_edges(self) -> None:
+        """Refuse to do without the sums of all edges.
+
+        Raises:
+            NotHeldError: If only their shapes are here.
+        """
+        if not self.holds_edges:
+            raise NotHeldError(
+                "this result holds its strongest edges alone, and not the sums of all edges, which are needed here: "
+                "take the result that it was made from"
+            )
 
     def check_harvested(self, metric: AttrMetric) -> None:
         """Refuse a metric that does not exist, or was not harvested.
@@ -272,11 +292,17 @@ def file_keys(content: Content) -> dict[str, Any]:
     return keys if live is None else {**keys, "live": live.to_entry()}
 
 
-def to_file(content: Content) -> dict[str, Any]:
-    """What a file holds: plain dictionaries, contiguous float32 sums and int64 counts on the CPU."""
+def to_file(content: Content, without: Container[str] = ()) -> dict[str, Any]:
+    """What a file holds: plain dictionaries, contiguous float32 sums and int64 counts on the CPU.
+
+    Args:
+        content: What was harvested.
+        without: Keys that are left out.
+    """
     return {
         name: value.detach().cpu() if name == "w_unembed" else _plain(value)
         for name, value in file_keys(content).items()
+        if name not in without
     }
 
 

@@ -101,23 +101,29 @@ class KeyEdges:
             EdgeNotFoundError: If there is no such edge.
             StorageError: If its value is not finite.
         """
-        blocks = self.blocks
-        metric = measure.metric
-        self.content.check_harvested(metric)
-        layers = blocks.source_layers(target.layer, metric) if self.has_target(target) else []
-        if not self.has_source(source) or source.layer not in layers:
-            raise EdgeNotFoundError(
-                f"no {metric} edge from {source} to {target}; {self._why_not(source, target, metric)}"
-            )
-        if not self.harvested.include(target):
+        if not self.was_measured(source, target, measure.metric):
             return None
         places = self.content.stored_sources(source.layer).place(source.index), self._target_place(target)
         if places[0] is None:
             return 0.0
         one = slice(places[0], places[0] + 1), slice(places[1], places[1] + 1)
-        value = blocks.tile(source.layer, target.layer, measure, *one)[0, 0]
+        value = self.blocks.tile(source.layer, target.layer, measure, *one)[0, 0]
         check_finite(value, f"{source} to {target}")
         return float(value) + 0.0  # zero has no sign, whoever stored it
+
+    def was_measured(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> bool:
+        """Whether an edge was measured: whether its target was a target of the harvest.
+
+        Raises:
+            EdgeNotFoundError: If there is no such edge.
+        """
+        self.content.check_harvested(metric)
+        layers = self.blocks.source_layers(target.layer, metric) if self.has_target(target) else []
+        if not self.has_source(source) or source.layer not in layers:
+            raise EdgeNotFoundError(
+                f"no {metric} edge from {source} to {target}; {self._why_not(source, target, metric)}"
+            )
+        return self.harvested.include(target)
 
     def _target_place(self, target: ComponentKey) -> int:
         place = self.content.stored_targets(target.layer).place(target.index)

@@ -9,7 +9,7 @@ from pathlib import Path
 from lit_attr.errors import StorageError
 from lit_attr.files.file_system import explain
 from lit_attr.files.roots import is_file_name, output_root
-from lit_attr.topology.words import HEADER_FILE, PARTIAL_FILES, PARTS_FOLDER, PLAN_FILE, RESULT_FILES
+from lit_attr.topology.words import HEADER_FILE, PARTIAL_FILES, PARTS_FOLDER, PLAN_FILE, RESULT_FILES, STRONGEST_FILE
 
 _FOLDER = "dataset_attributions"
 _SUBRUN_PREFIX = "da-"
@@ -67,10 +67,16 @@ def results(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> list[
 
 
 def result_in(folder: Path) -> Path | None:
-    """The result in the folder of a harvest, in the form that was written last; None if there is none."""
+    """The result in the folder of a harvest, in the form that was written last; None if there is none.
+
+    Its strongest edges alone are the result where there is no other.
+    """
     written = {path: _changed(path) for path in (folder / name for name in RESULT_FILES)}
     there = [(time, path) for path, time in written.items() if time is not None]
-    return max(there)[1] if there else None
+    if there:
+        return max(there)[1]
+    strongest = folder / STRONGEST_FILE
+    return strongest if os.path.isfile(strongest) else None
 
 
 def why_no_result(folder: Path) -> str:

@@ -61,6 +61,12 @@ class Positions:
                 indices[in_layer] = members.ids.numpy()[indices[in_layer]]
         return numbers, indices
 
+    def of_key(self, key: ComponentKey) -> int | None:
+        """The position of a component or token of one of the layers; None for one that has no place."""
+        number = self.layers.index(key.layer)
+        place = self.members[number].place(key.index)
+        return None if place is None else int(self.starts[number]) + place
+
     def keys(self, positions: Int[np.ndarray, " _position"]) -> list[ComponentKey]:
         """The keys at some positions."""
         numbers, indices = self.locate(positions)

@@ -34,6 +34,8 @@ DenseChoice = Literal["auto", "always", "never"]
 
 # In the folder of a harvest.
 MERGED_FILE = "dataset_attributions.pt"
+# The strongest edges alone.
+STRONGEST_FILE = "dataset_attributions.strongest"
 PARTIAL_FILE = "dataset_attributions.partial.pt"
 # The same in the compact form; a harvest has its result in one form or the other.
 COMPACT_FILE = "dataset_attributions.compact.pt"

@@ -20,7 +20,8 @@ def subgraph(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
 
     Parameters: `key`; `walk`, once or more, the keys before it, in their order; `pin`, once or more, keys whose edges
     are shown besides; `k`, `depth`, `threshold`. Steps and pins that the result has not are left out, and named under
-    `unknown`; edges between steps and pins that were not harvested have no value, and are named under `not_harvested`.
+    `unknown`; edges between steps and pins that were not harvested have no value, and are named under `not_harvested`,
+    and those that the result does not hold under `unheld`.
     """
     explorer, threshold = result.explorer, parameters.magnitude("threshold")
     key, unknown = str(explorer.reader.key(parameters.text("key"))), dict[str, str]()
@@ -40,14 +41,16 @@ def subgraph(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     kept = dict.fromkeys([*walk, *(node.component_key for node in graph.keys)])
     # Where a step is unknown, the one before it did not lead to the one behind it.
     steps = {step for one in pairwise([*steps_before, key]) for step in (one, one[::-1])}
-    not_harvested = []
+    not_harvested: list[dict[str, Any]] = []
+    unheld: list[dict[str, Any]] = []
     for ends in permutations(kept, 2):
         answer = None if ends in edges else _edge(explorer, *ends, parameters.metric)
         if answer is None:
             continue
         value = answer.normalized if parameters.normalized else answer.raw
         if value is None:
-            not_harvested.append({"source": ends[0], "target": ends[1], "walked": ends in steps})
+            lacking = not_harvested if answer.is_held else unheld
+            lacking.append({"source": ends[0], "target": ends[1], "walked": ends in steps})
         # A step is shown in any case: it is how one came here.
         elif value and (ends in steps or _is_shown(value, threshold, parameters)):
             edges[ends] = Edge(answer.source, answer.target, value)
@@ -61,6 +64,7 @@ def subgraph(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
         "nodes": [vars(node) for node in nodes],
         "edges": [{**plain(edge), "walked": ends in steps} for ends, edge in edges.items()],
         "not_harvested": not_harvested,
+        "unheld": unheld,
         "n_left_out": len(graph.edges[_MOST_EDGES:]),
     }
 

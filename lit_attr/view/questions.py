@@ -38,6 +38,7 @@ def about(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
         **_about_abs(storage),
         "provenance": _plain_json(storage.provenance),
         "indexed": explorer.is_indexed,
+        "n_kept": explorer.n_kept,
         "tokenizer": None if tokens is None else str(tokens.file),
     }
 
@@ -53,7 +54,7 @@ def neighbours(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
         ("targets", explorer.targets, explorer.has_source(known)),
     )
     for name, ask, _ in ways:
-        answer[name] = {"positive": [], "negative": [], "none": None, "n_not_harvested": 0}
+        answer[name] = {"positive": [], "negative": [], "none": None, "n_not_harvested": 0, "not_held": {}}
         for sign in SIGNS:
             try:
                 ranking = ask(key, k=k, sign=sign, **parameters.measure, layers=parameters.layers)
@@ -63,6 +64,7 @@ def neighbours(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
                 answer[name]["none"] = str(error)
                 continue
             answer[name][sign] = plain(ranking)["entries"]
+            answer[name]["not_held"][sign] = plain(ranking)["not_held"]
             answer[name]["n_not_harvested"] = ranking.n_not_harvested
             answer["was_harvested"] = answer.get("was_harvested", True) and ranking.was_harvested
     return {"node": vars(explorer.node(known)), **answer}
@@ -96,10 +98,11 @@ def pair(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     if not (result.is_quick(parameters.metric, layers) or parameters.flag("anyway")):
         return {"slow": True}
     k = parameters.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
-    answer: dict[str, Any] = {"slow": False, "source": layers[0], "target": layers[1]}
+    answer: dict[str, Any] = {"slow": False, "source": layers[0], "target": layers[1], "not_held": {}}
     for sign in SIGNS:
         strongest = result.pair_edges(*layers, k=k, sign=sign, **parameters.measure)
         answer |= {sign: plain(strongest)["edges"], "n_not_harvested": strongest.n_not_harvested}
+        answer["not_held"][sign] = plain(strongest)["not_held"]
     return answer
 
 

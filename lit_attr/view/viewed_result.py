@@ -63,7 +63,7 @@ class ViewedResult:
         """
         storage = self.explorer.storage
         factors = [storage.w_unembed, *storage.unembed_attr.values()]
-        if sum(factor.nbytes for factor in factors) <= _READ_AHEAD:
+        if storage.holds_edges and sum(factor.nbytes for factor in factors) <= _READ_AHEAD:
             for factor in factors:
                 # One number of each page, whatever the order of the dimensions: flattening might copy.
                 n_pages = -(-factor.numel() // _NUMBERS_OF_A_PAGE)
@@ -97,7 +97,8 @@ class ViewedResult:
         """Use the index that is there now, or none."""
         with self.lock:
             now = FileIdentity.of(index_path(self.path))
-            if now != self._index_status and self.state == "same":
+            # A file of strongest edges alone has no index; that of another file may have the name.
+            if now != self._index_status and self.state == "same" and self.explorer.storage.holds_edges:
                 self._index_status = now
                 index = Index.open(self.path)
                 # Else it may be of a file that has come meanwhile.

@@ -7,6 +7,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from lit_attr.cli.main import main
+from lit_attr.query.attribution_repo import AttributionRepo
 from tests.export.examples import PARTIAL
 from tests.storage.examples import random_storage
 
@@ -81,6 +82,11 @@ def test_partial_results_say_so(tmp_path, capsys):
         (["graphml"], "--to graphml needs --keys"),
         (["graphml", "--keys", "embed"], "malformed component key 'embed'"),
         (["graphml", "--keys", "embed:9"], "no edges of embed:9: embed has 5 token ids (0 to 4)"),
+        (["strongest", "--k", "0"], "k must be a whole number of at least 1, found 0"),
+        (
+            ["strongest", "--metric", "attr"],
+            "--metric is no option of --to strongest, which has --k, --out, --overwrite",
+        ),
         (["parquet", "--k", "0"], "k must be a whole number of at least 1, found 0"),
         (["safetensors", "--shard_mb", "0"], "shard_mb must be positive, found 0"),
     ],
@@ -91,6 +97,41 @@ def test_mistakes(file, capsys, arguments, message):
     assert message in captured.err
     assert captured.out == ""
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_the_strongest_alone_are_a_result(file, capsys):
+    """The file is found where the result was, and every command takes it; what it lacks is said."""
+    assert main(["export", RUN, "--to", "strongest", "--k", "1"]) == 0
+    strongest = file.with_suffix(".strongest")
+    assert capsys.readouterr().out == f"{strongest}\n"
+    assert main(["query", RUN, "sources", "0.mlp.up:1", "--k", "3", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["file"], answer["not_held"]) == (str(file), None)
+    file.unlink()
+    assert main(["query", RUN, "sources", "0.mlp.up:1", "--k", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["file"], found["entries"][0]) == (str(strongest), answer["entries"][0])
+    assert found["not_held"]["n"] == len(answer["entries"]) - len(found["entries"]) > 0
+    assert main(["query", RUN, "sources", "0.mlp.up:1", "--k", "3"]) == 0
+    assert "weaker ones were not kept: " in capsys.readouterr().out
+    edges = [["query", RUN, "edge", f"embed:{source}", "0.mlp.up:1"] for source in range(5)]
+    assert {main(edge) for edge in edges} == {0}
+    assert "not held" in capsys.readouterr().out
+    assert main(["verify", str(strongest)]) == 0
+    assert "strongest edges alone, 1 of each list" in capsys.readouterr().out
+    written = {"parquet": ["--k", "1"], "graphml": ["--keys", "0.mlp.up:1", "--k", "1"]}
+    for to, options in written.items():
+        assert main(["export", RUN, "--to", to, *options]) == 0
+    capsys.readouterr()
+    for refused in (
+        ["query", RUN, "matrix", "embed", "0.mlp.up"],
+        ["export", RUN, "--to", "parquet", "--overwrite"],
+        ["index", RUN],
+    ):
+        assert main(refused) == 2
+        assert "take the result that it was made from" in capsys.readouterr().err
+    assert AttributionRepo.latest(RUN).path == strongest
+    assert AttributionRepo.latest(RUN, subrun_id=file.parent.name).explore().n_kept == 1
 
 
 def test_no_stored_harvest(capsys):
@@ -104,6 +145,7 @@ def test_no_command_writes_over_anything_but_its_own_earlier_product(file, tmp_p
     made = {
         "edges.parquet": ["export", str(file), "--to", "parquet"],
         "graph.graphml": ["export", str(file), "--to", "graphml", "--keys", "embed:2"],
+        "x.strongest": ["export", str(file), "--to", "strongest", "--k", "2"],
         "mass.png": ["plot", str(file), "mass"],
         "mass.svg": ["plot", str(file), "mass"],
     }

@@ -9,6 +9,8 @@ from lit_attr.plots.figures import component_figure, mass_figure, subgraph_figur
 from lit_attr.plots.mass import plot_mass
 from lit_attr.plots.style import NEGATIVE, POSITIVE
 from lit_attr.query.explorer import Explorer
+from lit_attr.query.strongest_build import write_strongest
+from lit_attr.storage.blocks import Blocks
 from tests.export.examples import PARTIAL, all_edges
 from tests.storage.examples import from_a_share, partly_harvested, random_storage
 
@@ -228,3 +230,15 @@ def test_pictures_of_a_part_of_the_data_say_so(explore, provenance, metric, note
         low = figure._suptitle.get_window_extent().y0
         assert figure.axes[0].get_tightbbox().y1 <= low
     assert not any("partial" in text or "%" in text for text in texts(mass_figure(explore(random_storage()))))
+
+
+def test_what_is_not_held_is_written_on_the_picture(tmp_path):
+    explorer = Explorer(write_strongest(Blocks(random_storage()), tmp_path / "x.strongest", 1))
+    for figure, lacks in (
+        (component_figure(explorer, "0.mlp.up:1", k=1), False),
+        (component_figure(explorer, "0.mlp.up:1", k=3), True),
+        (subgraph_figure(explorer, ["0.mlp.up:1"], k=1), False),
+        (subgraph_figure(explorer, ["0.mlp.up:1"], k=9), True),
+        (mass_figure(explorer), False),
+    ):
+        assert any("weaker ones were not kept" in text for text in texts(figure)) == lacks

@@ -8,7 +8,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.query.answer_json import plain
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
-from lit_attr.query.index_file import IndexFile
+from lit_attr.query.index_file import open_index
 from tests.storage.examples import attr_alone, from_a_share, random_storage
 
 QUESTIONS = {
@@ -54,7 +54,7 @@ def test_an_index_of_attr_alone_has_no_lists_of_attr_abs(tmp_path):
     indexes = []
     for storage, path in ((random_storage(), tmp_path / "both.pt"), (attr_alone(), tmp_path / "alone.pt")):
         storage.save(path)
-        indexes.append(IndexFile(build_index(path)))
+        indexes.append(open_index(build_index(path)))
     assert [index.contents["metrics"] for index in indexes] == [["attr", "attr_abs"], ["attr"]]
     assert [index.sections["targets/embed/components"].n_lists for index in indexes] == [8, 4]
     assert {metric for *_, metric, _, _ in indexes[1].pairs} == {"attr"}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from lit_attr.errors import StorageError
 from lit_attr.query import index_build, layer_pairs
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
-from lit_attr.query.index_file import IndexFile, identity, index_path
+from lit_attr.query.index_file import INDEX_FORMAT, identity, index_path, open_index
 from lit_attr.query.layer_pairs import summarise
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.file_content import file_keys
@@ -134,7 +135,7 @@ def test_a_damaged_index(path, caplog, damage):
     index.write_bytes(changed)
     if damage == "version":
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lit_attr.query.index_file.VERSION", 2)
+            patch.setattr("lit_attr.query.index_file.INDEX_FORMAT", replace(INDEX_FORMAT, version=2))
             found = answers(path)
         assert "has version 1, which this version of lit_attr does not know (it knows 2)" in caplog.text
     else:
@@ -147,7 +148,7 @@ def test_every_flipped_byte_is_noticed(path, caplog):
     """In a record, by its check sum; the other answers still come from the index."""
     index, right = index_path(path), expected(path)
     data = index.read_bytes()
-    end = sum(section.nbytes for section in IndexFile(index).sections.values())
+    end = sum(section.nbytes for section in open_index(index).sections.values())
     for place in range(0, end, 97):
         index.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
         caplog.clear()

@@ -8,6 +8,8 @@ import pytest
 from lit_attr.query.answers import Node
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
+from lit_attr.query.strongest_build import write_strongest
+from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.storage.examples import attr_alone, from_a_share, partly_harvested, random_storage
 from tests.view.serving import served
@@ -296,3 +298,27 @@ def test_answers_are_json_with_any_text(tmp_path):
     random_storage(provenance={"note": "\u2028</script>\ud7ff"}).save(tmp_path / "x.pt")
     with served(tmp_path / "x.pt") as page:
         assert json.loads(page.request("/api/about")[2])["answer"]["provenance"]["note"] == "\u2028</script>\ud7ff"
+
+
+def test_the_strongest_alone(tmp_path):
+    path = write_strongest(Blocks(random_storage()), tmp_path / "x.strongest", 1)
+    explorer = Explorer(path)
+    with served(path) as page:
+        about = page.answer("about")
+        assert (about["n_kept"], about["indexed"]) == (1, True)
+        found = page.answer("neighbours", key="0.mlp.up:1")
+        for way, ask in (("sources", explorer.sources), ("targets", explorer.targets)):
+            for sign in ("positive", "negative"):
+                expected = ask("0.mlp.up:1", k=64, sign=sign).not_held
+                assert found[way]["not_held"][sign] == (expected and vars(expected))
+        assert any(found["sources"]["not_held"].values())
+        pair = page.answer("pair", source="embed", target="0.mlp.up")
+        assert not pair["slow"]
+        assert (len(pair["positive"]), pair["not_held"]["positive"]["n"] > 0) == (1, True)
+        assert page.answer("overview")["values"] == [list(row) for row in explorer.matrix().values]
+        edges = [page.answer("edge", source=f"embed:{n}", target="0.mlp.up:1")["by_metric"]["attr"] for n in range(5)]
+        assert {(edge["raw"] is None, edge["is_held"]) for edge in edges} == {(True, False), (False, True)}
+        weak = next(edge["source"] for edge in edges if not edge["is_held"])
+        walked = page.answer("subgraph", key="0.mlp.up:1", walk=weak, k=9)
+        assert walked["unheld"] == [{"source": weak, "target": "0.mlp.up:1", "walked": True}]
+        assert (walked["not_harvested"], walked["not_held"]["n"] > 0) == ([], True)

@@ -34,7 +34,8 @@ export function aboutPanel(about: About): HTMLElement {
     ["engine", text(provenance.engine)],
     ["weights digest", text(provenance.weights_digest)],
     ["tokenizer", about.tokenizer ?? "none was found: tokens are shown by their ids"],
-    ["index", about.indexed ? "yes" : "none; lit-attr index makes questions to a large result fast"],
+    ["edges", about.n_kept === null ? null : `the strongest alone: at most ${whole(about.n_kept)} of each list`],
+    ["index", about.n_kept !== null ? null : about.indexed ? "yes" : "none; lit-attr index makes questions to a large result fast"],
   ];
   const shown = rows.filter(([, value]) => value !== null);
   const layers = about.layers.map(({ layer, size, n_not_harvested: missing }) =>

@@ -1,8 +1,8 @@
 /** Lists of neighbours and of edges. */
 
 import { h } from "./dom";
-import { brief, indexOf, layerOf, named, signed, whole } from "./format";
-import type { Direction, Edge, Neighbour, Neighbours, OneWay, Sign } from "./types";
+import { brief, indexOf, layerOf, magnitude, named, signed, whole } from "./format";
+import type { Direction, Edge, Neighbour, Neighbours, NotHeld, OneWay, Sign } from "./types";
 
 const TITLES: Record<Direction, [string, string]> = {
   sources: ["Sources", "what feeds it"],
@@ -37,14 +37,21 @@ export function notMeasured(count: number, size?: number, layer?: string): HTMLE
   return h("p", { class: "none missing" }, `${which} ${layer === undefined ? "" : `${layer} `}${what} cannot appear here.`);
 }
 
-function tables(direction: Direction, way: OneWay, { sign, rows, step }: ListOptions): HTMLElement[] {
+/** What was dropped where the result keeps the strongest edges alone; null where nothing is missing. */
+export function notKept(dropped: NotHeld | null | undefined): HTMLElement | null {
+  if (!dropped) return null;
+  const what = dropped.n === 1 ? "edge is" : "edges are";
+  return h("p", { class: "none missing" }, `Weaker ones were not kept: ${whole(dropped.n)} ${what} not held, with magnitudes of ${magnitude(dropped.mass)} together.`);
+}
+
+function tables(direction: Direction, way: OneWay, { sign, rows, step }: ListOptions): (HTMLElement | null)[] {
   // One scale for both signs: bars can be compared.
   const largest = Math.max(...SIGNS.map((one) => Math.abs(way[one][0]?.value ?? 0)));
-  return SIGNS.filter((one) => sign === "both" || sign === one).map((one) =>
-    way[one].length
-      ? neighbourTable(`${one} ${direction}`, way[one].slice(0, rows), largest, step)
-      : h("p", { class: "none" }, `No ${one} ${direction}.`),
-  );
+  return SIGNS.filter((one) => sign === "both" || sign === one).flatMap((one) => {
+    const missing = rows > way[one].length ? notKept(way.not_held[one]) : null;
+    if (way[one].length) return [neighbourTable(`${one} ${direction}`, way[one].slice(0, rows), largest, step), missing];
+    return [missing ?? h("p", { class: "none" }, `No ${one} ${direction}.`)];
+  });
 }
 
 function neighbourTable(caption: string, entries: Neighbour[], largest: number, step: (key: string) => void): HTMLElement {

@@ -3,7 +3,7 @@
 import { Refusal, type Server } from "./api";
 import { fill, h, notice } from "./dom";
 import { magnitude, short } from "./format";
-import { edgeTable, notMeasured } from "./lists";
+import { edgeTable, notKept, notMeasured } from "./lists";
 import { isLight, magnitudes } from "./palette";
 import type { Store } from "./store";
 import type { About, Masses, Overview, Pair } from "./types";
@@ -107,9 +107,11 @@ export class OverviewPanel {
       else {
         const signs = SIGNS.filter((one) => sign === "both" || sign === one);
         const step = (key: string): void => this.store.go({ ...this.store.state, view: "walk", key, walk: [] });
-        const tables = signs.map((one) =>
-          found[one].length ? edgeTable(`${one} edges`, found[one].slice(0, rows), step) : h("p", { class: "none" }, `No ${one} edges.`),
-        );
+        const tables = signs.flatMap((one) => {
+          const lacks = rows > found[one].length ? notKept(found.not_held[one]) : null;
+          if (found[one].length) return [edgeTable(`${one} edges`, found[one].slice(0, rows), step), lacks];
+          return [lacks ?? h("p", { class: "none" }, `No ${one} edges.`)];
+        });
         const missing = notMeasured(found.n_not_harvested, this.size(found.target), found.target);
         const isKnown = found.n_not_harvested < this.size(found.target);
         fill(this.pair, title, missing, isKnown && h("div", { class: "tables" }, ...tables));

@@ -42,6 +42,8 @@ export interface About {
   abs_sample: string | null;
   provenance: Record<string, unknown> | null;
   indexed: boolean;
+  /** How many of the strongest edges each list has, where the result holds nothing else; null if it holds all. */
+  n_kept: number | null;
   tokenizer: string | null;
 }
 
@@ -52,6 +54,14 @@ export interface Neighbours {
   targets: OneWay;
 }
 
+/** What a result that keeps the strongest edges alone has dropped. */
+export interface NotHeld {
+  n: number;
+  mass: number;
+}
+
+export type NotHeldBySign = Partial<Record<"positive" | "negative", NotHeld | null>>;
+
 export interface OneWay {
   positive: Neighbour[];
   negative: Neighbour[];
@@ -59,6 +69,7 @@ export interface OneWay {
   none: string | null;
   /** Components that cannot be among the targets, since they were none of the harvest's. */
   n_not_harvested: number;
+  not_held: NotHeldBySign;
 }
 
 export interface Subgraph {
@@ -71,6 +82,9 @@ export interface Subgraph {
   unknown: { key: string; why: string }[];
   /** Edges between steps and pins that were not measured. */
   not_harvested: { source: string; target: string; walked: boolean }[];
+  /** Edges between steps and pins that the result does not hold. */
+  unheld: { source: string; target: string; walked: boolean }[];
+  not_held: NotHeld | null;
   n_left_out: number;
 }
 
@@ -85,10 +99,10 @@ export interface Masses {
 
 export type Overview = { slow: true } | Masses;
 
-export type Pair = { slow: true } | { slow: false; source: string; target: string; positive: Edge[]; negative: Edge[]; n_not_harvested: number };
+export type Pair = { slow: true } | { slow: false; source: string; target: string; positive: Edge[]; negative: Edge[]; n_not_harvested: number; not_held: NotHeldBySign };
 
 export interface EdgeByMetric {
-  by_metric: Partial<Record<Metric, Edge & { raw: number | null; normalized: number | null }>>;
+  by_metric: Partial<Record<Metric, Edge & { raw: number | null; normalized: number | null; is_held: boolean }>>;
 }
 
 export interface Hit {

@@ -149,7 +149,9 @@ export class WalkPanel {
     const few = state.threshold ? "No edges are as strong as the smallest magnitude asked for." : "It has no such edges.";
     const more = graph.n_left_out ? `${graph.n_left_out} edges further away are left out.` : null;
     const missing = graph.not_harvested.filter((one) => one.walked).map(({ source, target }) => `${source} \u2192 ${target} was not harvested.`);
-    fill(this.detail, [graph.edges.length ? more : few, ...missing].filter(Boolean).join(" "));
+    const unheld = graph.unheld.filter((one) => one.walked).map(({ source, target }) => `${source} \u2192 ${target} is not held: it is none of the strongest that were kept.`);
+    const weaker = graph.not_held && "Of some nodes, weaker edges that were asked for were not kept.";
+    fill(this.detail, [graph.edges.length ? more : few, ...missing, ...unheld, weaker].filter(Boolean).join(" "));
     const step = (key: string): void => this.step(key);
     const sorted = [...graph.edges].sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
     this.edges.hidden = !sorted.length;
@@ -170,7 +172,7 @@ export class WalkPanel {
     const ends = `${named(edge.source, edge.source_token)} \u2192 ${named(edge.target, edge.target_token)}`;
     try {
       const { by_metric } = await this.server.ask<EdgeByMetric>("edge", { source: edge.source, target: edge.target });
-      const values = Object.entries(by_metric).map(([metric, one]) => one.raw === null || one.normalized === null ? `${metric} not harvested` : `${metric} ${signed(one.normalized)} (raw ${signed(one.raw)})`);
+      const values = Object.entries(by_metric).map(([metric, one]) => one.raw === null || one.normalized === null ? `${metric} not ${one.is_held ? "harvested" : "held"}` : `${metric} ${signed(one.normalized)} (raw ${signed(one.raw)})`);
       const sample = by_metric.attr_abs && this.about.abs_sample;
       fill(this.detail, `${ends}: ${values.join(", ")}${sample ? `; ${sample}` : ""}`);
     } catch (error) {
