@@ -1,9 +1,12 @@
 """Dealing the sums of a harvest out over target shards, each of which computes and keeps its own."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
+
+from torch import Tensor
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.address import EMBED
@@ -13,10 +16,11 @@ from lit_attr.topology.layout import Layout
 def deal(layout: Layout, n_shards: int) -> list[Layout]:
     """Deal sums out over shards: disjoint, together all of them, and the same for every process that asks.
 
-    The load of a sum is its numbers: each takes the same bytes, and about one multiplication per token. The inputs are
-    cut into stretches, in the order of a forward pass, so that the heaviest is as light as can be; neighbours have most
-    of their sources in common. Then the targets are cut into stretches, within a layer where that is needed, so that
-    all shards carry the same.
+    The load of a sum is its numbers. The inputs are cut into stretches, in the order of a forward pass, so that the
+    heaviest is as light as can be; neighbours have most of their sources in common. Then the targets are cut likewise,
+    within a layer where that is needed, so that all shards carry the same. Those of each kind of matrix are cut by
+    themselves: a number of one kind costs about the same time in all layers, but not that of another (what passes
+    through an attention or an MLP costs most), so that shards are even in bytes and in time.
 
     Args:
         layout: The sums of the whole harvest.
@@ -34,14 +38,19 @@ def deal(layout: Layout, n_shards: int) -> list[Layout]:
     stretches = list(pairwise([0, *_cuts(of_inputs, n_shards)]))
     loads = [sum(of_inputs[first:last]) for first, last in stretches]
     of_targets = {layer: n_sources[layer] * len(ids) for layer, ids in layout.targets.items()}
-    cuts = list(pairwise([Fraction(0), *accumulate(_room(loads, sum(of_targets.values())))]))
+    of_kinds = Counter[str]()
+    for layer, load in of_targets.items():
+        of_kinds[_kind(layer)] += load
+    rooms = _room(loads, sum(of_targets.values()))
+    ends = [end / max(sum(rooms), 1) for end in accumulate(rooms)]
     shards: list[Layout] = []
-    for (first, last), (begin, end) in zip(stretches, cuts, strict=True):
-        targets, before = {}, 0
+    for (first, last), (begin, end) in zip(stretches, pairwise([Fraction(0), *ends]), strict=True):
+        targets, before = dict[str, Tensor](), Counter[str]()
         for layer, ids in layout.targets.items():
-            start, stop = (_n_columns(cut - before, n_sources[layer], len(ids)) for cut in (begin, end))
+            kind, of_column = _kind(layer), n_sources[layer]
+            start, stop = (_n_columns(cut * of_kinds[kind] - before[kind], of_column, len(ids)) for cut in (begin, end))
             targets[layer] = ids[start:stop]
-            before += of_targets[layer]
+            before[kind] += of_targets[layer]
         shards.append(Layout(topology, layout.inputs[first:last], targets))
     if any(not shard.inputs and not any(map(len, shard.targets.values())) for shard in shards):
         n_targets = sum(map(len, layout.targets.values()))
@@ -50,6 +59,11 @@ def deal(layout: Layout, n_shards: int) -> list[Layout]:
             "targets (attr_abs) that are dealt out: a shard would have none. Use fewer"
         )
     return shards
+
+
+def _kind(layer: str) -> str:
+    """The matrix that a layer is of its block, such as `mlp.down`."""
+    return layer.partition(".")[2]
 
 
 def _cuts(loads: Sequence[int], n: int) -> list[int]:

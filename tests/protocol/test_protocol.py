@@ -188,7 +188,7 @@ def passes_over_a_shard_that_has_not_begun(patch):
         (always_complete, SMALL["more"], "and holds the numbers of"),
         (merges_what_is_not_there, SMALL["more"], "is a foreign part: expected generation 2, found 1"),
         (one_place_for_all_shards, SMALL["two shards"], "a worker of generation 1 commits in generation 0"),
-        (unites_shards_of_other_batches, SMALL["two shards, more batches"], "merging some ends with None"),
+        (unites_shards_of_other_batches, SMALL["two shards, more batches"], "has the numbers of 1 target shards"),
         (passes_over_a_shard_that_has_not_begun, SMALL["two shards"], "has the numbers of 1 target shards"),
     ],
 )
