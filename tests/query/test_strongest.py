@@ -40,15 +40,6 @@ def opened(storage, folder, k, form):
     return Explorer(path), Explorer(write_strongest(Blocks(form(storage)), Path(folder) / "x.strongest", k))
 
 
-def values_of(answer):
-    return [entry.value for entry in answer.entries]
-
-
-def magnitudes(entries):
-    """Of equal ones it is open which comes first."""
-    return [abs(entry.value) for entry in entries]
-
-
 def with_ties(storage):
     for _, tensor in [*storage.named_sums(), ("w_unembed", storage.w_unembed)]:
         if tensor.is_floating_point():
@@ -91,16 +82,15 @@ def check_all(storage, k, has_ties, is_compact, pick):
             assert strongest.matrix(**asked).values == whole.matrix(**asked).values
             for by, sign in product(("pair", "strength"), ANY_SIGNS):
                 pairs = [one.edges(k=k, by=by, sign=sign, **asked) for one in (whole, strongest)]
-                assert magnitudes(pairs[1].edges) == magnitudes(pairs[0].edges)
+                assert pairs[1].edges == pairs[0].edges
                 assert pairs[1].not_held is None
             for (question, key, kind), values in pick(list(rows(storage, metric, normalized).items())):
                 for sign in ANY_SIGNS:
                     asked |= {"sign": sign, "layers": layers_of(whole, kind)}
-                    all_of_sign = values_of(getattr(whole, question)(key, k=99, **asked))
+                    all_of_sign = getattr(whole, question)(key, k=99, **asked).entries
                     for n in (1, k, 99):
                         found = getattr(strongest, question)(key, k=n, **asked)
-                        assert magnitudes(found.entries) == list(map(abs, all_of_sign[: len(found.entries)]))
-                        assert sign == "both" or all((v > 0) == (sign == "positive") for v in values_of(found))
+                        assert found.entries == all_of_sign[: len(found.entries)]
                         if n <= k or found.not_held is None:
                             assert found.not_held is None
                             assert len(found.entries) == min(n, len(all_of_sign))
@@ -114,7 +104,8 @@ def check_rest(found, values, all_of_sign, k):
     n_missing = len(all_of_sign) - len(found.entries)
     assert (found.not_held.n if found.not_held else 0) == n_missing
     if n_missing:
-        mass = abs(values[(values > 0) == (all_of_sign[0] > 0)]).sum() - abs(np.array(values_of(found))).sum()
+        mass = abs(values[(values > 0) == (all_of_sign[0].value > 0)]).sum()
+        mass -= sum(abs(entry.value) for entry in found.entries)
         assert found.not_held.mass == pytest.approx(mass, abs=1e-6 * abs(values).sum())
 
 
@@ -127,7 +118,9 @@ def check_edges(whole, strongest):
                 ends = f"{source}:{s}", f"{target}:{t}"
                 right, found = (one.edge(*ends, metric=metric) for one in (whole, strongest))
                 if found.is_held:
-                    assert (found.raw, found.normalized) == pytest.approx((right.raw, right.normalized), abs=1e-5)
+                    # Products are made in double precision, of one edge otherwise than of a tile.
+                    known = (right.raw, right.normalized)
+                    assert (found.raw, found.normalized) == (pytest.approx(known) if target == "output" else known)
                 else:
                     n_missing += 1
                     assert (found.raw, found.normalized, found.was_harvested) == (None, None, True)
