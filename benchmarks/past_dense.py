@@ -113,7 +113,7 @@ def measure(folder: Path, shape: Mapping[str, int], data: Mapping[str, int], thr
         folder: Where model, tokens and harvest are; what is there of model and tokens is used again.
         shape: Entries of the model's configuration.
         data: `seq_len`, `batch_size` and `n_batches`.
-        threshold: Of the decomposition by singular values.
+        threshold: Threshold of the decomposition by singular values.
     """
     model, tokens, out = folder / "model", folder / "tokens.npy", folder / "out"
     if not model.exists():
@@ -129,7 +129,16 @@ def measure(folder: Path, shape: Mapping[str, int], data: Mapping[str, int], thr
         "cpu",
     ]
     words += ["--model.decomposition.init_args.threshold", threshold, "--model.alive_batches", data["n_batches"]]
-    words += ["--data.batch_size", data["batch_size"], "--writer.commit_batches", 1, "--writer.dense", "never", "--model.memory_gb", 6]
+    words += [
+        "--data.batch_size",
+        data["batch_size"],
+        "--writer.commit_batches",
+        1,
+        "--writer.dense",
+        "never",
+        "--model.memory_gb",
+        6,
+    ]
     commands = _Commands()
     commands.run("predict, killed after 2 batches", words, kill_at=out / "dataset_attributions")
     commands.run("predict, continued", words)

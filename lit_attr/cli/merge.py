@@ -5,7 +5,7 @@ from typing import get_args
 
 from lit_attr.cli.arguments import harvest_parser
 from lit_attr.cli.find_result import find_harvest, next_commands
-from lit_attr.topology.words import COMPACT_FILE, MERGED_FILE, PARTIAL_FILE, DenseChoice
+from lit_attr.topology.words import COMPACT_FILE, MERGED_FILE, PARTIAL_FILE, STRONGEST_FILE, DenseChoice
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -35,11 +35,17 @@ def run(arguments: Sequence[str]) -> None:
         help=f"whether the result has the original's format ({MERGED_FILE}), with places for all components, or the "
         f"compact form ({COMPACT_FILE}), with those of live ones; auto: the first up to 4 GB",
     )
+    parser.add_argument(
+        "--keep",
+        type=int,
+        metavar="K",
+        help=f"write the K strongest edges of everything alone ({STRONGEST_FILE}); what is dropped is counted",
+    )
     options = parser.parse_args(arguments)
     # torch is imported only now: help and mistakes answer at once.
     folder = find_harvest(options.run, options.out_dir, options.subrun_id)
     from lit_attr.parts.merge import merge_harvest
     from lit_attr.storage.result_form import ResultForm
 
-    path = merge_harvest(folder, ResultForm(options.dense), allow_partial=options.allow_partial)
+    path = merge_harvest(folder, ResultForm(options.dense, options.keep), allow_partial=options.allow_partial)
     print(f"merged into {path}\n{next_commands(path)}")

@@ -77,6 +77,8 @@ class StorageWriter(Callback):
             harvest began with, or of transformers, where the model is theirs; the result records all of them.
         dense: Whether the result has the format of goodfire-ai/spd, with places for all components: `always`, `never`
             (then `dataset_attributions.compact.pt`, with places for live ones alone), or `auto`: up to 4 GB.
+        keep: Write so many of the strongest edges of everything alone (`dataset_attributions.strongest`); what is
+            dropped is counted. The parts stay, so that `lit-attr merge` can write all edges later. None for all edges.
 
     Attributes:
         path: The written file; None before, and for independent workers.
@@ -97,9 +99,10 @@ class StorageWriter(Callback):
         *,
         allow_other_versions: bool = False,
         dense: DenseChoice = "auto",
+        keep: int | None = None,
     ) -> None:
         super().__init__()
-        self._form = ResultForm(dense)
+        self._form = ResultForm(dense, keep)
         if not commit_minutes > 0 or (commit_batches is not None and commit_batches < 1):
             raise ConfigurationError(
                 f"writer.commit_minutes and commit_batches must be positive, found {commit_minutes}, {commit_batches}"

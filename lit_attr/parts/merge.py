@@ -12,6 +12,7 @@ from lit_attr.parts.history import recorded_provenance
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.read_vectors import load_read_vectors
 from lit_attr.parts.software import Software
+from lit_attr.parts.strongest import keep_strongest
 from lit_attr.parts.union import counting_shards
 from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.storage.harvested_metrics import HarvestedMetrics
@@ -19,7 +20,7 @@ from lit_attr.storage.result_form import ResultForm
 from lit_attr.storage.summed import result_nbytes
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
-from lit_attr.topology.words import PARTIAL_FILES, RESULT_FILES
+from lit_attr.topology.words import PARTIAL_FILES, RESULT_FILES, STRONGEST_FILE
 
 _AUTO = ResultForm()
 
@@ -54,7 +55,9 @@ def write_merged(
     folder, plan = generations[0].folder, generations[0].plan
     coverage = Coverage.of(ids, max(generation.n_batches for generation in generations))
     read = load_read_vectors(folder, header.topology, header.alive)
-    is_dense = form.is_dense(result_nbytes(parts, read, header.topology.d_model, is_dense=True))
+    if form.keep is not None and not coverage.complete:
+        raise StorageError(f"{folder}: the strongest edges are kept of all batches, and some are missing: drop keep")
+    is_dense = form.keep is None and form.is_dense(result_nbytes(parts, read, header.topology.d_model, is_dense=True))
     dense, compact = RESULT_FILES if coverage.complete else PARTIAL_FILES
     path = folder / (dense if is_dense else compact)
     counted = list(parts.values()) if normalising is None else [parts[name] for name in normalising]
@@ -66,17 +69,16 @@ def write_merged(
         "coverage": coverage.to_mapping(),
     }
     not_extended = partial(_check_not_extended, folder, plan, coverage.n_batches)
-    write_result(
-        path,
-        parts,
-        read,
-        header.w_unembed,
-        header.ci_threshold,
-        provenance,
-        not_extended,
-        normalising=normalising,
-        is_dense=is_dense,
-    )
+
+    def write(to: Path) -> None:
+        origin = read, header.w_unembed, header.ci_threshold
+        write_result(to, parts, *origin, provenance, not_extended, normalising=normalising, is_dense=is_dense)
+
+    if form.keep is None:
+        write(path)
+    else:
+        path = folder / STRONGEST_FILE
+        keep_strongest(path, form.keep, write)
     return path
 
 

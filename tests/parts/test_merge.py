@@ -21,6 +21,7 @@ from lit_attr.parts.ledger import read_ledger
 from lit_attr.parts.merge import merge_harvest, write_merged
 from lit_attr.parts.part import write_part
 from lit_attr.query.attribution_repo import AttributionRepo
+from lit_attr.query.explorer import Explorer
 from lit_attr.storage import summed
 from lit_attr.storage.compact import dense as dense_form
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -346,3 +347,17 @@ def test_the_form_that_is_asked_for(tmp_path, dense):
     assert (found.live is None) == (dense != "never")
     for (name, one), (_, two) in zip(dense_form(found).named_sums(), right.named_sums(), strict=True):
         assert torch.equal(one, two.to(one.dtype)), name
+
+
+def test_the_strongest_edges_alone(tmp_path):
+    """They are those of the whole result, which is there only meanwhile."""
+    complete_harvest(tmp_path, 2)
+    kept = Explorer(merge_harvest(tmp_path, ResultForm(keep=2)))
+    assert not [name for name in names_in(tmp_path) if "compact" in name or name.startswith(".")]
+    whole = Explorer(merge_harvest(tmp_path))
+    for key in ("0.mlp.up:1", "output:3"):
+        found, right = (e.sources(key, k=2, layers=["0.*"]) for e in (kept, whole))
+        assert found.entries == right.entries
+    (tmp_path / "worker_states" / "dataset_attributions_rank_1.pt").unlink()
+    with pytest.raises(StorageError, match="strongest edges are kept of all batches, and some are missing: drop keep"):
+        merge_harvest(tmp_path, ResultForm(keep=2), allow_partial=True)
