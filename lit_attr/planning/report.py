@@ -29,14 +29,14 @@ def duration(hours: float) -> str:
     """Hours as people read them.
 
     Example:
-        >>> duration(0.001), duration(2.5), duration(1000)
-        ('3.6 s', '2.5 h', '42 days')
+        >>> duration(0.001), duration(0.5), duration(2.5), duration(1000)
+        ('3.6 s', '30 min', '2.5 h', '1,000 h')
     """
     if hours < 1 / 60:
         return f"{hours * 3600:.2g} s"
     if hours < 1:
         return f"{hours * 60:.2g} min"
-    return f"{hours:.2g} h" if hours < 72 else f"{hours / 24:,.0f} days"
+    return f"{hours:.2g} h" if hours < 10 else f"{hours:,.0f} h"
 
 
 def lines(plan: Plan) -> Iterator[str]:

@@ -68,6 +68,7 @@ def test_mistakes(arguments, message, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "command", "shown"), SHOWN.findall(PAGE), ids=lambda text: text[:12])
 def test_the_page_shows_what_its_commands_print(name, command, shown, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
