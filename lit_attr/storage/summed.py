@@ -19,6 +19,7 @@ from lit_attr.topology.tables import Table
 
 # Numbers of a tile: 64 MB in float64, and as much again for what it is added from.
 TILE = 1 << 23
+_ALL = slice(None)
 # Of a number in a file: float32.
 _BYTES = 4
 
@@ -133,17 +134,30 @@ class SummedEdges:
 
         return first, pieces()
 
-    def _finished(self, piece: slice) -> Float[Tensor, "source target"]:
-        """What the sums of some of the sources become."""
+    def part(self, targets: slice, sources: slice) -> Float[Tensor, "_target _source"]:
+        """Finished sums of some edges, given by the places of those that any part has.
+
+        Args:
+            targets: Places of targets, or dimensions of the residual stream.
+            sources: Places of sources.
+        """
+        sources = slice(*sources.indices(len(self.sources)))
+        if not self.parts:
+            return torch.zeros(len(self.targets), len(self.sources), dtype=self.dtype)[targets, sources]
+        return self._finished(sources, targets).T
+
+    def _finished(self, piece: slice, targets: slice = _ALL) -> Float[Tensor, "source target"]:
+        """What the sums of some of the sources become, for some of the targets."""
         if self.columns is None:
             total = _sum([self._rows(name, piece) for name in self.parts])
-            return total if self._read is None else total.to(self._read.dtype) @ self._read
+            return total[:, targets] if self._read is None else total.to(self._read.dtype) @ self._read[:, targets]
         total = torch.zeros(piece.stop - piece.start, len(self.targets), dtype=self.dtype)
         for name, columns in self.columns.items():
             if len(columns) == len(self.targets):
                 total += self._rows(name, piece)
             else:
                 total.index_add_(1, columns, self._rows(name, piece))
+        total = total[:, targets]
         return total if self.factor == 1 else total * self.factor
 
     @cached_property
