@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lit_attr.errors import NumericalError, few
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.live import LiveSet
 from lit_attr.topology.read_vectors import ReadVectors
@@ -314,6 +315,28 @@ def whole(summed: Summed) -> Tensor:
             place = start + number * summed.shape[-1]
             tensor.view(-1)[place : place + len(row)] = row
     return tensor
+
+
+def is_finite(tile: Tensor) -> bool:
+    """Whether all numbers are finite, in one pass without a temporary: NaN is the least and greatest of all."""
+    return not tile.is_floating_point() or not tile.numel() or bool(torch.stack(tile.aminmax()).isfinite().all())
+
+
+def not_finite(name: str, summed: Summed) -> NumericalError:
+    """What is wrong with a sum, and whose fault it is.
+
+    Args:
+        name: Name of the tensor in the result.
+        summed: Its parts.
+    """
+    for part, numbers in summed.by_part():
+        if not all(is_finite(rows) for rows in numbers.split(max(TILE // max(numbers[:1].numel(), 1), 1))):
+            return NumericalError(
+                f"{part}: {name} has values that are not finite (NaN or infinite). A result without them needs its "
+                "batches harvested again, in a new harvest, or after that part was deleted"
+            )
+    parts = few(list(summed.parts))
+    return NumericalError(f"{name}: the sum of {parts} is too large for float32, in which results are")
 
 
 def map_nested(nested: Mapping[str, Any], function: Callable[[Summed], Any]) -> dict[str, Any]:

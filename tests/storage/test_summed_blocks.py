@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lit_attr.errors import NumericalError
 from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.strongest_build import write_strongest
 from lit_attr.storage.blocks import Blocks
@@ -63,3 +64,22 @@ def test_sums_of_edges_are_not_zeros_by_mistake(blocks):
     content = blocks[0].content
     assert content.holds_edges
     assert all(tensor.is_meta for name, tensor in content.named_sums() if "embed_attr" in name)
+
+
+def test_parts_that_are_no_numbers(tmp_path):
+    parts = {"one": random_part(8, 8), "two": random_part(8, 8)}
+    for part in parts.values():
+        for tensors in (part.ci, part.act_sq):
+            for tensor in tensors.values():
+                tensor.abs_()
+        part.logit_sq.abs_()
+    parts["two"].attr["0.attn.o"]["0.attn.q"].numbers[0, 0] = torch.nan
+    blocks = SummedBlocks(parts, read_vectors(torch.float32), W_UNEMBED, 0.5, {})
+    with pytest.raises(
+        NumericalError, match=r"two: regular_attr\[0\.attn\.o\]\[0\.attn\.q\] has values that are not finite"
+    ):
+        write_strongest(blocks, tmp_path / "x.strongest")
+    parts["one"].logit_sq[0] = torch.inf
+    with pytest.raises(NumericalError, match=r"one: logit_sq_sum has values"):
+        SummedBlocks(parts, read_vectors(torch.float32), W_UNEMBED, 0.5, {})
+    assert not list(tmp_path.iterdir())
