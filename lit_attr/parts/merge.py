@@ -12,12 +12,12 @@ from lit_attr.parts.history import recorded_provenance
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.read_vectors import load_read_vectors
 from lit_attr.parts.software import Software
-from lit_attr.parts.strongest import keep_strongest
 from lit_attr.parts.union import counting_shards
 from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.storage.harvested_metrics import HarvestedMetrics
 from lit_attr.storage.result_form import ResultForm
 from lit_attr.storage.summed import result_nbytes
+from lit_attr.storage.summed_blocks import SummedBlocks
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import PARTIAL_FILES, RESULT_FILES, STRONGEST_FILE
@@ -70,16 +70,14 @@ def write_merged(
     }
     not_extended = partial(_check_not_extended, folder, plan, coverage.n_batches)
 
-    def write(to: Path) -> None:
-        origin = read, header.w_unembed, header.ci_threshold
-        write_result(to, parts, *origin, provenance, not_extended, normalising=normalising, is_dense=is_dense)
-
+    origin = parts, read, header.w_unembed, header.ci_threshold, provenance
     if form.keep is None:
-        write(path)
-    else:
-        path = folder / STRONGEST_FILE
-        keep_strongest(path, form.keep, write)
-    return path
+        write_result(path, *origin, not_extended, normalising=normalising, is_dense=is_dense)
+        return path
+    from lit_attr.query.strongest_build import write_strongest  # who keeps all edges needs nothing of it
+
+    blocks, path = SummedBlocks(*origin, normalising), folder / STRONGEST_FILE
+    return write_strongest(blocks, path, form.keep, overwrite=True, check=not_extended)
 
 
 def _check_not_extended(folder: Path, plan: Plan, n_batches: int) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.storage.file_content import Content
-from lit_attr.storage.normalisation import Normalisation, widened
+from lit_attr.storage.normalisation import Normalisation, Places, widened
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AttrMetric
@@ -57,17 +57,17 @@ class Blocks:
     def row(self, source: str, target: str, measure: Measure, place: int) -> Float[Tensor, " _source"]:
         """Attributions from a whole layer to one component or output token, which is given by its place."""
         if target == OUTPUT:
-            raw = _product(self.content.w_unembed[:, place], self._to_residual(source))
+            raw = _product(self.content.w_unembed[:, place], self._to_residual(source, _ALL))
         else:
-            raw = widened(self._block(source, target, measure.metric)[place])
+            raw = widened(self._part(source, target, measure.metric, place, _ALL))
         return self.normalisation.apply(raw, source, target, targets=place) if measure.normalized else raw
 
     def column(self, source: str, target: str, measure: Measure, place: int) -> Float[Tensor, " _target"]:
         """Attributions to a whole layer from one component or token, which is given by its place."""
         if target == OUTPUT:
-            raw = _product(self._to_residual(source)[:, place], self.content.w_unembed)
+            raw = _product(self._to_residual(source, place), self.content.w_unembed)
         else:
-            raw = widened(self._block(source, target, measure.metric)[:, place])
+            raw = widened(self._part(source, target, measure.metric, _ALL, place))
         return self.normalisation.apply(raw, source, target, sources=place) if measure.normalized else raw
 
     def tile(
@@ -83,20 +83,26 @@ class Blocks:
             targets: Places of the target's components, or token ids.
         """
         if target == OUTPUT:
-            block = self._to_residual(source)[:, sources]
+            block = self._to_residual(source, sources)
             raw = (self.content.w_unembed[:, targets].double().T @ block.double()).to(_wide(block))
         else:
-            raw = widened(self._block(source, target, measure.metric)[targets, sources])
+            raw = widened(self._part(source, target, measure.metric, targets, sources))
         return self.normalisation.apply(raw, source, target, sources, targets) if measure.normalized else raw
 
-    def _block(self, source: str, target: str, metric: AttrMetric) -> Float[Tensor, "_target _source"]:
+    def _part(
+        self, source: str, target: str, metric: AttrMetric, targets: Places, sources: Places
+    ) -> Float[Tensor, "..."]:
+        """Sums of some edges into a layer of components; without the axes of which one place is meant."""
         self.content.check_holds_edges()
         regular, embed = self._by_metric(metric)
-        return embed[target] if source == EMBED else regular[target][source]
+        block: Tensor = embed[target] if source == EMBED else regular[target][source]
+        return block[targets, sources]
 
-    def _to_residual(self, source: str) -> Float[Tensor, "d_model _source"]:
+    def _to_residual(self, source: str, sources: Places) -> Float[Tensor, "..."]:
+        """Sums by residual dimension of some sources; without the axis of which one place is meant."""
         self.content.check_holds_edges()
-        return self.content.embed_unembed_attr if source == EMBED else self.content.unembed_attr[source]
+        block = self.content.embed_unembed_attr if source == EMBED else self.content.unembed_attr[source]
+        return block[:, sources]
 
     def _by_metric(self, metric: AttrMetric) -> tuple:
         content = self.content

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lit_attr.errors import NumericalError, few
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.live import LiveSet
 from lit_attr.topology.read_vectors import ReadVectors
@@ -19,6 +20,7 @@ from lit_attr.topology.tables import Table
 
 # Numbers of a tile: 64 MB in float64, and as much again for what it is added from.
 TILE = 1 << 23
+_ALL = slice(None)
 # Of a number in a file: float32.
 _BYTES = 4
 
@@ -133,17 +135,30 @@ class SummedEdges:
 
         return first, pieces()
 
-    def _finished(self, piece: slice) -> Float[Tensor, "source target"]:
-        """What the sums of some of the sources become."""
+    def part(self, targets: slice, sources: slice) -> Float[Tensor, "_target _source"]:
+        """Finished sums of some edges, given by the places of those that any part has.
+
+        Args:
+            targets: Places of targets, or dimensions of the residual stream.
+            sources: Places of sources.
+        """
+        sources = slice(*sources.indices(len(self.sources)))
+        if not self.parts:
+            return torch.zeros(len(self.targets), len(self.sources), dtype=self.dtype)[targets, sources]
+        return self._finished(sources, targets).T
+
+    def _finished(self, piece: slice, targets: slice = _ALL) -> Float[Tensor, "source target"]:
+        """What the sums of some of the sources become, for some of the targets."""
         if self.columns is None:
             total = _sum([self._rows(name, piece) for name in self.parts])
-            return total if self._read is None else total.to(self._read.dtype) @ self._read
+            return total[:, targets] if self._read is None else total.to(self._read.dtype) @ self._read[:, targets]
         total = torch.zeros(piece.stop - piece.start, len(self.targets), dtype=self.dtype)
         for name, columns in self.columns.items():
             if len(columns) == len(self.targets):
                 total += self._rows(name, piece)
             else:
                 total.index_add_(1, columns, self._rows(name, piece))
+        total = total[:, targets]
         return total if self.factor == 1 else total * self.factor
 
     @cached_property
@@ -300,6 +315,28 @@ def whole(summed: Summed) -> Tensor:
             place = start + number * summed.shape[-1]
             tensor.view(-1)[place : place + len(row)] = row
     return tensor
+
+
+def is_finite(tile: Tensor) -> bool:
+    """Whether all numbers are finite, in one pass without a temporary: NaN is the least and greatest of all."""
+    return not tile.is_floating_point() or not tile.numel() or bool(torch.stack(tile.aminmax()).isfinite().all())
+
+
+def not_finite(name: str, summed: Summed) -> NumericalError:
+    """What is wrong with a sum, and whose fault it is.
+
+    Args:
+        name: Name of the tensor in the result.
+        summed: Its parts.
+    """
+    for part, numbers in summed.by_part():
+        if not all(is_finite(rows) for rows in numbers.split(max(TILE // max(numbers[:1].numel(), 1), 1))):
+            return NumericalError(
+                f"{part}: {name} has values that are not finite (NaN or infinite). A result without them needs its "
+                "batches harvested again, in a new harvest, or after that part was deleted"
+            )
+    parts = few(list(summed.parts))
+    return NumericalError(f"{name}: the sum of {parts} is too large for float32, in which results are")
 
 
 def map_nested(nested: Mapping[str, Any], function: Callable[[Summed], Any]) -> dict[str, Any]:

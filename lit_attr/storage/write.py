@@ -12,20 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lit_attr.errors import NumericalError, few
 from lit_attr.files.archive import blank
 from lit_attr.files.publish import publish
 from lit_attr.storage.file_content import Content, file_keys
 from lit_attr.storage.fill import leaves, write_filled
 from lit_attr.storage.live import Live
 from lit_attr.storage.summed import (
-    TILE,
     Summed,
     SummedEdges,
     SummedVector,
+    is_finite,
     live_sources,
     live_targets,
     map_nested,
+    not_finite,
     summed_tensors,
 )
 from lit_attr.topology.read_vectors import ReadVectors
@@ -90,8 +90,8 @@ def write_result(
     def stretches(name: str, empty: Tensor) -> Iterator[tuple[int, Tensor]]:
         for start, tile in tensors[name].tiles():
             numbers = tile.to(empty.dtype)
-            if not _is_finite(numbers):
-                raise _not_finite(name, tensors[name])
+            if not is_finite(numbers):
+                raise not_finite(name, tensors[name])
             for row, stretch in enumerate(numbers):
                 yield start + row * (empty.shape[-1] if empty.ndim else 1), stretch
 
@@ -104,20 +104,3 @@ def write_result(
 
 def _without_numbers(summed: Summed) -> Tensor:
     return blank(summed.shape, torch.float32 if summed.dtype.is_floating_point else summed.dtype)
-
-
-def _is_finite(tile: Tensor) -> bool:
-    """Whether all numbers are finite, in one pass without a temporary: NaN is the least and greatest of all."""
-    return not tile.is_floating_point() or not tile.numel() or bool(torch.stack(tile.aminmax()).isfinite().all())
-
-
-def _not_finite(name: str, summed: Summed) -> NumericalError:
-    """What is wrong with a sum, and whose fault it is."""
-    for part, numbers in summed.by_part():
-        if not all(_is_finite(rows) for rows in numbers.split(max(TILE // max(numbers[:1].numel(), 1), 1))):
-            return NumericalError(
-                f"{part}: {name} has values that are not finite (NaN or infinite). A result without them needs its "
-                "batches harvested again, in a new harvest, or after that part was deleted"
-            )
-    parts = few(list(summed.parts))
-    return NumericalError(f"{name}: the sum of {parts} is too large for float32, in which results are")

@@ -350,7 +350,7 @@ def test_the_form_that_is_asked_for(tmp_path, dense):
 
 
 def test_the_strongest_edges_alone(tmp_path):
-    """They are those of the whole result, which is there only meanwhile."""
+    """They are those of the whole result, which is never there."""
     complete_harvest(tmp_path, 2)
     kept = Explorer(merge_harvest(tmp_path, ResultForm(keep=2)))
     assert not [name for name in names_in(tmp_path) if "compact" in name or name.startswith(".")]
