@@ -14,8 +14,8 @@ from lit_attr.storage.top_k import NOT_FINITE, RunningTopK, Where
 
 # Entries of a pair that are ranked at once: each takes some 50 bytes meanwhile.
 _RANKED = 1 << 20
-# Sources whose edges are summed at once: their magnitudes stay in a cache.
-_SUMMED = 64
+# Edges of a pair that are summed at once: their magnitudes, 2 MB, stay in a cache.
+_SUMMED = 1 << 18
 # Entries that are counted at once, by rows.
 _COUNTED = 1 << 18
 
@@ -204,7 +204,7 @@ class _Mass:
 
     def add(self, values: Float[Tensor, "_source _target"], first_target: int) -> None:
         into = self._by_target[:, first_target : first_target + values.shape[1]]
-        for rows in values.split(_SUMMED):
+        for rows in values.split(max(_SUMMED // max(values.shape[1], 1), 1)):
             magnitudes = torch.empty(rows.shape, dtype=torch.float64).copy_(rows).abs_()
             into.index_add_(0, torch.zeros(len(rows), dtype=torch.int64), magnitudes)
 

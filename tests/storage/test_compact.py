@@ -89,6 +89,13 @@ def test_edges_of_what_never_occurred_are_kept_where_they_are_not_zero():
     assert same(dense(compacted(storage)), storage)
 
 
+def test_zero_has_no_sign():
+    storage = with_dead_sources(DEAD)
+    storage.embed_attr["0.mlp.up"][0, 0] = -0.0
+    for form in (storage, compacted(storage)):
+        assert repr(form.get_attribution("embed:0", "0.mlp.up:0")) == "0.0"
+
+
 @pytest.mark.parametrize("has", [None, [], [1, 4], [0, 1, 2, 3, 4]])
 @pytest.mark.parametrize("gets", [None, [], [0, 1, 4], [0, 1, 2, 3, 4]])
 def test_moving_a_block(has, gets):
