@@ -148,6 +148,8 @@ class Rows:
         if not edges:
             return
         through = edges[0].through
+        if not self.sums.attr_abs:
+            targets = []
         at_once = self.n_stream_targets if isinstance(through, Norm) else self.n_targets
         fits = sum(layer.count for layer in targets) <= self.n_targets
         readers = _repeatable(partial(self._readers, targets, at_once), keep=fits)
@@ -156,7 +158,7 @@ class Rows:
         elif isinstance(through, Mlp):
             self._add_mlp_(name, edges, through, readers)
         else:
-            self._add_attention_(name, edges, through, readers)
+            self._add_attention_(name, edges, through, readers if targets else [None])
 
     def _add_stream_(self, name: str, edges: Sequence[EdgeBlock], norm: Norm, readers: Iterable[Readers]) -> None:
         stream = Normalised.of(norm, self._flat(self.capture.stream[norm.path]))
@@ -190,7 +192,7 @@ class Rows:
                 self._add_effects_(edge.source, some, mlp_signed_effects(source, some, slopes, self.workspace))
 
     def _add_attention_(
-        self, name: str, edges: Sequence[EdgeBlock], attention: Attention, readers: Iterable[Readers]
+        self, name: str, edges: Sequence[EdgeBlock], attention: Attention, readers: Iterable[Readers | None]
     ) -> None:
         inner = self.capture.inner
         projections = {"query": attention.query, "key": attention.key, "value": attention.value}
@@ -203,12 +205,12 @@ class Rows:
             if edge.kind == "value":
                 self._add_tangents_(name, edge.source, value_tangents(source, heads))
                 for some in readers:
-                    self._add_effects_(edge.source, some, value_signed_effects(source, some, heads))
+                    if some is not None:
+                        self._add_effects_(edge.source, some, value_signed_effects(source, some, heads))
                 continue
             add_up = query_sums if edge.kind == "query" else key_sums
             table = PairTable.of(source.pairs, batch, seq_len, self.batch.counts.sizes(edge.source, self.rows))
-            asked: Iterable[Readers | None] = readers if self.sums.attr_abs else [None]
-            for number, target in enumerate(asked):
+            for number, target in enumerate(readers):
                 tangents, effects = add_up(source, target, heads, table, self.workspace)
                 if number == 0:  # tangents do not depend on the readers
                     self._add_tangents_(name, edge.source, tangents)
@@ -253,10 +255,8 @@ class Rows:
         return SourceComponents(self.model.components(layer).U[some].to(self.dtype), weights, pairs)
 
     def _readers(self, targets: Sequence[TargetColumns], at_once: int) -> Iterator[Readers]:
-        """The components that read an input, some at a time; none where `attr_abs` is not asked for."""
+        """The components that read an input, some at a time."""
         places = [(layer, column) for layer in targets for column in evenly(layer.count, at_once)]
-        if not self.sums.attr_abs:
-            return
         while places:
             layers: list[ReaderLayer] = []
             read, y, begin = [], [], 0
