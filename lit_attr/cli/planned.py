@@ -62,15 +62,16 @@ def plan_of(options: argparse.Namespace, arguments: Sequence[str]) -> Plan:
     seq_len = min(seq_len or _LONGEST, shape.model.block_size)
     density = options.ci_density or estimate.density or USUAL_DENSITY
     load = Load(options.n_tokens or n_tokens or _N_TOKENS, seq_len, density)
-    return make_plan(harvester, shape, estimate, load, _machine(options), options.keep)
+    mixed = settings["trainer"]["precision"] == "bf16-mixed"
+    return make_plan(harvester, shape, estimate, load, _machine(options, mixed=mixed), options.keep)
 
 
-def _machine(options: argparse.Namespace) -> Machine:
+def _machine(options: argparse.Namespace, *, mixed: bool) -> Machine:
     host = free_bytes(torch.device("cpu")) if options.host_gb is None else options.host_gb * 1e9
     memory = None if options.memory_gb is None else options.memory_gb * 1e9
     if options.device is None:
         return Machine(memory, host, options.workers, measured_speed())
-    speed, of_device = gpu_speed(options.device, options.peak_share)
+    speed, of_device = gpu_speed(options.device, options.peak_share, mixed=mixed)
     return Machine(memory or of_device, host, options.workers, speed)
 
 

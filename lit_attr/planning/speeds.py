@@ -61,32 +61,38 @@ class Speed:
         return work.flops["forwards"] / self.flops["forwards"], engine + 4 * numbers / self.bytes
 
 
-# Memory in 10^9 bytes, float32 without tensor cores in 10^12 operations a second, memory in 10^12 bytes a second: the
-# makers' figures.
+# The makers' figures: memory in 10^9 bytes; float32 without tensor cores, and bfloat16 with them, in 10^12 operations a
+# second; memory in 10^12 bytes a second.
 _GPUS = {
-    "A100": (80, 19.5, 2.0),
-    "H100": (80, 67.0, 3.35),
-    "H200": (141, 67.0, 4.8),
-    "L40S": (48, 91.6, 0.86),
-    "RTX4090": (24, 82.6, 1.0),
+    "A100": (80, 19.5, 312.0, 2.0),
+    "H100": (80, 67.0, 989.0, 3.35),
+    "H200": (141, 67.0, 989.0, 4.8),
+    "L40S": (48, 91.6, 362.0, 0.86),
+    "RTX4090": (24, 82.6, 165.0, 1.0),
 }
 
 
-def gpu_speed(name: str, share: float) -> tuple[Speed, float]:
+def gpu_speed(name: str, share: float, *, mixed: bool) -> tuple[Speed, float]:
     """The speed of a GPU by its maker's figures, and its memory in bytes.
 
     Args:
         name: Name of the GPU, such as `H100`.
         share: Share of the peak that is reached.
+        mixed: Whether the forwards are in bfloat16.
 
     Raises:
         ConfigurationError: If it is not known.
     """
     if name not in _GPUS:
         raise ConfigurationError(f"unknown device {name!r}: known are {', '.join(_GPUS)}")
-    memory, teraflops, terabytes = _GPUS[name]
-    origin = f"an estimate: {share:.0%} of the {teraflops:g} TFLOP/s (float32) and {terabytes:g} TB/s of an {name}"
+    memory, teraflops, of_forwards, terabytes = _GPUS[name]
+    forwards = f", {of_forwards:g} of the forwards (bfloat16)" if mixed else ""
+    origin = (
+        f"an estimate: {share:.0%} of the {teraflops:g} TFLOP/s (float32){forwards} and {terabytes:g} TB/s of an {name}"
+    )
     rates = dict.fromkeys(get_args(Kind), share * teraflops * 1e12)
+    if mixed:
+        rates["forwards"] = share * of_forwards * 1e12
     return Speed(rates, share * terabytes * 1e12, origin), memory * 1e9
 
 

@@ -1,8 +1,7 @@
-"""`lit-attr plan`, and the figures of docs/scale.md."""
+"""`lit-attr plan` as people call it."""
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from tests.planning.examples import SPEED
 from tests.toys import write_run, write_tokens
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "scale.md").read_text()
-SHOWN = re.compile(r"<!-- test: (scale [\w ]+) -->\n```bash\n(.*?)```\n+```text\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture
@@ -66,17 +63,3 @@ def test_a_run_that_is_not_at_hand(quick, tmp_path, capsys):
 def test_mistakes(arguments, message, capsys):
     assert main(["plan", *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "command", "shown"), SHOWN.findall(PAGE), ids=lambda text: text[:12])
-def test_the_page_shows_what_its_commands_print(name, command, shown, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    program, *arguments = shlex.split(command.replace("\\\n", " "))
-    assert program == "lit-attr"
-    assert main(arguments) == 0
-    assert capsys.readouterr().out == shown, name
-
-
-def test_the_page_has_its_commands():
-    assert len(SHOWN.findall(PAGE)) == 2

@@ -154,8 +154,10 @@ def test_components_by_number(tmp_path):
 
 
 def test_devices():
-    speed, memory = gpu_speed("H100", 0.5)
-    assert (speed.flops["key"], memory) == (33.5e12, 80e9)
+    speed, memory = gpu_speed("H100", 0.5, mixed=False)
+    assert (set(speed.flops.values()), memory) == ({33.5e12}, 80e9)
     assert "an estimate: 50% of the 67 TFLOP/s" in speed.origin
+    mixed, _ = gpu_speed("H100", 0.5, mixed=True)
+    assert mixed.flops == {**speed.flops, "forwards": 494.5e12}
     with pytest.raises(ConfigurationError, match="unknown device 'H1': known are A100, H100"):
-        gpu_speed("H1", 0.5)
+        gpu_speed("H1", 0.5, mixed=False)
