@@ -31,6 +31,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.goodfire_spd import GoodfireRun, GoodfireSpd
+from benchmarks.shapes import all_sums, all_targets
 from lit_attr.attribution.batch import add_batch_, read_vectors
 from lit_attr.attribution.connectivity import trace_topology
 from lit_attr.attribution.engine_choice import build_engine, choose_engines
@@ -51,11 +52,11 @@ class Ours:
     def __init__(self, run: str, dtype: torch.dtype) -> None:
         self._model = load_run(run).model.to(dtype)
         self._topology = trace_topology(self._model)
-        self._alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in self._topology.n_components.items()}
+        layout = all_sums(self._topology)
         choice = choose_engines("auto", self._model, self._topology)
-        self._engine = build_engine(choice, self._model, self._topology, self._alive, 16, 1 << 30)
+        self._engine = build_engine(choice, self._model, layout, 16, 1 << 30)
         self._sums = AttributionSums()
-        self._sums.allocate(self._topology, dtype, "cpu")
+        self._sums.allocate(layout, dtype, "cpu")
 
     def add(self, tokens: Tensor) -> None:
         """Harvest one batch."""
@@ -64,7 +65,7 @@ class Ours:
     def result(self) -> DatasetAttributionStorage:
         """What was harvested."""
         self._sums.flush()
-        read = read_vectors(self._model, self._topology, self._alive)
+        read = read_vectors(self._model, self._topology, all_targets(self._topology))
         return DatasetAttributionStorage.from_sums(self._sums.totals, read, self._model.unembedding, 0.0)
 
 

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
+from benchmarks.shapes import all_sums, all_targets
 from lit_attr.data.batch_ids import to_ranges
 from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.generations import Generation, begun_generation
@@ -57,15 +58,16 @@ def begin(folder: Path, n_workers: int, n_batches: int) -> Generation:
     """A harvest of so many workers, none of which has committed anything."""
     plan = Plan({"benchmark": "coordination"}, n_batches)
     plan.publish(folder)
-    alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in _TOPOLOGY.n_components.items()}
-    Header(_TOPOLOGY, alive, torch.randn(_TOPOLOGY.d_model, _TOPOLOGY.vocab_size), 0.0, {}).publish(folder)
+    Header(_TOPOLOGY, all_targets(_TOPOLOGY), torch.randn(_TOPOLOGY.d_model, _TOPOLOGY.vocab_size), 0.0, {}).publish(
+        folder
+    )
     publish_read_vectors(folder, {layer: torch.randn(4, n) for layer, n in _TOPOLOGY.n_components.items()})
     return current_generation(folder, plan, n_workers, n_batches)
 
 
 def commit_all(generation: Generation, share: float) -> None:
     """Let every worker commit the first batches of what it was assigned."""
-    sums = Sums.zeros(_TOPOLOGY, torch.float64)
+    sums = Sums.zeros(all_sums(_TOPOLOGY), torch.float64)
     for rank in range(generation.world_size):
         ids = generation.assigned(rank)
         ids = ids[: round(len(ids) * share)]

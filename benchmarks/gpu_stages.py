@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.harvest import measure, seconds
-from benchmarks.shapes import SHAPES, build, random_ci
+from benchmarks.shapes import SHAPES, all_sums, build, random_ci
 from lit_attr.attribution.batch import add_batch_with_ci_
 from lit_attr.attribution.closed_form.kernel_choice import checked_kernel, largest_error, random_problem, sums_of_pairs
 from lit_attr.attribution.closed_form.workspace import Workspace
@@ -84,13 +84,11 @@ def correctness(options: Namespace) -> dict[str, Any]:
     tokens = torch.randint(0, model.vocab_size, (options.batch, seq_len), generator=torch.Generator().manual_seed(0))
     tokens = tokens.to(device)
     ci, topology = random_ci(model, tokens, options.density), trace_topology(model)
-    alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
-    engine = build_engine(
-        choose_engines("auto", model, topology), model, topology, alive, 16, options.workspace_mb << 20
-    )
+    layout = all_sums(topology)
+    engine = build_engine(choose_engines("auto", model, topology), model, layout, 16, options.workspace_mb << 20)
 
     def sums_in(dtype: torch.dtype) -> dict[str, Tensor]:
-        sums = Sums.zeros(topology, dtype, device)
+        sums = Sums.zeros(layout, dtype, device)
         add_batch_with_ci_(sums, model, topology, engine, tokens, ci)
         return dict(sums.named())
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.plain_loop import PlainLoop
-from benchmarks.shapes import DECOMPOSED, SHAPES, model_and_tokens, random_ci
+from benchmarks.shapes import DECOMPOSED, SHAPES, all_sums, model_and_tokens, random_ci
 from lit_attr.attribution.batch import add_batch_with_ci_
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
 from lit_attr.attribution.connectivity import trace_topology
@@ -93,13 +93,13 @@ def measure(
     ci = model.causal_importance(tokens) if arguments.density is None else random_ci(model, tokens, arguments.density)
     topology = trace_topology(model)
     HIDDEN.update({layer: model.components(layer).U.shape[1] for layer in model.paths})
-    sums = Sums.zeros(topology, torch.float32, device)
-    alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
+    layout = all_sums(topology)
+    sums = Sums.zeros(layout, torch.float32, device)
     choice = choose_engines("auto", model, topology)
     edges = choice.closed_form
 
     def engine(of: EngineChoice) -> Engine:
-        return build_engine(of, model, topology, alive, arguments.targets_per_pass, arguments.workspace_mb << 20)
+        return build_engine(of, model, layout, arguments.targets_per_pass, arguments.workspace_mb << 20)
 
     def forwards() -> None:
         with torch.no_grad():

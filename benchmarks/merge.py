@@ -26,8 +26,10 @@ from benchmarks.processes import forget, peak_anonymous_bytes
 
 def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
     """A complete harvest of so many parts of about so many megabytes, one batch each."""
+    import numpy as np
     import torch
 
+    from benchmarks.shapes import all_sums, all_targets
     from lit_attr.parts.freeze import current_generation
     from lit_attr.parts.header import Header
     from lit_attr.parts.ledger import Ledger
@@ -35,7 +37,8 @@ def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
     from lit_attr.parts.plan import Plan
     from lit_attr.parts.read_vectors import publish_read_vectors
     from lit_attr.topology.graph import Topology
-    from lit_attr.topology.sums import Sums
+    from lit_attr.topology.sums import Sums, row_counts
+    from lit_attr.topology.tables import LiveRows
 
     # The proportions are those of a real decomposition: 8 token ids for each component, most of it sums by token.
     count = max(round((megabytes * 1e6 / 8 / 14.25) ** 0.5), 4)
@@ -50,11 +53,12 @@ def make_harvest(folder: Path, n_parts: int, megabytes: int) -> list[Path]:
     plan = Plan({"benchmark": "merge"}, n_parts)
     plan.publish(folder)
     generation = current_generation(folder, plan, n_parts, n_parts)
-    alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
-    Header(topology, alive, torch.randn(topology.d_model, topology.vocab_size), 0.0, {}).publish(folder)
+    Header(topology, all_targets(topology), torch.randn(topology.d_model, topology.vocab_size), 0.0, {}).publish(folder)
     widths = {layer: topology.widths[topology.inputs[layer]] for layer in topology.n_components}
     publish_read_vectors(folder, {layer: torch.randn(width, count) for layer, width in widths.items()})
-    sums = Sums.zeros(topology, torch.float64)
+    layout = all_sums(topology)
+    live = {layer: LiveRows(n, np.arange(n)) for layer, n in row_counts(layout).items()}
+    sums = Sums.zeros(layout, torch.float64, live=live)
     for _, tensor in sums.named():
         if tensor.is_floating_point():
             tensor.uniform_()

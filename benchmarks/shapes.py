@@ -15,6 +15,8 @@ from lit_attr.decomposition.load import decompose_by_config, load_run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG
 from lit_attr.decomposition.targets import build_target
+from lit_attr.topology.graph import Topology
+from lit_attr.topology.layout import Layout
 from lit_attr.topology.paths import path_table
 
 
@@ -160,3 +162,13 @@ def model_and_tokens(
         return model, torch.from_numpy(rows)
     generator = torch.Generator().manual_seed(seed)
     return model, torch.randint(0, model.vocab_size, (batch, seq_len), generator=generator)
+
+
+def all_targets(topology: Topology) -> dict[str, Tensor]:
+    """All components, as targets."""
+    return {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
+
+
+def all_sums(topology: Topology) -> Layout:
+    """The sums of both metrics with all components as targets."""
+    return Layout.of(topology, all_targets(topology), "both")

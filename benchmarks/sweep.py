@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.harvest import seconds
-from benchmarks.shapes import SHAPES, build, random_ci
+from benchmarks.shapes import SHAPES, all_sums, build, random_ci
 from lit_attr.attribution.closed_form.edge_blocks import closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
 from lit_attr.attribution.connectivity import trace_topology
@@ -42,9 +42,9 @@ def point(tokens: float, components: float, density: float, rounds: int) -> floa
     rows = torch.randint(0, base.vocab, (int(tokens) // base.seq_len, base.seq_len))
     ci = random_ci(model, rows, density)
     topology = trace_topology(model)
-    alive = {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
-    engine = ClosedFormEngine(model, topology, alive, closed_edges(topology, model.anatomy()), 1 << 30)
-    sums = Sums.zeros(topology, torch.float32)
+    layout = all_sums(topology)
+    engine = ClosedFormEngine(model, layout, closed_edges(topology, model.anatomy()), 1 << 30)
+    sums = Sums.zeros(layout, torch.float32)
     capture = model.component_forward(rows, graph=False)
     engine.add_(sums, capture, ci)
     return statistics.median(seconds(lambda: engine.add_(sums, capture, ci), rows.device) for _ in range(rounds))
