@@ -12,7 +12,7 @@ def test_products_do_not_depend_on_how_many_are_asked_for():
     generator = torch.Generator().manual_seed(0)
     d_model, vocab, n = 65, 37, 90
     storage = DatasetAttributionStorage(
-        **{key: {} for key in ("regular_attr", "regular_attr_abs", "embed_attr", "embed_attr_abs")},
+        **{name: {} for name in ("regular_attr", "regular_attr_abs", "embed_attr", "embed_attr_abs")},
         unembed_attr={"0.mlp.down": torch.randn(d_model, n, generator=generator)},
         embed_unembed_attr=torch.randn(d_model, vocab, generator=generator),
         w_unembed=torch.randn(d_model, vocab, generator=generator),
