@@ -9,8 +9,9 @@ from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.words import Harvested
 
-# Of each row that is kept: its strongest entries of both signs, raw and normalised, an index and a number each.
-_LISTS, _ENTRY = 4, 8
+# Of each key, kind of neighbour and metric in a file of strongest edges: its lists, of both signs, raw and normalised.
+# Of an entry a position and a number, of a list what was dropped, of a record a check sum and which key it is of.
+_LISTS, _ENTRY, _DROPPED, _CHECK_SUM, _KEY = 4, 8, 16, 4, 8
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class DiskBytes:
         parts: The parts of all workers of one data shard.
         compact: The result, only what lives.
         dense: The result in the original's format.
-        strongest: The strongest entries of every row alone.
+        strongest: The strongest edges of everything alone.
     """
 
     parts: int
@@ -61,15 +62,20 @@ def result_nbytes(topology: Topology, live: Live, metrics: Harvested) -> int:
 
 
 def _strongest_nbytes(topology: Topology, live: Live, metrics: Harvested, keep: int) -> int:
-    into = {
-        target: sum(live.sources[source] for source in topology.sources[target])
-        for target in topology.component_targets
-    }
-    out_of = {source: 0 for source in live.sources}
-    for target in topology.component_targets:
-        for source in topology.sources[target]:
-            out_of[source] += live.targets[target]
-    n_kept = sum(live.targets[target] * min(keep, n) for target, n in into.items())
-    n_kept += sum(live.sources[source] * min(keep, n) for source, n in out_of.items())
-    ends = 2 * topology.vocab_size * min(keep, live.sources[EMBED])
-    return (2 if metrics == "both" else 1) * _LISTS * _ENTRY * n_kept + _LISTS * _ENTRY * ends
+    """Bytes of lists and normalisers, if every key that lives has an edge."""
+    n_metrics, of_output = 2 if metrics == "both" else 1, topology.sources.get(OUTPUT, ())
+
+    def lists(n_keys: int, n_neighbours: int, n_metrics: int) -> int:
+        record = _LISTS * n_metrics * (_ENTRY * min(keep, n_neighbours) + _DROPPED) + _CHECK_SUM
+        return n_keys * (record + _KEY) if n_neighbours else 0
+
+    total = 4 * (2 * sum(topology.n_components.values()) + topology.vocab_size) + 8 * topology.vocab_size
+    for source, n_keys in live.sources.items():
+        fed = sum(live.targets[target] for target in topology.component_targets if source in topology.sources[target])
+        total += lists(n_keys, fed, n_metrics) + lists(n_keys, topology.vocab_size if source in of_output else 0, 1)
+    for target, sources in topology.sources.items():
+        n_keys, of = (topology.vocab_size, 1) if target == OUTPUT else (live.targets[target], n_metrics)
+        components = sum(live.sources[source] for source in sources if source != EMBED)
+        total += lists(n_keys, components, of) + lists(n_keys, live.sources[EMBED] if EMBED in sources else 0, of)
+        total += len(sources) * of * (_LISTS * (_ENTRY * keep + _DROPPED) + _CHECK_SUM)  # of pairs of layers
+    return total
