@@ -182,11 +182,15 @@ def test_damaged_ledgers(tmp_path, head, message):
 
 
 def test_a_part_is_a_file_of_safetensors_with_a_seal_behind(tmp_path):
-    write_part(tmp_path / "a.pt", sums_of([1, 2]), Ledger("plan", 1, 0, 1, [(1, 2, 1)], 6))
+    sums = sums_of([1, 2])
+    write_part(tmp_path / "a.pt", sums, Ledger("plan", 1, 0, 1, [(1, 2, 1)], 6))
     content = (tmp_path / "a.pt").read_bytes()
     loaded = safetensors.torch.load(content[: -len(trailer("0" * 64))])
+    rows = {f"live/{layer}": live.ids for layer, live in sums.live.items()}
+    columns = {f"targets/{layer}": ids for layer, ids in sums.layout.targets.items()}
+    expected = {**rows, **columns, **dict(sums.named())}
     assert {name: tensor.tolist() for name, tensor in loaded.items()} == {
-        name: tensor.tolist() for name, tensor in sums_of([1, 2]).named()
+        name: tensor.tolist() for name, tensor in expected.items()
     }
 
 
