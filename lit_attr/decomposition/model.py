@@ -15,6 +15,7 @@ from lit_attr.decomposition.ci.sigmoid import SIGMOIDS, binomial_shift
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.matrix import forward_with_inputs, weight_of
+from lit_attr.decomposition.targets.layers import compute_dtype
 from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.address import EMBED, OUTPUT
@@ -101,12 +102,22 @@ class DecomposedModel(nn.Module):
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return self.unembedding.shape[0]
+        return self._module(OUTPUT).get_parameter("weight").shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._module(OUTPUT).get_parameter("weight").device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of what the model computes, without autocast."""
+        return compute_dtype(self._module(OUTPUT).get_parameter("weight").dtype)
 
     @property
     def unembedding(self) -> Float[Tensor, "d_model vocab"]:
-        """The unembedding: a transposed view of the model's own weight."""
-        return self._module(OUTPUT).get_parameter("weight").detach().T
+        """The unembedding: a transposed view of the model's own weight, or a wider copy of it; see `widening`."""
+        return self._module(OUTPUT).get_parameter("weight").detach().T.to(self.dtype)
 
     def components(self, layer: str) -> LinearComponents:
         """The components of a canonical layer."""
@@ -116,7 +127,7 @@ class DecomposedModel(nn.Module):
         return module
 
     def weight(self, layer: str) -> Float[Tensor, "d_in d_out"]:
-        """The target's own matrix of a decomposed layer: a view of the module's weight."""
+        """The target's own matrix of a decomposed layer, in the dtype that it is kept in: a view of its weight."""
         return weight_of(self._module(layer))
 
     def _module(self, layer: str) -> nn.Module:

@@ -40,7 +40,7 @@ class ClosedFormEngine:
     ) -> None:
         self.model = model
         self.layout = layout
-        device = model.unembedding.device
+        device = model.device
         self.workspace = Workspace(workspace_bytes, device)
         self.targets: dict[str, list[TargetColumns]] = {}
         self.edges: dict[str, list[EdgeBlock]] = {}

@@ -67,7 +67,7 @@ class ForwardModeEngine:
     ) -> None:
         self.model = model
         self.tangents_per_pass = tangents_per_pass
-        topology, device, anatomy = layout.topology, model.unembedding.device, model.anatomy()
+        topology, device, anatomy = layout.topology, model.device, model.anatomy()
         self._columns = {layer: ids.to(device) for layer, ids in layout.targets.items()}
         groups: dict[tuple[str, bool], _Group] = {}
         for name in layout.asked_inputs:
@@ -173,7 +173,7 @@ class _Sequence:
         self._embeddings = self._values(capture.embed)
 
     def _values(self, batch: Float[Tensor, "batch seq width"]) -> Float[Tensor, "seq width"]:
-        return batch[self.row].detach().to(self.model.unembedding.dtype)
+        return batch[self.row].detach().to(self.model.dtype)
 
     @cached_property
     def paths(self) -> DirectPaths:
@@ -187,10 +187,10 @@ class _Sequence:
         if group.source == EMBED:
             return Tangents.of_tokens(self._embeddings, self.tokens, one_source_each=group.mixes)
         weights = self._values(self.capture.post[group.source]) * self._values(self.ci[group.source])
-        write = self.model.components(group.source).U
+        write = self.model.components(group.source).U.to(self.model.dtype)
         return Tangents.of_components(write, weights, one_source_each=group.mixes)
 
     def readers(self, target: str, columns: Int[Tensor, " target"]) -> Readers:
         """The components of a layer that are targets."""
         sign = self._values(self.capture.pre[target])[:, columns].sign()
-        return Readers(self.model.components(target).V[:, columns], sign)
+        return Readers(self.model.components(target).V[:, columns].to(self.model.dtype), sign)
