@@ -1,6 +1,6 @@
 """A decomposed model: its target forward, its causal importances, and its component forward with all components on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,8 @@ from lit_attr.topology.paths import PathTable
 
 # A seed is made of a batch id and a row; batches of more rows than this would share draws.
 _MAX_ROWS = 1 << 24
+# Is given a layer, and a tensor of its components.
+Visitor = Callable[[str, Float[Tensor, "batch seq component"]], None]
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,27 @@ class DecomposedModel(nn.Module):
     def causal_importance(
         self, tokens: Int[Tensor, "batch seq"], batch_id: int = 0, first_row: int = 0
     ) -> dict[str, Float[Tensor, "batch seq _"]]:
-        """The causal importance of every component; see `target_forward`."""
-        _, ci = self.target_forward(tokens, batch_id, first_row)
-        return ci
+        """The causal importance of every component, by layer in module order; see `visit_importances`."""
+        ci: dict[str, Tensor] = {}
+        self.visit_importances(tokens, ci.__setitem__, batch_id, first_row)
+        return {layer: ci[layer] for layer in self.paths}
+
+    @torch.no_grad()
+    def visit_importances(
+        self, tokens: Int[Tensor, "batch seq"], visit: Visitor, batch_id: int = 0, first_row: int = 0
+    ) -> None:
+        """Run the unmodified target, without its unembedding, and find the causal importance of every component.
+
+        Args:
+            tokens: Token ids.
+            visit: Is given each layer and its causal importances, nominally in [0, 1], as soon as they are there, in no
+                particular order: those of all layers need not be held at once.
+            batch_id: Global id of the batch, which seeds the draws of binomial sampling.
+            first_row: Place of the first row in its batch, if `tokens` is a part of a batch.
+        """
+        with _replaced_forwards({self._module(OUTPUT): _no_logits}):
+            _, inputs = forward_with_inputs(self.target_model, self.paths.values(), tokens)
+        self._visit_importances(inputs, visit, batch_id, first_row)
 
     @torch.no_grad()
     def target_forward(
@@ -162,17 +182,23 @@ class DecomposedModel(nn.Module):
             first_row: Place of the first row in its batch, if `tokens` is a part of a batch.
 
         Returns:
-            Logits, and canonical layer to causal importances, nominally in [0, 1], in module order.
+            Logits, and canonical layer to causal importances, nominally in [0, 1].
         """
         logits, inputs = forward_with_inputs(self.target_model, self.paths.values(), tokens)
-        values = self.ci_fn({path: inputs[path] for path in self.paths.values()})
-        pre_sigmoid = {layer: values[path] for layer, path in self.paths.items()}
-        if self.config is None:
-            return logits, pre_sigmoid
-        if self.config.sampling == "binomial":
-            pre_sigmoid = _sample_binomial(pre_sigmoid, batch_id, first_row)
-        sigmoid = SIGMOIDS[self.config.sigmoid]
-        return logits, {layer: sigmoid(x) for layer, x in pre_sigmoid.items()}
+        ci: dict[str, Tensor] = {}
+        self._visit_importances(inputs, ci.__setitem__, batch_id, first_row)
+        return logits, ci
+
+    def _visit_importances(self, inputs: Mapping[str, Tensor], visit: Visitor, batch_id: int, first_row: int) -> None:
+        """Find causal importances from what the matrices read, by path; see `visit_importances`."""
+        layers = {path: layer for layer, path in self.paths.items()}
+        values = self.ci_fn({path: inputs[path] for path in layers})
+        if self.config is not None and self.config.sampling == "binomial":
+            known = dict(values)  # the draws of a layer depend on those of the layers before
+            values = _sample_binomial({path: known.pop(path) for path in layers}, batch_id, first_row)
+        for path, pre_sigmoid in values:
+            ci = pre_sigmoid if self.config is None else SIGMOIDS[self.config.sigmoid](pre_sigmoid)
+            visit(layers[path], ci)
 
     def component_forward(self, tokens: Int[Tensor, "batch seq"], *, graph: bool = True) -> Capture:
         """Run the target with all components in place of each decomposed matrix, cut into `pre` and `post`.
@@ -243,7 +269,7 @@ class DecomposedModel(nn.Module):
 
 
 @contextmanager
-def _replaced_forwards(replacements: Mapping[nn.Module, partial[Tensor]]) -> Iterator[None]:
+def _replaced_forwards(replacements: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
     """Let modules compute something else for a while, instead of what they would compute."""
     for module, forward in replacements.items():
         module.forward = forward
@@ -254,17 +280,21 @@ def _replaced_forwards(replacements: Mapping[nn.Module, partial[Tensor]]) -> Ite
             del module.forward
 
 
-def _sample_binomial(pre_sigmoid: Mapping[str, Tensor], batch_id: int, first_row: int) -> dict[str, Tensor]:
-    """Add the noise of binomial sampling, drawn row by row on the CPU.
+def _no_logits(x: Tensor) -> Tensor:
+    """What stands for logits where nobody needs them."""
+    return x[..., :0]
+
+
+def _sample_binomial(pre_sigmoid: dict[str, Tensor], batch_id: int, first_row: int) -> Iterator[tuple[str, Tensor]]:
+    """Add the noise of binomial sampling, drawn row by row on the CPU; what is given is used up.
 
     The draws of a row depend on its batch id and its place in the batch alone: not on the device, nor on how the
     batch was split.
     """
     n_rows = len(next(iter(pre_sigmoid.values())))
-    shifted: dict[str, list[Tensor]] = {layer: [] for layer in pre_sigmoid}
-    for row in range(n_rows):
-        generator = torch.Generator().manual_seed(batch_id * _MAX_ROWS + first_row + row)
-        for layer, x in pre_sigmoid.items():
-            uniform = torch.rand(x.shape[1:], generator=generator, dtype=torch.float32)
-            shifted[layer].append(binomial_shift(x[row], uniform.to(x)))
-    return {layer: torch.stack(rows) for layer, rows in shifted.items()}
+    seeds = range(batch_id * _MAX_ROWS + first_row, batch_id * _MAX_ROWS + first_row + n_rows)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    for path in list(pre_sigmoid):
+        x = pre_sigmoid.pop(path)
+        draws = [torch.rand(x.shape[1:], generator=generator, dtype=torch.float32) for generator in generators]
+        yield path, binomial_shift(x, torch.stack(draws).to(x))

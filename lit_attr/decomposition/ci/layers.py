@@ -28,7 +28,16 @@ class Linear(Widens):
 
     def forward(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes d_out"]:
         """Apply the map."""
-        return linear(x, self.W.T) + self.b
+        return self.some(x, slice(None))
+
+    def some(self, x: Float[Tensor, "*axes d_in"], columns: slice) -> Float[Tensor, "*axes column"]:
+        """Some of the outputs.
+
+        Args:
+            x: Vectors.
+            columns: Which outputs.
+        """
+        return linear(x, self.W[:, columns].T) + self.b[columns]
 
 
 class ParallelLinear(Widens):
@@ -47,10 +56,10 @@ class ParallelLinear(Widens):
 
     def forward(self, x: Float[Tensor, "*axes #component d_in"]) -> Float[Tensor, "*axes component d_out"]:
         """Apply each map to its own input, or all to the same where the component axis has length 1."""
-        weight = self.W.to(compute_dtype(self.W.dtype))
+        weight, bias = (parameter.to(compute_dtype(parameter.dtype)) for parameter in (self.W, self.b))
         if x.shape[-2] == 1:
-            return torch.einsum("...i,cio->...co", x.squeeze(-2), weight) + self.b
-        return torch.einsum("...ci,cio->...co", x, weight) + self.b
+            return torch.einsum("...i,cio->...co", x.squeeze(-2), weight) + bias
+        return torch.einsum("...ci,cio->...co", x, weight) + bias
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
