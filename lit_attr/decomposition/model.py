@@ -1,8 +1,8 @@
 """A decomposed model: its target forward, its causal importances, and its component forward with all components on."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -34,8 +34,9 @@ class Capture:
     Attributes:
         tokens: Token ids.
         embed: Token embeddings, before positions are added; a leaf.
-        pre: Canonical layer to component activations as the matrix computes them from its input; in module order.
-        post: Copies of `pre` without their past: the leaves that later matrices depend on.
+        pre: Canonical layer to component activations as the matrix computes them from its input; in module order. Empty
+            where a visitor took them.
+        post: Copies of `pre` without their past: the leaves that later matrices depend on. Empty likewise.
         inputs: Layer to the input of its matrix; those that read the same tensor share it. Empty without a graph.
         residual: Residual stream behind the final norm, which the unembedding reads.
         logits: Logits of the next token.
@@ -210,21 +211,63 @@ class DecomposedModel(nn.Module):
         pre: dict[str, Tensor] = {}
         post: dict[str, Tensor] = {}
         inputs: dict[str, Tensor] = {}
-        ends: dict[str, Tensor] = {}
-        stream: dict[str, Tensor] = {}
-        inner: dict[str, Tensor] = {}
 
-        def replacement(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
-            if x.ndim != 3:
-                raise UnsupportedModelError(
-                    f"the input of {layer} ({self.paths[layer]}) must have the axes batch, position and width, "
-                    f"found the shape {tuple(x.shape)}"
-                )
+        def cut(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
             if graph:
                 inputs[layer] = x
             pre[layer] = components.read(x)
             post[layer] = pre[layer].detach().requires_grad_()
             return components.write(post[layer])
+
+        with torch.set_grad_enabled(graph):
+            capture = self._component_forward(tokens, cut)
+        return replace(
+            capture,
+            pre={layer: pre[layer] for layer in self.paths},
+            post={layer: post[layer] for layer in self.paths},
+            inputs=inputs,
+        )
+
+    @torch.no_grad()
+    def visit_components(
+        self, tokens: Int[Tensor, "batch seq"], visit: Visitor, recorded: Collection[str] | None = None
+    ) -> Capture:
+        """Run the target with all components, as `component_forward` does, and keep no activations of components.
+
+        Args:
+            tokens: Token ids.
+            visit: Is given each layer and its component activations, in the order of the forward.
+            recorded: Paths of norms and layers whose `stream` and `inner` are kept; None for all.
+
+        Returns:
+            A capture without `pre`, `post` and `inputs`.
+        """
+
+        def pass_on(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
+            activations = components.read(x)
+            visit(layer, activations)
+            return components.write(activations)
+
+        return self._component_forward(tokens, pass_on, recorded)
+
+    def _component_forward(
+        self,
+        tokens: Int[Tensor, "batch seq"],
+        replacement: Callable[[str, LinearComponents, Tensor], Tensor],
+        recorded: Collection[str] | None = None,
+    ) -> Capture:
+        """Run the target with something else in place of each decomposed matrix; a capture of what lies between."""
+        ends: dict[str, Tensor] = {}
+        stream: dict[str, Tensor] = {}
+        inner: dict[str, Tensor] = {}
+
+        def checked(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
+            if x.ndim != 3:
+                raise UnsupportedModelError(
+                    f"the input of {layer} ({self.paths[layer]}) must have the axes batch, position and width, "
+                    f"found the shape {tuple(x.shape)}"
+                )
+            return replacement(layer, components, x)
 
         def cut_embedding(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             ends[EMBED] = out.detach().requires_grad_()
@@ -242,15 +285,15 @@ class DecomposedModel(nn.Module):
             self._module(OUTPUT).register_forward_pre_hook(partial(record_input, ends, OUTPUT)),
         ]
         for norm in anatomy.norms if anatomy else ():
-            module = self.target_model.get_submodule(norm.path)
-            handles.append(module.register_forward_pre_hook(partial(record_input, stream, norm.path)))
+            if recorded is None or norm.path in recorded:
+                module = self.target_model.get_submodule(norm.path)
+                handles.append(module.register_forward_pre_hook(partial(record_input, stream, norm.path)))
         for layer in anatomy.inner_layers(self.paths) if anatomy else ():
-            handles.append(self._module(layer).register_forward_hook(partial(record_output, layer)))
-        replacements = {
-            self._module(layer): partial(replacement, layer, self.components(layer)) for layer in self.paths
-        }
+            if recorded is None or layer in recorded:
+                handles.append(self._module(layer).register_forward_hook(partial(record_output, layer)))
+        replacements = {self._module(layer): partial(checked, layer, self.components(layer)) for layer in self.paths}
         try:
-            with torch.set_grad_enabled(graph), _replaced_forwards(replacements):
+            with _replaced_forwards(replacements):
                 logits = self.target_model(tokens)
         finally:
             for handle in handles:
@@ -258,9 +301,9 @@ class DecomposedModel(nn.Module):
         return Capture(
             tokens=tokens,
             embed=ends[EMBED],
-            pre={layer: pre[layer] for layer in self.paths},
-            post={layer: post[layer] for layer in self.paths},
-            inputs=inputs,
+            pre={},
+            post={},
+            inputs={},
             residual=ends[OUTPUT],
             logits=logits.detach(),
             stream={path: x.detach() for path, x in stream.items()},

@@ -1,11 +1,13 @@
 """Matrices that are kept in bfloat16, and widened for each product alone: half the memory, and the same numbers."""
 
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional as F
 
 from lit_attr.decomposition.targets.layers import compute_dtype
@@ -34,7 +36,7 @@ def linear(
 
 
 def _is_autocast(x: Tensor) -> bool:
-    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+    return is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
 
 
 class _WidenedLinear(torch.autograd.Function):
@@ -71,7 +73,7 @@ class WideningEmbedding(Widens, nn.Embedding):
 _WIDENING: dict[type[nn.Module], type[Widens]] = {nn.Linear: WideningLinear, nn.Embedding: WideningEmbedding}
 
 
-def keep_bfloat16_(model: nn.Module) -> None:
+def keep_bfloat16_(model: nn.Module, is_bfloat16: Callable[[Tensor], bool] | None = None) -> None:
     """Keep matrices in bfloat16 whose every number is one, as all are that were stored in it.
 
     What the model computes stays the same to the last bit: other parameters and all activations keep their dtype.
@@ -79,22 +81,24 @@ def keep_bfloat16_(model: nn.Module) -> None:
 
     Args:
         model: Frozen model in float32, on the CPU; changed in place.
+        is_bfloat16: Whether every number of a matrix is one, for a model on the meta device, which has no numbers; by
+            default they are looked at.
     """
+    is_kept = is_bfloat16 or _is_bfloat16
     owners: dict[int, list[tuple[nn.Module, nn.Parameter]]] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), []).append((module, parameter))
     for places in owners.values():
         known = all(isinstance(module, Widens) or type(module) in _WIDENING for module, _ in places)
-        if known and _is_bfloat16(parameter := places[0][1]):
+        parameter = places[0][1]
+        if known and parameter.ndim > 1 and parameter.dtype == torch.float32 and is_kept(parameter.data):
             parameter.data = parameter.data.bfloat16()
             for module, _ in places:
                 module.__class__ = _WIDENING.get(type(module), type(module))
 
 
 def _is_bfloat16(matrix: Tensor) -> bool:
-    """Whether every number of a float32 matrix is one; of nearly all matrices that are not, the first few are not."""
-    if matrix.ndim == 1 or matrix.dtype != torch.float32:
-        return False
+    """Whether every number is one; of nearly all matrices that are not, the first few are not."""
     pieces = chain([matrix[:1]], matrix.split(max(_CHUNK // matrix[0].numel(), 1)))
     return all(piece.equal(piece.bfloat16().float()) for piece in pieces)

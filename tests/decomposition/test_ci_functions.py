@@ -165,6 +165,7 @@ def test_whole_models_are_computed_in_pieces(options: dict[str, Any], monkeypatc
     monkeypatch.setattr(Linear, "some", watched)
     whole, largest = model.causal_importance(tokens), max(sizes)
     sizes.clear()
-    monkeypatch.setattr(whole_model, "_NUMBERS_AT_ONCE", 256)
+    monkeypatch.setattr(whole_model, "_INPUTS_AT_ONCE", 256)
+    monkeypatch.setattr(whole_model, "_OUTPUTS_AT_ONCE", 256)
     torch.testing.assert_close(model.causal_importance(tokens), whole, rtol=1e-12, atol=1e-12)
     assert max(sizes) <= 256 < largest

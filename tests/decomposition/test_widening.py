@@ -18,6 +18,7 @@ from lit_attr.decomposition.widening import keep_bfloat16_
 from lit_attr.harvest.memory import PeakMemory
 from lit_attr.topology.sums import Sums
 from tests.huggingface_toys import huggingface_model
+from tests.sums import layout_of
 from tests.toys import random_tokens, toy_model, write_run
 
 MLP = [{"module_pattern": "h.*.mlp.down_proj", "C": 5}]
@@ -40,11 +41,11 @@ def pair(model: DecomposedModel) -> tuple[DecomposedModel, DecomposedModel]:
 
 def harvested(model: DecomposedModel, engine: str, tokens: torch.Tensor, *, autocast: bool) -> dict[str, torch.Tensor]:
     topology = trace_topology(model)
-    alive = {layer: torch.ones(count, dtype=torch.bool) for layer, count in topology.n_components.items()}
-    sums = Sums.zeros(topology, model.dtype)
+    layout = layout_of(topology)
+    sums = Sums.zeros(layout, model.dtype)
     choice = choose_engines(engine, model, topology)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        add_batch_(sums, model, topology, build_engine(choice, model, topology, alive, 4, 1 << 24), tokens)
+        add_batch_(sums, model, topology, build_engine(choice, model, layout, 4, 1 << 24), tokens)
     return {**dict(sums.named()), "w_unembed": model.unembedding}
 
 

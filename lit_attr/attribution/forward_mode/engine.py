@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.workspace import evenly
+from lit_attr.attribution.engine import Whole
 from lit_attr.attribution.forward_mode.accumulate import Readers, add_input_tangents_
 from lit_attr.attribution.forward_mode.jvp import JVP, DirectPaths
 from lit_attr.attribution.forward_mode.locality import mixes_positions
@@ -81,6 +82,10 @@ class ForwardModeEngine:
     def truncated(self) -> "_OnePass":
         """An engine that takes one full pass for each source layer: enough to see how much memory a pass needs."""
         return _OnePass(self)
+
+    def gather(self, sums: Sums) -> Whole:
+        """The whole batch; see `Engine.gather`."""
+        return Whole(self, sums)
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add the attributions of one batch; see `Engine.add_`."""
@@ -154,6 +159,10 @@ class _OnePass:
     def truncated(self) -> "_OnePass":
         """Itself."""
         return self
+
+    def gather(self, sums: Sums) -> Whole:
+        """The whole batch."""
+        return Whole(self, sums)
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add a part of the attributions of one batch."""

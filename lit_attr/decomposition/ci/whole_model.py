@@ -16,8 +16,8 @@ from lit_attr.decomposition.ci.layers import BidirectionalAttention, Linear, RMS
 from lit_attr.decomposition.ci.layerwise import Inputs, PreSigmoid, dashed
 from lit_attr.decomposition.components import LinearComponents
 
-# Of inputs side by side, and of outputs, unless those of a single matrix are more: 256 MiB in float32.
-_NUMBERS_AT_ONCE = 1 << 26
+# Of inputs side by side, and of outputs, unless those of a single matrix are more: 1 GiB and 256 MiB in float32.
+_INPUTS_AT_ONCE, _OUTPUTS_AT_ONCE = 1 << 28, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Group:
         """
         chosen = [inputs[path] for path in self.paths]
         n_rows, seq_len = chosen[0].shape[:2]
-        at_once = max(_NUMBERS_AT_ONCE // (n_rows * sum(self.widths)), 1)
+        at_once = max(_INPUTS_AT_ONCE // (n_rows * sum(self.widths)), 1)
         pieces = [slice(first, first + at_once) for first in range(0, seq_len, at_once)]
         outputs = [layers(torch.cat([prepare(x[:, piece]) for x in chosen], dim=-1)) for piece in pieces]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
@@ -102,7 +102,7 @@ class Group:
             head: The last layer.
             x: What it reads.
         """
-        at_once = max(_NUMBERS_AT_ONCE // x[..., 0].numel(), 1)
+        at_once = max(_OUTPUTS_AT_ONCE // x[..., 0].numel(), 1)
         first = column = 0
         while first < len(self.paths):
             stop, end = first + 1, column + self.n_components[first]
