@@ -12,6 +12,7 @@ from torch import Tensor
 from lit_attr.decomposition.ci.layerwise import dashed
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.load import decompose_by_config, load_run
+from lit_attr.decomposition.matrix import forward_with_inputs
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG
 from lit_attr.decomposition.targets import build_target
@@ -121,9 +122,9 @@ def write_run(folder: Path, shape: Shape, density: float) -> None:
     """
     model = build(shape)
     tokens = torch.randint(0, shape.vocab, (8, shape.seq_len), generator=torch.Generator().manual_seed(1))
-    pre_sigmoid: dict[str, Tensor] = {}
-    with model.ci_fn.register_forward_hook(lambda _module, _inputs, values: pre_sigmoid.update(values)):
-        model.target_forward(tokens)
+    with torch.no_grad():
+        _, inputs = forward_with_inputs(model.target_model, model.paths.values(), tokens)
+        pre_sigmoid = dict(model.ci_fn(inputs))
     state = model.state_dict()
     for path, values in pre_sigmoid.items():
         *_, last_bias = (x for name, x in state.items() if name.startswith(f"ci_fn._ci_fns.{dashed(path)}."))

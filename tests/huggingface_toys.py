@@ -1,6 +1,6 @@
 """Tiny models of `transformers` with random weights, and decomposed models over them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 from unittest.mock import patch
@@ -121,8 +121,9 @@ class RandomCi(nn.Module):
         self.weights = nn.ParameterList(torch.empty(part.V.shape) for part in components.values())
         randomise(self, 5)
 
-    def forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {path: inputs[path] @ weight for path, weight in zip(self.paths, self.weights, strict=True)}
+    def forward(self, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        for path, weight in zip(self.paths, self.weights, strict=True):
+            yield path, inputs[path] @ weight
 
 
 def _components(matrix: nn.Module, count: int) -> LinearComponents:

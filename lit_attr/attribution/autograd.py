@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lit_attr.attribution.closed_form.workspace import evenly
 from lit_attr.attribution.edge_sums import add_at_, add_rows_
+from lit_attr.attribution.engine import Whole
 from lit_attr.attribution.occurring import occurring
 from lit_attr.decomposition.model import Capture
 from lit_attr.topology.address import EMBED, OUTPUT
@@ -57,6 +58,10 @@ class AutogradEngine:
     def truncated(self) -> "AutogradEngine":
         """An engine that takes one pass for each input and target layer: enough to see how much memory a pass needs."""
         return AutogradEngine(self.layout, self.targets_per_pass, first_only=True)
+
+    def gather(self, sums: Sums) -> Whole:
+        """The whole batch; see `Engine.gather`."""
+        return Whole(self, sums)
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add the attributions of one batch; see `Engine.add_`."""

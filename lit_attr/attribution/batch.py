@@ -1,13 +1,15 @@
 """The recipe of a batch: from token ids to sums, and what makes attributions of these."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.engine import Engine
-from lit_attr.attribution.normalisers import add_normalisers_
-from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.attribution.normalisers import add_activations_, add_ends_, add_importances_
+from lit_attr.decomposition.model import DecomposedModel, Visitor
 from lit_attr.decomposition.sizes import without_autocast
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.read_vectors import ReadVectors
@@ -40,7 +42,8 @@ def add_batch_(
     Raises:
         ConfigurationError: If the memory that the engine reserves does not hold one sequence.
     """
-    add_batch_with_ci_(sums, model, topology, engine, tokens, model.causal_importance(tokens, batch_id, first_row))
+    find = partial(model.visit_importances, tokens, batch_id=batch_id, first_row=first_row)
+    _add_batch_(sums, model, topology, engine, tokens, find)
 
 
 def add_batch_with_ci_(
@@ -67,10 +70,49 @@ def add_batch_with_ci_(
     Raises:
         ConfigurationError: If the memory that the engine reserves does not hold one sequence.
     """
-    capture = model.component_forward(tokens, graph=engine.needs_graph)
-    with without_autocast(tokens.device):
-        engine.add_(sums, capture, ci)
-        add_normalisers_(sums, topology, capture, ci)
+
+    def go_through(visit: Visitor) -> None:
+        for layer, values in ci.items():
+            visit(layer, values)
+
+    _add_batch_(sums, model, topology, engine, tokens, go_through)
+
+
+def _add_batch_(
+    sums: Sums,
+    model: DecomposedModel,
+    topology: Topology,
+    engine: Engine,
+    tokens: Int[Tensor, "batch seq"],
+    find_importances: Callable[[Visitor], None],
+) -> None:
+    """Add a batch; of causal importances and activations only what is taken is held longer than a layer's turn."""
+    precise = partial(without_autocast, tokens.device)
+    targets = set(topology.component_targets)
+    gathered = engine.gather(sums)
+
+    def take_importances(layer: str, ci: Tensor) -> None:
+        with precise():
+            add_importances_(sums, layer, ci)
+            gathered.take_importances(layer, ci)
+
+    def take_activations(layer: str, activations: Tensor) -> None:
+        with precise():
+            if layer in targets:
+                add_activations_(sums, layer, activations.detach())
+            gathered.take_activations(layer, activations)
+
+    find_importances(take_importances)
+    if gathered.recorded is None:
+        capture = model.component_forward(tokens, graph=engine.needs_graph)
+        for layer, activations in capture.post.items():
+            take_activations(layer, activations)
+    else:
+        capture = model.visit_components(tokens, take_activations, gathered.recorded)
+    with precise():
+        add_ends_(sums, capture)
+        capture = replace(capture, logits=capture.logits.new_empty(*tokens.shape, 0))  # the largest of all tensors
+        gathered.add_(capture)
 
 
 def read_vectors(

@@ -18,7 +18,7 @@ def trace_topology(model: DecomposedModel) -> Topology:
     embedding feeds come first. Targets whose matrices read one and the same tensor share an input.
     """
     n_rows, seq_len = _PROBE_SHAPE
-    tokens = torch.zeros((n_rows, min(seq_len, model.block_size)), dtype=torch.long, device=model.unembedding.device)
+    tokens = torch.zeros((n_rows, min(seq_len, model.block_size)), dtype=torch.long, device=model.device)
     capture = model.component_forward(tokens)
     sources = {EMBED: capture.embed, **capture.post}
     targets = {**capture.pre, OUTPUT: capture.residual}

@@ -1,6 +1,6 @@
 """What every engine offers, and how engines that share the edge blocks of a model become one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +9,24 @@ from torch import Tensor
 
 from lit_attr.decomposition.model import Capture
 from lit_attr.topology.sums import Sums
+
+
+@runtime_checkable
+class Gathered(Protocol):
+    """What an engine takes of a batch, layer by layer while it is computed, and what is added of it in the end."""
+
+    @property
+    def recorded(self) -> Collection[str] | None:
+        """Paths of norms and layers whose `stream` and `inner` must be in the capture; None for a whole capture."""
+
+    def take_importances(self, layer: str, ci: Float[Tensor, "batch seq component"]) -> None:
+        """Take what is needed of the causal importances of a layer; those of all layers come before any activations."""
+
+    def take_activations(self, layer: str, activations: Float[Tensor, "batch seq component"]) -> None:
+        """Take what is needed of the component activations of a layer."""
+
+    def add_(self, capture: Capture) -> None:
+        """Add the attributions of the batch; see `Engine.add_`."""
 
 
 @runtime_checkable
@@ -29,6 +47,13 @@ class Engine(Protocol):
         It leaves out what stays within `reserved_bytes`, and repetitions that need no more memory than the first.
         """
 
+    def gather(self, sums: Sums) -> Gathered:
+        """Begin a batch, of which is held only what the engine needs.
+
+        Args:
+            sums: Changed in place when the batch is added.
+        """
+
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add the attributions of one batch.
 
@@ -40,6 +65,33 @@ class Engine(Protocol):
         Raises:
             ConfigurationError: If the reserved memory does not hold one sequence.
         """
+
+
+class Whole:
+    """A batch that an engine takes as it is: all causal importances, and the whole capture.
+
+    Args:
+        engine: The engine.
+        sums: Changed in place when the batch is added.
+    """
+
+    recorded = None
+
+    def __init__(self, engine: Engine, sums: Sums) -> None:
+        self._engine = engine
+        self._sums = sums
+        self._ci: dict[str, Tensor] = {}
+
+    def take_importances(self, layer: str, ci: Float[Tensor, "batch seq component"]) -> None:
+        """Keep them."""
+        self._ci[layer] = ci
+
+    def take_activations(self, layer: str, activations: Float[Tensor, "batch seq component"]) -> None:
+        """Nothing: they are in the capture."""
+
+    def add_(self, capture: Capture) -> None:
+        """Add the attributions of the batch."""
+        self._engine.add_(self._sums, capture, self._ci)
 
 
 @dataclass(frozen=True)
@@ -65,6 +117,11 @@ class CombinedEngine:
     def truncated(self) -> "CombinedEngine":
         """All engines truncated; see `Engine.truncated`."""
         return CombinedEngine({name: engine.truncated() for name, engine in self.engines.items()})
+
+    def gather(self, sums: Sums) -> Gathered:
+        """What a single engine needs; several take the whole batch."""
+        engines = list(self.engines.values())
+        return engines[0].gather(sums) if len(engines) == 1 else Whole(self, sums)
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add the attributions of one batch; see `Engine.add_`."""

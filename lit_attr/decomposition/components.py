@@ -4,8 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lit_attr.decomposition.widening import Widens, linear
 
-class LinearComponents(nn.Module):
+
+class LinearComponents(Widens):
     """A weight matrix as a sum of rank-one components: `x -> (x @ V) @ U + bias`.
 
     Component c reads `V[:, c]` and writes `U[c]`. The names of the parameters are those of a run's checkpoint.
@@ -32,9 +34,9 @@ class LinearComponents(nn.Module):
 
     def read(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes component"]:
         """Component activations: how strongly each component reads the input."""
-        return x @ self.V
+        return linear(x, self.V.T)
 
     def write(self, activations: Float[Tensor, "*axes component"]) -> Float[Tensor, "*axes d_out"]:
         """The output that the activations produce, bias included."""
-        out = activations @ self.U
+        out = linear(activations, self.U.T)
         return out if self.bias is None else out + self.bias

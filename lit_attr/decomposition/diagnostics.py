@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.decomposition.widening import linear
 
 # Above it more than half of a matrix's squared norm is missing from the sum of its components, or should not be in it.
 # A trained run may be far from a matrix in directions that its inputs do not have: up to 0.53 in runs whose predictions
@@ -130,8 +131,8 @@ def _weight_error(model: DecomposedModel, layer: str) -> float:
     weight, components = model.weight(layer), model.components(layer)
     error = norm = 0.0
     for piece in _pieces(*weight.shape):
-        rows = weight[piece]
-        error += float((rows - components.V[piece] @ components.U).square().sum(dtype=torch.float64))
+        rows = weight[piece].to(model.dtype)
+        error += float((rows - linear(components.V[piece].to(rows), components.U.T)).square().sum(dtype=torch.float64))
         norm += float(rows.square().sum(dtype=torch.float64))
     if norm == 0:
         return 0.0 if error == 0 else math.inf

@@ -19,6 +19,7 @@ from lit_attr.decomposition.patterns import components_of, expand_patterns
 from lit_attr.decomposition.sizes import without_numbers
 from lit_attr.decomposition.targets import TARGETS, build_target
 from lit_attr.decomposition.targets.target_model import TargetModel
+from lit_attr.decomposition.widening import keep_bfloat16_
 from lit_attr.decomposition.yaml_file import read_yaml
 from lit_attr.errors import RunFormatError, UnsupportedModelError, naming, shown
 from lit_attr.files.roots import could_be_path
@@ -35,7 +36,7 @@ class Run:
     Attributes:
         run_id: Id under which results are stored.
         reference: Text by which the run was asked for.
-        model: The decomposed model, on the CPU.
+        model: The decomposed model, on the CPU; matrices that were stored in bfloat16 are kept in it.
         weights_digest: SHA-256 of the tensors that it was loaded from.
         decomposition: Description that identifies a decomposition without training; None for one that was trained.
         checkpoint: File name of the checkpoint that was loaded; None without training.
@@ -74,6 +75,7 @@ def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run
     with torch.random.fork_rng(devices=[]):
         model = build()
     model.load_state_dict(loaded)
+    keep_bfloat16_(model)
     return Run(files.run_id, str(run), model, weights_digest(state), checkpoint=files.checkpoint.name)
 
 

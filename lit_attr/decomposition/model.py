@@ -1,8 +1,8 @@
 """A decomposed model: its target forward, its causal importances, and its component forward with all components on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from lit_attr.decomposition.ci.sigmoid import SIGMOIDS, binomial_shift
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.matrix import forward_with_inputs, weight_of
+from lit_attr.decomposition.targets.layers import compute_dtype
 from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.errors import UnsupportedModelError
 from lit_attr.topology.address import EMBED, OUTPUT
@@ -22,6 +23,8 @@ from lit_attr.topology.paths import PathTable
 
 # A seed is made of a batch id and a row; batches of more rows than this would share draws.
 _MAX_ROWS = 1 << 24
+# Is given a layer, and a tensor of its components.
+Visitor = Callable[[str, Float[Tensor, "batch seq component"]], None]
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class Capture:
     Attributes:
         tokens: Token ids.
         embed: Token embeddings, before positions are added; a leaf.
-        pre: Canonical layer to component activations as the matrix computes them from its input; in module order.
-        post: Copies of `pre` without their past: the leaves that later matrices depend on.
+        pre: Canonical layer to component activations as the matrix computes them from its input; in module order. Empty
+            where a visitor took them.
+        post: Copies of `pre` without their past: the leaves that later matrices depend on. Empty likewise.
         inputs: Layer to the input of its matrix; those that read the same tensor share it. Empty without a graph.
         residual: Residual stream behind the final norm, which the unembedding reads.
         logits: Logits of the next token.
@@ -101,12 +105,22 @@ class DecomposedModel(nn.Module):
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return self.unembedding.shape[0]
+        return self._module(OUTPUT).get_parameter("weight").shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._module(OUTPUT).get_parameter("weight").device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of what the model computes, without autocast."""
+        return compute_dtype(self._module(OUTPUT).get_parameter("weight").dtype)
 
     @property
     def unembedding(self) -> Float[Tensor, "d_model vocab"]:
-        """The unembedding: a transposed view of the model's own weight."""
-        return self._module(OUTPUT).get_parameter("weight").detach().T
+        """The unembedding: a transposed view of the model's own weight, or a wider copy of it; see `widening`."""
+        return self._module(OUTPUT).get_parameter("weight").detach().T.to(self.dtype)
 
     def components(self, layer: str) -> LinearComponents:
         """The components of a canonical layer."""
@@ -116,7 +130,7 @@ class DecomposedModel(nn.Module):
         return module
 
     def weight(self, layer: str) -> Float[Tensor, "d_in d_out"]:
-        """The target's own matrix of a decomposed layer: a view of the module's weight."""
+        """The target's own matrix of a decomposed layer, in the dtype that it is kept in: a view of its weight."""
         return weight_of(self._module(layer))
 
     def _module(self, layer: str) -> nn.Module:
@@ -135,9 +149,27 @@ class DecomposedModel(nn.Module):
     def causal_importance(
         self, tokens: Int[Tensor, "batch seq"], batch_id: int = 0, first_row: int = 0
     ) -> dict[str, Float[Tensor, "batch seq _"]]:
-        """The causal importance of every component; see `target_forward`."""
-        _, ci = self.target_forward(tokens, batch_id, first_row)
-        return ci
+        """The causal importance of every component, by layer in module order; see `visit_importances`."""
+        ci: dict[str, Tensor] = {}
+        self.visit_importances(tokens, ci.__setitem__, batch_id, first_row)
+        return {layer: ci[layer] for layer in self.paths}
+
+    @torch.no_grad()
+    def visit_importances(
+        self, tokens: Int[Tensor, "batch seq"], visit: Visitor, batch_id: int = 0, first_row: int = 0
+    ) -> None:
+        """Run the unmodified target, without its unembedding, and find the causal importance of every component.
+
+        Args:
+            tokens: Token ids.
+            visit: Is given each layer and its causal importances, nominally in [0, 1], as soon as they are there, in no
+                particular order: those of all layers need not be held at once.
+            batch_id: Global id of the batch, which seeds the draws of binomial sampling.
+            first_row: Place of the first row in its batch, if `tokens` is a part of a batch.
+        """
+        with _replaced_forwards({self._module(OUTPUT): _no_logits}):
+            _, inputs = forward_with_inputs(self.target_model, self.paths.values(), tokens)
+        self._visit_importances(inputs, visit, batch_id, first_row)
 
     @torch.no_grad()
     def target_forward(
@@ -151,17 +183,23 @@ class DecomposedModel(nn.Module):
             first_row: Place of the first row in its batch, if `tokens` is a part of a batch.
 
         Returns:
-            Logits, and canonical layer to causal importances, nominally in [0, 1], in module order.
+            Logits, and canonical layer to causal importances, nominally in [0, 1].
         """
         logits, inputs = forward_with_inputs(self.target_model, self.paths.values(), tokens)
-        values = self.ci_fn({path: inputs[path] for path in self.paths.values()})
-        pre_sigmoid = {layer: values[path] for layer, path in self.paths.items()}
-        if self.config is None:
-            return logits, pre_sigmoid
-        if self.config.sampling == "binomial":
-            pre_sigmoid = _sample_binomial(pre_sigmoid, batch_id, first_row)
-        sigmoid = SIGMOIDS[self.config.sigmoid]
-        return logits, {layer: sigmoid(x) for layer, x in pre_sigmoid.items()}
+        ci: dict[str, Tensor] = {}
+        self._visit_importances(inputs, ci.__setitem__, batch_id, first_row)
+        return logits, ci
+
+    def _visit_importances(self, inputs: Mapping[str, Tensor], visit: Visitor, batch_id: int, first_row: int) -> None:
+        """Find causal importances from what the matrices read, by path; see `visit_importances`."""
+        layers = {path: layer for layer, path in self.paths.items()}
+        values = self.ci_fn({path: inputs[path] for path in layers})
+        if self.config is not None and self.config.sampling == "binomial":
+            known = dict(values)  # the draws of a layer depend on those of the layers before
+            values = _sample_binomial({path: known.pop(path) for path in layers}, batch_id, first_row)
+        for path, pre_sigmoid in values:
+            ci = pre_sigmoid if self.config is None else SIGMOIDS[self.config.sigmoid](pre_sigmoid)
+            visit(layers[path], ci)
 
     def component_forward(self, tokens: Int[Tensor, "batch seq"], *, graph: bool = True) -> Capture:
         """Run the target with all components in place of each decomposed matrix, cut into `pre` and `post`.
@@ -173,21 +211,63 @@ class DecomposedModel(nn.Module):
         pre: dict[str, Tensor] = {}
         post: dict[str, Tensor] = {}
         inputs: dict[str, Tensor] = {}
-        ends: dict[str, Tensor] = {}
-        stream: dict[str, Tensor] = {}
-        inner: dict[str, Tensor] = {}
 
-        def replacement(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
-            if x.ndim != 3:
-                raise UnsupportedModelError(
-                    f"the input of {layer} ({self.paths[layer]}) must have the axes batch, position and width, "
-                    f"found the shape {tuple(x.shape)}"
-                )
+        def cut(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
             if graph:
                 inputs[layer] = x
             pre[layer] = components.read(x)
             post[layer] = pre[layer].detach().requires_grad_()
             return components.write(post[layer])
+
+        with torch.set_grad_enabled(graph):
+            capture = self._component_forward(tokens, cut)
+        return replace(
+            capture,
+            pre={layer: pre[layer] for layer in self.paths},
+            post={layer: post[layer] for layer in self.paths},
+            inputs=inputs,
+        )
+
+    @torch.no_grad()
+    def visit_components(
+        self, tokens: Int[Tensor, "batch seq"], visit: Visitor, recorded: Collection[str] | None = None
+    ) -> Capture:
+        """Run the target with all components, as `component_forward` does, and keep no activations of components.
+
+        Args:
+            tokens: Token ids.
+            visit: Is given each layer and its component activations, in the order of the forward.
+            recorded: Paths of norms and layers whose `stream` and `inner` are kept; None for all.
+
+        Returns:
+            A capture without `pre`, `post` and `inputs`.
+        """
+
+        def pass_on(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
+            activations = components.read(x)
+            visit(layer, activations)
+            return components.write(activations)
+
+        return self._component_forward(tokens, pass_on, recorded)
+
+    def _component_forward(
+        self,
+        tokens: Int[Tensor, "batch seq"],
+        replacement: Callable[[str, LinearComponents, Tensor], Tensor],
+        recorded: Collection[str] | None = None,
+    ) -> Capture:
+        """Run the target with something else in place of each decomposed matrix; a capture of what lies between."""
+        ends: dict[str, Tensor] = {}
+        stream: dict[str, Tensor] = {}
+        inner: dict[str, Tensor] = {}
+
+        def checked(layer: str, components: LinearComponents, x: Tensor) -> Tensor:
+            if x.ndim != 3:
+                raise UnsupportedModelError(
+                    f"the input of {layer} ({self.paths[layer]}) must have the axes batch, position and width, "
+                    f"found the shape {tuple(x.shape)}"
+                )
+            return replacement(layer, components, x)
 
         def cut_embedding(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             ends[EMBED] = out.detach().requires_grad_()
@@ -205,15 +285,15 @@ class DecomposedModel(nn.Module):
             self._module(OUTPUT).register_forward_pre_hook(partial(record_input, ends, OUTPUT)),
         ]
         for norm in anatomy.norms if anatomy else ():
-            module = self.target_model.get_submodule(norm.path)
-            handles.append(module.register_forward_pre_hook(partial(record_input, stream, norm.path)))
+            if recorded is None or norm.path in recorded:
+                module = self.target_model.get_submodule(norm.path)
+                handles.append(module.register_forward_pre_hook(partial(record_input, stream, norm.path)))
         for layer in anatomy.inner_layers(self.paths) if anatomy else ():
-            handles.append(self._module(layer).register_forward_hook(partial(record_output, layer)))
-        replacements = {
-            self._module(layer): partial(replacement, layer, self.components(layer)) for layer in self.paths
-        }
+            if recorded is None or layer in recorded:
+                handles.append(self._module(layer).register_forward_hook(partial(record_output, layer)))
+        replacements = {self._module(layer): partial(checked, layer, self.components(layer)) for layer in self.paths}
         try:
-            with torch.set_grad_enabled(graph), _replaced_forwards(replacements):
+            with _replaced_forwards(replacements):
                 logits = self.target_model(tokens)
         finally:
             for handle in handles:
@@ -221,9 +301,9 @@ class DecomposedModel(nn.Module):
         return Capture(
             tokens=tokens,
             embed=ends[EMBED],
-            pre={layer: pre[layer] for layer in self.paths},
-            post={layer: post[layer] for layer in self.paths},
-            inputs=inputs,
+            pre={},
+            post={},
+            inputs={},
             residual=ends[OUTPUT],
             logits=logits.detach(),
             stream={path: x.detach() for path, x in stream.items()},
@@ -232,7 +312,7 @@ class DecomposedModel(nn.Module):
 
 
 @contextmanager
-def _replaced_forwards(replacements: Mapping[nn.Module, partial[Tensor]]) -> Iterator[None]:
+def _replaced_forwards(replacements: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
     """Let modules compute something else for a while, instead of what they would compute."""
     for module, forward in replacements.items():
         module.forward = forward
@@ -243,17 +323,21 @@ def _replaced_forwards(replacements: Mapping[nn.Module, partial[Tensor]]) -> Ite
             del module.forward
 
 
-def _sample_binomial(pre_sigmoid: Mapping[str, Tensor], batch_id: int, first_row: int) -> dict[str, Tensor]:
-    """Add the noise of binomial sampling, drawn row by row on the CPU.
+def _no_logits(x: Tensor) -> Tensor:
+    """What stands for logits where nobody needs them."""
+    return x[..., :0]
+
+
+def _sample_binomial(pre_sigmoid: dict[str, Tensor], batch_id: int, first_row: int) -> Iterator[tuple[str, Tensor]]:
+    """Add the noise of binomial sampling, drawn row by row on the CPU; what is given is used up.
 
     The draws of a row depend on its batch id and its place in the batch alone: not on the device, nor on how the
     batch was split.
     """
     n_rows = len(next(iter(pre_sigmoid.values())))
-    shifted: dict[str, list[Tensor]] = {layer: [] for layer in pre_sigmoid}
-    for row in range(n_rows):
-        generator = torch.Generator().manual_seed(batch_id * _MAX_ROWS + first_row + row)
-        for layer, x in pre_sigmoid.items():
-            uniform = torch.rand(x.shape[1:], generator=generator, dtype=torch.float32)
-            shifted[layer].append(binomial_shift(x[row], uniform.to(x)))
-    return {layer: torch.stack(rows) for layer, rows in shifted.items()}
+    seeds = range(batch_id * _MAX_ROWS + first_row, batch_id * _MAX_ROWS + first_row + n_rows)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    for path in list(pre_sigmoid):
+        x = pre_sigmoid.pop(path)
+        draws = [torch.rand(x.shape[1:], generator=generator, dtype=torch.float32) for generator in generators]
+        yield path, binomial_shift(x, torch.stack(draws).to(x))

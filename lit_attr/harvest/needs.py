@@ -10,13 +10,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from lit_attr.attribution.autograd import AutogradEngine
-from lit_attr.attribution.batch import add_batch_
-from lit_attr.attribution.engine import CombinedEngine, Engine
+from lit_attr.attribution.engine_choice import EngineChoice
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.decomposition.sizes import running_without_numbers
 from lit_attr.errors import ConfigurationError
-from lit_attr.harvest.memory import PeakMemory, free_bytes
+from lit_attr.harvest.account import batch_bytes
+from lit_attr.harvest.memory import free_bytes
 from lit_attr.topology.address import EMBED
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.layout import Layout
@@ -90,27 +88,6 @@ def weights_nbytes(model: DecomposedModel) -> dict[Part, int]:
         sizes[name] = sum(size for storage, size in storages.items() if storage not in seen)
         seen |= storages.keys()
     return sizes
-
-
-def forwards_nbytes(
-    model: DecomposedModel, topology: Topology, n_rows: int, seq_len: int, *, graph: bool, dtype: torch.dtype
-) -> int:
-    """The most bytes that the forwards of some sequences and what they leave behind take at once.
-
-    Args:
-        model: A model without numbers; it is run as a harvest runs it.
-        topology: The attribution graph.
-        n_rows: Number of sequences.
-        seq_len: Number of positions of each.
-        graph: Whether an engine needs the graph of the component forward.
-        dtype: Precision of the sums.
-    """
-    nothing = Layout(topology, (), {})
-    engine: Engine = AutogradEngine(nothing, 1) if graph else CombinedEngine({})
-    sums = Sums.zeros(nothing, dtype, "meta")
-    with running_without_numbers(), PeakMemory() as memory:
-        add_batch_(sums, model, topology, engine, torch.zeros((n_rows, seq_len), dtype=torch.int64))
-    return memory.peak
 
 
 def sums_nbytes(layout: Layout, live: Live, dtype: torch.dtype) -> int:
@@ -192,8 +169,9 @@ def check_fits(
             parts["weights"] = sum(weights_nbytes(model).values())
         # What bfloat16 saves is not known without running it.
         if seq_len is not None and not site.mixed:
-            one = forwards_nbytes(model, topology, 1, seq_len, graph=False, dtype=site.dtype)
-            needed[site.device][f"one sequence of {seq_len} tokens"] = one
+            nothing = EngineChoice([], {}, {}), Layout(topology, (), {})
+            one = batch_bytes(model, *nothing, 1, seq_len, 0.0, site.device)
+            needed[site.device][f"one sequence of {seq_len} tokens"] = one.forwards
     for place, parts in needed.items():
         total, free = sum(parts.values()), free_bytes(place) / (site.n_processes if place == host else 1)
         if total > free:

@@ -127,7 +127,8 @@ def forward_flops(model: DecomposedModel, seq_len: int) -> float:
     # Without training, importances are found from the components' activations.
     importances = sum(v for v, _ in factors) if model.config is None else _matrix_numbers(model.ci_fn)
     component_forward = target - decomposed + sum(v + u for v, u in factors)
-    return 2.0 * (target + component_forward + importances + scores)
+    unembedding = model.d_model * model.vocab_size  # of the components alone: importances need no logits
+    return 2.0 * (target - unembedding + component_forward + importances + scores)
 
 
 def _matrix_numbers(module: nn.Module) -> int:

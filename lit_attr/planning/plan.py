@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from lit_attr.attribution.engine_choice import choose_engines
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.shape import Shape
@@ -91,7 +93,8 @@ def make_plan(
     choice = choose_engines(harvester.engine_name, shape.model, topology)
     one_row = Density(load.density, load.seq_len, 1)
     workspace = max(harvester.workspace_bytes, workspace_needed(shape, live, one_row)) if choice.closed_form else 0
-    worker = WorkerBytes.of(shape, load.seq_len, workspace, graph=bool(choice.autograd))
+    device = torch.device("cpu" if machine.device_bytes is None else "cuda")
+    worker = WorkerBytes.of(shape, choice, live.layout(topology, metrics), one_row, workspace, device)
     shards = dealt(live.layout(topology, metrics), live)
     rooms = [machine.per_worker - some.beside_weights(machine) for some in shards]
     n_rows = worker.rows_within(next((room for room in rooms if worker.certain <= room), rooms[-1]))

@@ -1,16 +1,15 @@
 """What one worker of a grid (data x target shards) needs of memory."""
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from math import ceil
 
 import torch
 
-from lit_attr.attribution.closed_form.sizes import Widths, rows_and_targets
-from lit_attr.attribution.closed_form.workspace import Workspace
+from lit_attr.attribution.closed_form.sizes import Widths, least_workspace
+from lit_attr.attribution.engine_choice import EngineChoice
 from lit_attr.decomposition.anatomy import Attention
-from lit_attr.errors import ConfigurationError
-from lit_attr.harvest.needs import Live, Part, forwards_nbytes, sums_nbytes, weights_nbytes
+from lit_attr.harvest.account import batch_bytes
+from lit_attr.harvest.needs import Live, Part, sums_nbytes, weights_nbytes
 from lit_attr.harvest.shape import Shape
 from lit_attr.planning.flops import Density
 from lit_attr.topology.layout import Layout
@@ -37,17 +36,21 @@ class WorkerBytes:
     workspace: int
 
     @classmethod
-    def of(cls, shape: Shape, seq_len: int, workspace: int, *, graph: bool) -> "WorkerBytes":
-        """Run the forwards of one and of two sequences without numbers.
+    def of(
+        cls, shape: Shape, choice: EngineChoice, layout: Layout, density: Density, workspace: int, device: torch.device
+    ) -> "WorkerBytes":
+        """Go through one and two sequences without numbers.
 
         Args:
             shape: The model without numbers.
-            seq_len: Positions of a sequence.
+            choice: Which engine computes which edge block.
+            layout: The sums of the whole harvest.
+            density: How much of it is at work in a batch.
             workspace: Bytes for temporaries of the closed forms.
-            graph: Whether an engine needs the graph of the component forward.
+            device: Where a worker computes.
         """
         one, two = (
-            forwards_nbytes(shape.model, shape.topology, n, seq_len, graph=graph, dtype=torch.float32) for n in (1, 2)
+            batch_bytes(shape.model, choice, layout, n, density.seq_len, density.share, device).forwards for n in (1, 2)
         )
         return cls(weights_nbytes(shape.model), one, two - one, workspace)
 
@@ -81,6 +84,7 @@ def workspace_needed(shape: Shape, live: Live, density: Density) -> int:
     widths = Widths(
         seq_len=density.seq_len,
         n_pairs=ceil(sum(active) * density.seq_len) + density.seq_len,
+        n_layer_pairs=ceil(max(active) * density.seq_len) + density.seq_len,
         source=max(density.seq_len, *(live.sources[layer] for layer in topology.n_components)),
         target=max(sum(live.targets.get(t, 0) for t in readers) for readers in topology.readers.values()),
         input=max(topology.widths.values()),
@@ -88,18 +92,7 @@ def workspace_needed(shape: Shape, live: Live, density: Density) -> int:
         heads=max((a.n_heads for a in attentions), default=0),
         itemsize=4,
     )
-    steps = 1
-    while not _holds(widths, steps * _STEP):
-        steps *= 2
-    return _STEP * (1 + bisect_left(range(1, steps + 1), x=True, key=lambda n: _holds(widths, n * _STEP)))
-
-
-def _holds(widths: Widths, nbytes: int) -> bool:
-    try:
-        rows, _ = rows_and_targets(widths, Workspace(nbytes, torch.device("cpu")))
-    except ConfigurationError:
-        return False
-    return rows >= 1
+    return _STEP * ceil(least_workspace(widths) / _STEP)
 
 
 def largest_shard(layout: Layout, live: Live, dtype: torch.dtype, n_shards: int) -> int:

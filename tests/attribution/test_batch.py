@@ -4,7 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_attr.attribution.batch import add_batch_, add_batch_with_ci_
 from lit_attr.attribution.connectivity import trace_topology
-from lit_attr.attribution.normalisers import add_normalisers_
+from lit_attr.attribution.engine import Whole
 from tests.attribution.brute_force import brute_force
 from tests.attribution.named import assert_equal, named_result, without_abs
 from tests.attribution.test_engine_choice import engine_of
@@ -69,8 +69,11 @@ def test_autocast_is_for_the_forwards_alone(name):
         class Watching:
             needs_graph, reserved_bytes, truncated = engine.needs_graph, 0, engine.truncated
 
+            def gather(self, sums):
+                return Whole(self, sums)
+
             def add_(self, sums, capture, ci):
-                seen.append((torch.is_autocast_enabled("cpu"), capture.logits.dtype))
+                seen.append((torch.is_autocast_enabled("cpu"), capture.pre["0.mlp.up"].dtype))
                 engine.add_(sums, capture, ci)
 
         add_batch_with_ci_(sums, model, topology, Watching(), TOKENS, ci)
@@ -102,8 +105,7 @@ def test_the_host_hardly_waits_for_the_device(architecture):
     """Beside two copies to the host, of counts and of tokens, which are told apart there."""
     model = toy_model(architecture)
     topology, engine, ci = trace_topology(model), engine_of("auto", model), model.causal_importance(TOKENS)
-    sums, capture = zero_sums(topology, torch.float64), model.component_forward(TOKENS, graph=False)
+    sums = zero_sums(topology, torch.float64)
     with Waits() as waits:
-        engine.add_(sums, capture, ci)
-        add_normalisers_(sums, topology, capture, ci)
+        add_batch_with_ci_(sums, model, topology, engine, TOKENS, ci)
     assert waits.count == 1

@@ -7,10 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from lit_attr.decomposition.ci import whole_model
+from lit_attr.decomposition.ci.layers import Linear
 from tests.decomposition import plain
+from tests.decomposition.test_context import REVERSE_RESIDUAL, TRANSFORMER
 from tests.toys import MODEL_OPTIONS, random_tokens, toy_model
 
 Inputs = Mapping[str, Tensor]
+SHARED_MLP = {"mode": "global", "fn_type": "global_shared_mlp", "hidden_dims": [6]}
 EPS = 2.220446049250313e-16
 MODULES = [("h.*.mlp.c_fc", 3), ("h.*.attn.k_proj", 4), ("h.*.mlp.down_proj", 5)]
 
@@ -26,7 +30,7 @@ def check(ci_config: dict[str, Any], formula: Callable[..., dict[str, Tensor]], 
     own = {n.partition(".")[2].removeprefix("_global_ci_fn."): t for n, t in state.items() if n.startswith("ci_fn.")}
     counts = {path: model.n_components[layer] for layer, path in model.paths.items()}
     expected = formula(state | own, inputs, counts)
-    pre_sigmoid, ci = model.ci_fn(inputs), model.causal_importance(tokens)
+    pre_sigmoid, ci = dict(model.ci_fn(inputs)), model.causal_importance(tokens)
     for layer, path in model.paths.items():
         torch.testing.assert_close(pre_sigmoid[path], expected[path], rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(ci[layer], torch.sigmoid(expected[path]), rtol=0, atol=1e-11)
@@ -145,3 +149,23 @@ def test_global_reverse_residual_visits_the_groups_in_order(
         "transition_attn_config": None if base is None else {"n_heads": 2, "rope_base": base},
     }
     check(options, formula)
+
+
+@pytest.mark.parametrize("options", [TRANSFORMER, REVERSE_RESIDUAL, SHARED_MLP])
+def test_whole_models_are_computed_in_pieces(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    """A few positions of the inputs at once, and outputs of few matrices."""
+    model, tokens, some = toy_model(ci_config=options, sigmoid_type="normal"), random_tokens(2, 5), Linear.some
+    sizes: list[int] = []
+
+    def watched(layer: Linear, x: Tensor, columns: slice) -> Tensor:
+        out = some(layer, x, columns)
+        sizes.append(max(x.numel(), out.numel()))
+        return out
+
+    monkeypatch.setattr(Linear, "some", watched)
+    whole, largest = model.causal_importance(tokens), max(sizes)
+    sizes.clear()
+    monkeypatch.setattr(whole_model, "_INPUTS_AT_ONCE", 256)
+    monkeypatch.setattr(whole_model, "_OUTPUTS_AT_ONCE", 256)
+    torch.testing.assert_close(model.causal_importance(tokens), whole, rtol=1e-12, atol=1e-12)
+    assert max(sizes) <= 256 < largest

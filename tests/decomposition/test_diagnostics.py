@@ -106,7 +106,7 @@ def test_all_causal_importances_zero():
     model.ci_fn.forward = lambda inputs: {
         path: x.new_zeros(*x.shape[:2], model.components(layer).n_components)
         for (layer, path), x in zip(model.paths.items(), inputs.values(), strict=True)
-    }
+    }.items()
     diagnostics = diagnose(model, TOKENS)
     assert (diagnostics.mean_ci, diagnostics.dead_share) == (0, 1)
     assert diagnostics.warnings() == [

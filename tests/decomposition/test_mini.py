@@ -63,7 +63,7 @@ def pre_sigmoid(model: DecomposedModel, tokens: Tensor) -> dict[str, Tensor]:
     handles = [target.get_submodule(p).register_forward_pre_hook(partial(record, p)) for p in model.paths.values()]
     with torch.no_grad():
         target(tokens)
-        values = model.ci_fn(inputs)
+        values = dict(model.ci_fn(inputs))
     for handle in handles:
         handle.remove()
     return values

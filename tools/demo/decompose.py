@@ -112,7 +112,7 @@ def _train_(
         batch = tokens[torch.randint(len(tokens), (training.batch_size,))]
         with torch.no_grad():
             reference, inputs = forward_with_inputs(target, components, batch)
-        pre_sigmoid = ci_fn(inputs)
+        pre_sigmoid = dict(ci_fn(inputs))
         ci = {path: lower_leaky(x) for path, x in pre_sigmoid.items()}
         stochastic = {path: values + (1 - values) * torch.rand_like(values) for path, values in ci.items()}
         annealed = min(1.0, step / (training.anneal_end * training.steps))

@@ -49,15 +49,29 @@ class PairCounts:
             {layer: np.flatnonzero(most) for layer, most in zip(layers, pieces[len(columns) :], strict=True)},
         )
 
+    def __or__(self, other: "PairCounts") -> "PairCounts":
+        """These counts, and those of other layers."""
+        return PairCounts(
+            {**self.by_block, **other.by_block},
+            {**self.longest, **other.longest},
+            {**self.components, **other.components},
+        )
+
     @property
     def most(self) -> int:
         """The most pairs of a sequence, over all layers together."""
         totals = [counts.sum(1) for counts in self.by_block.values()]
         return int(np.sum(totals, axis=0).max()) if totals else 0
 
-    def total(self, layer: str, rows: slice) -> int:
-        """Pairs of a layer in some sequences."""
-        return int(self.by_block[layer][rows].sum())
+    @property
+    def most_of_a_layer(self) -> int:
+        """The most pairs of a layer in a sequence."""
+        return max((int(counts.sum(1).max()) for counts in self.by_block.values()), default=0)
+
+    def places(self, layer: str, rows: slice) -> slice:
+        """Where the pairs of some sequences are among all pairs of a layer."""
+        first, length = (int(self.by_block[layer][some].sum()) for some in (slice(0, rows.start), rows))
+        return slice(first, first + length)
 
     def longest_sum(self, layer: str, rows: slice) -> int:
         """No component of a layer has more pairs in some sequences."""

@@ -1,17 +1,16 @@
 """Some sequences of a batch, and the sums of the edge blocks over them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.attention import key_sums, query_sums, value_signed_effects, value_tangents
-from lit_attr.attribution.closed_form.counts import PairCounts
+from lit_attr.attribution.closed_form.batch import Batch, TargetColumns
 from lit_attr.attribution.closed_form.edge_blocks import EdgeBlock
 from lit_attr.attribution.closed_form.heads import Heads
 from lit_attr.attribution.closed_form.mlp import mlp_signed_effects, mlp_tangents, slope
@@ -19,87 +18,15 @@ from lit_attr.attribution.closed_form.norm import Normalised
 from lit_attr.attribution.closed_form.operands import ReaderLayer, Readers, SourceComponents
 from lit_attr.attribution.closed_form.pair_blocks import PairTable
 from lit_attr.attribution.closed_form.stream import StreamReaders, StreamSources
-from lit_attr.attribution.closed_form.weights import DenseWeights, SparseWeights, is_dense, pairs_of
+from lit_attr.attribution.closed_form.weights import SparseWeights, Weights, is_dense
 from lit_attr.attribution.closed_form.workspace import Workspace, evenly
 from lit_attr.attribution.edge_sums import add_at_
 from lit_attr.decomposition.anatomy import Attention, Mlp, Norm
-from lit_attr.decomposition.model import Capture, DecomposedModel
+from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.topology.address import EMBED
 from lit_attr.topology.sums import Sums
 
 _Value = TypeVar("_Value")
-
-
-@dataclass(frozen=True)
-class TargetColumns:
-    """Components of a layer that are targets; each has a column of the sums of `attr_abs`.
-
-    Attributes:
-        layer: The layer.
-        columns: Which of its components they are; None for all.
-        count: How many they are.
-    """
-
-    layer: str
-    columns: Int[Tensor, " target"] | None
-    count: int
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What all sequences of a batch share.
-
-    Attributes:
-        capture: What the component forward left.
-        ci: Layer to causal importances.
-        counts: How many of these are not zero.
-        components: Layer to the components that are not zero everywhere, ascending; None for all.
-        rows: Source layer to the rows of its sources in the sums: of these components, of the tokens that occur; None
-            for all rows.
-        n_tokens: How many tokens occur.
-        which: Which of them stands at each position.
-        most_frequent: How often the most frequent token occurs.
-    """
-
-    capture: Capture
-    ci: Mapping[str, Float[Tensor, "batch seq _"]]
-    counts: PairCounts
-    components: Mapping[str, Int[Tensor, " _component"] | None]
-    rows: Mapping[str, Int[Tensor, " _source"] | None]
-    n_tokens: int
-    which: Int[Tensor, "batch seq"]
-    most_frequent: int
-
-    @classmethod
-    def of(
-        cls, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]], sources: Iterable[str], sums: Sums
-    ) -> "Batch":
-        """Look at a batch, and give its sources rows in the sums; the host waits for the device twice.
-
-        Args:
-            capture: What the component forward left.
-            ci: Layer to causal importances.
-            sources: Layers whose components, or token ids, are sources.
-            sums: What the batch is to be added to.
-        """
-        layers = [source for source in sources if source != EMBED]
-        counts = PairCounts.of(ci, layers)
-        device = capture.tokens.device
-        token_ids, which, occurrences = capture.tokens.cpu().unique(return_inverse=True, return_counts=True)
-        tokens = {EMBED: token_ids.numpy()} if EMBED in sums.live else {}
-        some = {layer: ids for layer, ids in counts.components.items() if len(ids) < ci[layer].shape[-1]}
-        joined = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *some.values()])).to(device)
-        components = dict(zip(some, joined.split([len(ids) for ids in some.values()]), strict=True))
-        return cls(
-            capture,
-            ci,
-            counts,
-            {layer: components.get(layer) for layer in layers},
-            sums.rows({**counts.components, **tokens}),
-            len(token_ids),
-            which.to(device),
-            int(occurrences.numpy().max()),
-        )
 
 
 class Rows:
@@ -134,7 +61,7 @@ class Rows:
         self.workspace = workspace
         self.n_targets = n_targets
         self.n_stream_targets = n_stream_targets
-        self._known_sources: dict[str, SourceComponents] = {}
+        self._known_weights: dict[str, tuple[Weights, SparseWeights]] = {}
 
     def add_(self, name: str, edges: Sequence[EdgeBlock], targets: Sequence[TargetColumns]) -> None:
         """Add all edge blocks into one input.
@@ -233,26 +160,27 @@ class Rows:
 
     def _source(self, layer: str) -> SourceComponents:
         """A source layer; for the embedding, one source for each token of the batch."""
-        if layer not in self._known_sources:
-            self._known_sources[layer] = self._tokens() if layer == EMBED else self._components(layer)
-        return self._known_sources[layer]
+        if layer not in self._known_weights:
+            self._known_weights[layer] = self._tokens() if layer == EMBED else self._components(layer)
+        weights, pairs = self._known_weights[layer]
+        # Write vectors of all layers would be more than the workspace holds.
+        return SourceComponents(pairs.weight.new_empty(0, 0) if layer == EMBED else self._write(layer), weights, pairs)
 
-    def _tokens(self) -> SourceComponents:
+    def _tokens(self) -> tuple[Weights, SparseWeights]:
         which, n_tokens = self.batch.which[self.rows].flatten(), self.batch.n_tokens
         position = which.argsort(stable=True)
         ones = torch.ones(len(which), dtype=self.dtype, device=which.device)
         pairs = SparseWeights.of(position, which[position], ones, n_tokens, self.batch.most_frequent)
-        return SourceComponents(ones.new_empty(n_tokens, 0), pairs, pairs)
+        return pairs, pairs
 
-    def _components(self, layer: str) -> SourceComponents:
-        activations, ci = self._flat(self.capture.post[layer]), self._flat(self.batch.ci[layer])
-        counts, components = self.batch.counts, self.batch.components[layer]
-        n_pairs, longest = counts.total(layer, self.rows), counts.longest_sum(layer, self.rows)
-        pairs = pairs_of(ci, activations, n_pairs, longest, components)
-        some = slice(None) if components is None else components
-        dense = is_dense(n_pairs, pairs.n_sources * len(ci), ci.device)
-        weights = DenseWeights(ci[:, some] * activations[:, some]) if dense else pairs
-        return SourceComponents(self.model.components(layer).U[some].to(self.dtype), weights, pairs)
+    def _components(self, layer: str) -> tuple[Weights, SparseWeights]:
+        pairs, n_positions = self.batch.weights(layer, self.rows), self.capture.tokens[self.rows].numel()
+        dense = is_dense(len(pairs.weight), pairs.n_sources * n_positions, pairs.weight.device)
+        return pairs.dense(n_positions) if dense else pairs, pairs
+
+    def _write(self, layer: str) -> Float[Tensor, "source d_out"]:
+        write, components = self.model.components(layer).U, self.batch.components[layer]
+        return (write if components is None else write[components]).to(self.dtype)
 
     def _readers(self, targets: Sequence[TargetColumns], at_once: int) -> Iterator[Readers]:
         """The components that read an input, some at a time."""
@@ -266,7 +194,7 @@ class Rows:
                 end = begin + piece.stop - piece.start
                 layers.append(ReaderLayer(target.layer, slice(begin, end), piece))
                 read.append(self.model.components(target.layer).V[:, columns].to(self.dtype))
-                y.append(self._flat(self.capture.pre[target.layer])[:, columns])
+                y.append(self._flat(self.batch.activations[target.layer])[:, piece])
                 begin = end
             yield Readers(_side_by_side(read), _side_by_side(y), layers)
 

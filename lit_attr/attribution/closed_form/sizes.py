@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import torch
+
 from lit_attr.attribution.closed_form.heads import SHORTEST_BLOCK
 from lit_attr.attribution.closed_form.pair_blocks import position_blocks
 from lit_attr.attribution.closed_form.workspace import Workspace
@@ -10,7 +12,8 @@ from lit_attr.errors import ConfigurationError
 
 # Temporaries at the peak, in tensors of each shape.
 _PER_TARGET, _PER_INPUT, _PER_STREAM, _PER_SOURCE, _PER_PATTERN = 6, 5, 12, 4, 3
-_BYTES_PER_PAIR = 96
+# Bytes of each pair: as it is kept for all source layers, and while those of one layer are laid out and used.
+_KEPT_PER_PAIR, _USED_PER_PAIR = 24, 96
 _MB = 1 << 20
 
 
@@ -21,6 +24,7 @@ class Widths:
     Attributes:
         seq_len: Positions of a sequence.
         n_pairs: Non-zero weights of all source layers together in a sequence.
+        n_layer_pairs: Non-zero weights of a single source layer in a sequence.
         source: Components of a source layer, or token ids.
         target: Targets that read one input.
         input: Width of an input: of the stream, a hidden layer, or the outputs of all heads.
@@ -31,6 +35,7 @@ class Widths:
 
     seq_len: int
     n_pairs: int
+    n_layer_pairs: int
     source: int
     target: int
     input: int
@@ -45,28 +50,51 @@ def rows_and_targets(widths: Widths, workspace: Workspace) -> tuple[int, int]:
     Raises:
         ConfigurationError: If the workspace does not hold one sequence and one target.
     """
-    item, seq_len = widths.itemsize, widths.seq_len
-    fixed = (
-        _PER_INPUT * widths.input
-        + _PER_STREAM * widths.stream
-        + _PER_SOURCE * widths.source
-        + _PER_PATTERN * position_blocks(seq_len, SHORTEST_BLOCK)[0].stop
-    )
-    fixed_row = seq_len * item * fixed + _BYTES_PER_PAIR * widths.n_pairs
-    target_row = seq_len * item * (_PER_TARGET + 2 * widths.heads)
-    d_in = max(widths.input, widths.stream)
-    fixed_block = item * widths.source * d_in
-    target_block = item * (4 * widths.source + 2 * d_in)
+    needs = _Needs.of(widths)
     n_targets = min(
         widths.target,
-        (workspace.for_positions - fixed_row) // target_row,
-        (workspace.for_block - fixed_block) // target_block,
+        (workspace.for_positions - needs.row) // needs.target_row,
+        (workspace.for_block - needs.block) // needs.target_block,
     )
     if n_targets < 1:
-        share = workspace.for_positions / workspace.nbytes, workspace.for_block / workspace.nbytes
-        needed = max((fixed_row + target_row) / share[0], (fixed_block + target_block) / share[1])
         raise ConfigurationError(
-            f"sequences of {seq_len} tokens need a workspace of at least {math.ceil(needed / _MB)} MB, found "
+            f"sequences of {widths.seq_len} tokens need a workspace of at least "
+            f"{math.ceil(least_workspace(widths) / _MB)} MB, found "
             f"{workspace.nbytes / _MB:.0f} MB: raise --model.workspace_mb (and --model.memory_gb, which contains it)"
         )
-    return workspace.for_positions // (fixed_row + target_row * n_targets), n_targets
+    return workspace.for_positions // (needs.row + needs.target_row * n_targets), n_targets
+
+
+def least_workspace(widths: Widths) -> float:
+    """Bytes of the smallest workspace that holds one sequence and one target."""
+    needs, unit = _Needs.of(widths), Workspace(1 << 40, torch.device("cpu"))
+    return unit.nbytes * max(
+        (needs.row + needs.target_row) / unit.for_positions, (needs.block + needs.target_block) / unit.for_block
+    )
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """Bytes of temporaries: of a sequence and of each target in it, of a block of sources and of each target in it."""
+
+    row: int
+    target_row: int
+    block: int
+    target_block: int
+
+    @classmethod
+    def of(cls, widths: Widths) -> "_Needs":
+        item, seq_len, d_in = widths.itemsize, widths.seq_len, max(widths.input, widths.stream)
+        fixed = (
+            _PER_INPUT * widths.input
+            + _PER_STREAM * widths.stream
+            + _PER_SOURCE * widths.source
+            + _PER_PATTERN * position_blocks(seq_len, SHORTEST_BLOCK)[0].stop
+        )
+        of_pairs = _KEPT_PER_PAIR * widths.n_pairs + _USED_PER_PAIR * widths.n_layer_pairs
+        return cls(
+            row=seq_len * item * fixed + of_pairs,
+            target_row=seq_len * item * (_PER_TARGET + 2 * widths.heads),
+            block=item * widths.source * d_in,
+            target_block=item * (4 * widths.source + 2 * d_in),
+        )

@@ -63,6 +63,39 @@ class SparseWeights:
             partial = source[offsets[:-1].clamp_max(len(source) - 1)]
         return cls(position, source, weight, n_sources, offsets, partial)
 
+    @classmethod
+    def of_places(
+        cls,
+        place: Int[Tensor, " pair"],
+        weight: Float[Tensor, " pair"],
+        n_components: int,
+        longest: int,
+        components: Int[Tensor, " source"] | None = None,
+    ) -> "SparseWeights":
+        """From entries of a whole layer, sorted by place.
+
+        Args:
+            place: Place of each entry in a matrix of positions by components of the layer.
+            weight: Value of each entry.
+            n_components: Number of components.
+            longest: No component has more entries than these.
+            components: The components that have any, ascending, which are the sources; None for all.
+        """
+        order = (place % n_components).argsort(stable=True)
+        place, weight = place[order], weight[order]
+        position, source = place // n_components, place % n_components
+        if components is None:
+            return cls.of(position, source, weight, n_components, longest)
+        number = torch.empty(n_components, dtype=torch.int64, device=place.device)
+        number[components] = torch.arange(len(components), device=place.device)
+        return cls.of(position, number[source], weight, len(components), longest)
+
+    def dense(self, n_positions: int) -> "DenseWeights":
+        """All entries of a number of positions, the zeros among them."""
+        matrix = self.weight.new_zeros(n_positions, self.n_sources)
+        matrix[self.position, self.source] = self.weight
+        return DenseWeights(matrix)
+
     @property
     def has_long_sums(self) -> bool:
         """Whether sums over the entries of a source are cut into parts."""
@@ -127,34 +160,6 @@ class DenseWeights:
 
 
 Weights = SparseWeights | DenseWeights
-
-
-def pairs_of(
-    ci: Float[Tensor, "position component"],
-    activations: Float[Tensor, "position component"],
-    n_pairs: int,
-    longest: int,
-    components: Int[Tensor, " source"] | None = None,
-) -> SparseWeights:
-    """The weights where causal importances are not zero; their number is known, so that the host need not wait.
-
-    Args:
-        ci: Causal importances.
-        activations: Activations.
-        n_pairs: How many causal importances are not zero.
-        longest: No source has more of them than these.
-        components: The components that have any, ascending, which are the sources; None for all.
-    """
-    n_components = ci.shape[1]
-    by_position = (ci != 0).flatten().nonzero_static(size=n_pairs)[:, 0]
-    place = by_position[(by_position % n_components).argsort(stable=True)]
-    weight = ci.flatten().index_select(0, place) * activations.flatten().index_select(0, place)
-    source = place % n_components
-    if components is None:
-        return SparseWeights.of(place // n_components, source, weight, n_components, longest)
-    number = torch.empty(n_components, dtype=torch.int64, device=ci.device)
-    number[components] = torch.arange(len(components), device=ci.device)
-    return SparseWeights.of(place // n_components, number[source], weight, len(components), longest)
 
 
 def is_dense(n_pairs: int, n_weights: int, device: torch.device) -> bool:

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.attribution.closed_form.workspace import evenly
+from lit_attr.attribution.engine import Whole
 from lit_attr.attribution.forward_mode.accumulate import Readers, add_input_tangents_
 from lit_attr.attribution.forward_mode.jvp import JVP, DirectPaths
 from lit_attr.attribution.forward_mode.locality import mixes_positions
@@ -67,7 +68,7 @@ class ForwardModeEngine:
     ) -> None:
         self.model = model
         self.tangents_per_pass = tangents_per_pass
-        topology, device, anatomy = layout.topology, model.unembedding.device, model.anatomy()
+        topology, device, anatomy = layout.topology, model.device, model.anatomy()
         self._columns = {layer: ids.to(device) for layer, ids in layout.targets.items()}
         groups: dict[tuple[str, bool], _Group] = {}
         for name in layout.asked_inputs:
@@ -81,6 +82,10 @@ class ForwardModeEngine:
     def truncated(self) -> "_OnePass":
         """An engine that takes one full pass for each source layer: enough to see how much memory a pass needs."""
         return _OnePass(self)
+
+    def gather(self, sums: Sums) -> Whole:
+        """The whole batch; see `Engine.gather`."""
+        return Whole(self, sums)
 
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add the attributions of one batch; see `Engine.add_`."""
@@ -155,6 +160,10 @@ class _OnePass:
         """Itself."""
         return self
 
+    def gather(self, sums: Sums) -> Whole:
+        """The whole batch."""
+        return Whole(self, sums)
+
     def add_(self, sums: Sums, capture: Capture, ci: Mapping[str, Float[Tensor, "batch seq _"]]) -> None:
         """Add a part of the attributions of one batch."""
         active = {layer: torch.ones_like(values) for layer, values in ci.items()}
@@ -173,7 +182,7 @@ class _Sequence:
         self._embeddings = self._values(capture.embed)
 
     def _values(self, batch: Float[Tensor, "batch seq width"]) -> Float[Tensor, "seq width"]:
-        return batch[self.row].detach().to(self.model.unembedding.dtype)
+        return batch[self.row].detach().to(self.model.dtype)
 
     @cached_property
     def paths(self) -> DirectPaths:
@@ -187,10 +196,10 @@ class _Sequence:
         if group.source == EMBED:
             return Tangents.of_tokens(self._embeddings, self.tokens, one_source_each=group.mixes)
         weights = self._values(self.capture.post[group.source]) * self._values(self.ci[group.source])
-        write = self.model.components(group.source).U
+        write = self.model.components(group.source).U.to(self.model.dtype)
         return Tangents.of_components(write, weights, one_source_each=group.mixes)
 
     def readers(self, target: str, columns: Int[Tensor, " target"]) -> Readers:
         """The components of a layer that are targets."""
         sign = self._values(self.capture.pre[target])[:, columns].sign()
-        return Readers(self.model.components(target).V[:, columns], sign)
+        return Readers(self.model.components(target).V[:, columns].to(self.model.dtype), sign)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_attr.decomposition.targets.layers import compute_dtype
+from lit_attr.decomposition.widening import Widens, linear
 from lit_attr.errors import DataError, RunFormatError
 
 
-class Linear(nn.Module):
+class Linear(Widens):
     """`x @ W + b`.
 
     Args:
@@ -27,10 +28,19 @@ class Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes d_out"]:
         """Apply the map."""
-        return x @ self.W + self.b
+        return self.some(x, slice(None))
+
+    def some(self, x: Float[Tensor, "*axes d_in"], columns: slice) -> Float[Tensor, "*axes column"]:
+        """Some of the outputs.
+
+        Args:
+            x: Vectors.
+            columns: Which outputs.
+        """
+        return linear(x, self.W[:, columns].T) + self.b[columns]
 
 
-class ParallelLinear(nn.Module):
+class ParallelLinear(Widens):
     """One linear map for each component: `x[..., c, :] @ W[c] + b[c]`.
 
     Args:
@@ -46,9 +56,10 @@ class ParallelLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*axes #component d_in"]) -> Float[Tensor, "*axes component d_out"]:
         """Apply each map to its own input, or all to the same where the component axis has length 1."""
+        weight, bias = (parameter.to(compute_dtype(parameter.dtype)) for parameter in (self.W, self.b))
         if x.shape[-2] == 1:
-            return torch.einsum("...i,cio->...co", x.squeeze(-2), self.W) + self.b
-        return torch.einsum("...ci,cio->...co", x, self.W) + self.b
+            return torch.einsum("...i,cio->...co", x.squeeze(-2), weight) + bias
+        return torch.einsum("...ci,cio->...co", x, weight) + bias
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:

@@ -1,10 +1,11 @@
 """Causal-importance functions with one part per matrix.
 
-A function takes what the decomposed matrices read in the unmodified target, and returns pre-sigmoid values. Formulas
-and parameter names are those of goodfire-ai/spd; inputs and outputs are keyed by the matrices' paths in the target.
+A function takes what the decomposed matrices read in the unmodified target, and gives pre-sigmoid values, matrix by
+matrix: those of a whole model need not be there at once. Formulas and parameter names are those of goodfire-ai/spd;
+inputs and outputs are named by the matrices' paths in the target.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from lit_attr.decomposition.ci.layers import mlp, parallel_mlp
 from lit_attr.decomposition.components import LinearComponents
 
 Inputs = Mapping[str, Float[Tensor, "batch seq _"]]
-PreSigmoid = dict[str, Float[Tensor, "batch seq _"]]
+PreSigmoid = Iterator[tuple[str, Float[Tensor, "batch seq _"]]]
 
 
 def dashed(path: str) -> str:
@@ -86,5 +87,6 @@ class LayerwiseCI(nn.Module):
         self._ci_fns = nn.ModuleDict({dashed(path): function for path, function in functions.items()})
 
     def forward(self, inputs: Inputs) -> PreSigmoid:
-        """Pre-sigmoid causal importance of every matrix."""
-        return {path: self._ci_fns[dashed(path)](x) for path, x in inputs.items()}
+        """Pre-sigmoid causal importance, matrix by matrix."""
+        for path, x in inputs.items():
+            yield path, self._ci_fns[dashed(path)](x)

@@ -1,11 +1,12 @@
 """Causal-importance functions over all matrices of a model at once.
 
-Inputs and outputs are keyed by the matrices' paths, as in `layerwise`. Formulas and parameter names are those of
+Inputs and outputs are named by the matrices' paths, as in `layerwise`. Formulas and parameter names are those of
 goodfire-ai/spd.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from lit_attr.decomposition.ci.layers import BidirectionalAttention, Linear, RMSNorm, mlp, rms_normalise
 from lit_attr.decomposition.ci.layerwise import Inputs, PreSigmoid, dashed
 from lit_attr.decomposition.components import LinearComponents
+
+# Of inputs side by side, and of outputs, unless those of a single matrix are more: 1 GiB and 256 MiB in float32.
+_INPUTS_AT_ONCE, _OUTPUTS_AT_ONCE = 1 << 28, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class GlobalCI(nn.Module):
     """A causal-importance function of all matrices' inputs at once.
 
     Args:
-        function: Function from inputs by path to pre-sigmoid values by path.
+        function: Function from inputs by path to pre-sigmoid values by path, matrix by matrix.
     """
 
     def __init__(self, function: nn.Module) -> None:
@@ -43,8 +47,12 @@ class GlobalCI(nn.Module):
         self._global_ci_fn = function
 
     def forward(self, inputs: Inputs) -> PreSigmoid:
-        """Pre-sigmoid causal importance of every matrix."""
+        """Pre-sigmoid causal importance, matrix by matrix."""
         return self._global_ci_fn(inputs)
+
+
+def _as_it_is(x: Float[Tensor, "batch seq _"]) -> Float[Tensor, "batch seq _"]:
+    return x
 
 
 @dataclass(frozen=True)
@@ -67,13 +75,44 @@ class Group:
         chosen = [components[path] for path in paths]
         return cls(tuple(paths), [c.V.shape[0] for c in chosen], [c.n_components for c in chosen])
 
-    def concatenate(self, inputs: Inputs) -> Float[Tensor, "batch seq _"]:
-        """The inputs of all matrices side by side."""
-        return torch.cat([inputs[path] for path in self.paths], dim=-1)
+    def read_in(
+        self,
+        layers: nn.Module,
+        inputs: Inputs,
+        prepare: Callable[[Float[Tensor, "batch seq _"]], Float[Tensor, "batch seq _"]] = _as_it_is,
+    ) -> Float[Tensor, "batch seq width"]:
+        """The inputs of all matrices side by side, through first layers.
 
-    def split(self, values: Float[Tensor, "batch seq _"]) -> PreSigmoid:
-        """Values that stand side by side, given back to their matrices."""
-        return dict(zip(self.paths, values.split(list(self.n_components), dim=-1), strict=True))
+        Args:
+            layers: The layers, which do not mix positions.
+            inputs: Path of each matrix to its input.
+            prepare: What is done to each input before.
+        """
+        chosen = [inputs[path] for path in self.paths]
+        n_rows, seq_len = chosen[0].shape[:2]
+        at_once = max(_INPUTS_AT_ONCE // (n_rows * sum(self.widths)), 1)
+        pieces = [slice(first, first + at_once) for first in range(0, seq_len, at_once)]
+        outputs = [layers(torch.cat([prepare(x[:, piece]) for x in chosen], dim=-1)) for piece in pieces]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+    def read_out(self, head: Linear, x: Float[Tensor, "batch seq _"]) -> PreSigmoid:
+        """The outputs of a last layer, which stand side by side, given back to their matrices.
+
+        Args:
+            head: The last layer.
+            x: What it reads.
+        """
+        at_once = max(_OUTPUTS_AT_ONCE // x[..., 0].numel(), 1)
+        first = column = 0
+        while first < len(self.paths):
+            stop, end = first + 1, column + self.n_components[first]
+            while stop < len(self.paths) and end + self.n_components[stop] - column <= at_once:
+                end += self.n_components[stop]
+                stop += 1
+            pieces = head.some(x, slice(column, end)).split(list(self.n_components[first:stop]), -1)
+            yield from zip(self.paths[first:stop], pieces, strict=True)
+            del pieces
+            first, column = stop, end
 
 
 class GlobalSharedMLP(nn.Module):
@@ -90,8 +129,10 @@ class GlobalSharedMLP(nn.Module):
         self.layers = mlp([sum(group.widths), *hidden, sum(group.n_components)])
 
     def forward(self, inputs: Inputs) -> PreSigmoid:
-        """Pre-sigmoid causal importance of every matrix."""
-        return self.group.split(self.layers(self.group.concatenate(inputs)))
+        """Pre-sigmoid causal importance, matrix by matrix."""
+        *hidden, head = self.layers
+        x = self.group.read_in(nn.Sequential(*hidden), inputs)
+        yield from self.group.read_out(cast(Linear, head), x)
 
 
 class _TransformerBlock(nn.Module):
@@ -126,11 +167,11 @@ class GlobalSharedTransformer(nn.Module):
         self._output_head = Linear(d_model, sum(group.n_components))
 
     def forward(self, inputs: Inputs) -> PreSigmoid:
-        """Pre-sigmoid causal importance of every matrix."""
-        x = self._input_projector(self.group.concatenate({path: rms_normalise(x) for path, x in inputs.items()}))
+        """Pre-sigmoid causal importance, matrix by matrix."""
+        x = self.group.read_in(self._input_projector, inputs, rms_normalise)
         for block in self._blocks:
             x = block(x)
-        return self.group.split(self._output_head(x))
+        yield from self.group.read_out(self._output_head, x)
 
 
 class GlobalReverseResidual(nn.Module):
@@ -179,14 +220,14 @@ class GlobalReverseResidual(nn.Module):
         self._attn_norms = nn.ModuleDict({n: RMSNorm(width) for n in attending})
 
     def forward(self, inputs: Inputs) -> PreSigmoid:
-        """Pre-sigmoid causal importance of every matrix."""
-        values: PreSigmoid = {}
+        """Pre-sigmoid causal importance, matrix by matrix."""
         residual: Tensor | float = 0.0
         for name, group in self.groups.items():
-            residual = residual + self._inp_projectors[name](group.concatenate(inputs))
+            residual = residual + group.read_in(self._inp_projectors[name], inputs)
             if name in self._attn_transitions:
                 residual = residual + self._attn_transitions[name](self._attn_norms[name](residual))
             if name in self._transitions:
                 residual = residual + self._transitions[name](self._transition_norms[name](residual))
-            values |= group.split(self._readers[name](self._reader_norms[name](residual)))
-        return values
+            *hidden, head = cast(nn.Sequential, self._readers[name])
+            x = nn.Sequential(*hidden)(self._reader_norms[name](residual))
+            yield from group.read_out(cast(Linear, head), x)

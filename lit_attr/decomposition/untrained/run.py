@@ -13,6 +13,7 @@ from lit_attr.decomposition.untrained.decompose import decompose
 from lit_attr.decomposition.untrained.neurons import Neurons
 from lit_attr.decomposition.untrained.rule import Decomposition
 from lit_attr.decomposition.untrained.svd import Svd
+from lit_attr.decomposition.widening import keep_bfloat16_
 from lit_attr.errors import LitAttrError, ShapesUnknownError
 from lit_attr.files.roots import user_path
 from lit_attr.topology.paths import PathTable
@@ -42,6 +43,7 @@ def load_untrained(
     model = decompose(target, table, decomposition)
     # The digest is of what the factors are computed from, and not of the factors: machines round them differently.
     known = json.dumps([weights_digest(target.state_dict()), decomposition.description], sort_keys=True)
+    keep_bfloat16_(model)
     return Run(
         untrained_run_id(reference, decomposition),
         str(reference),

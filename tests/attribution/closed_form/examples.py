@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_attr.attribution.autograd import AutogradEngine
+from lit_attr.attribution.closed_form.counts import PairCounts
 from lit_attr.attribution.closed_form.edge_blocks import closed_edges
 from lit_attr.attribution.closed_form.engine import ClosedFormEngine
-from lit_attr.attribution.closed_form.rows import Batch
 from lit_attr.attribution.closed_form.sizes import rows_and_targets
 from lit_attr.attribution.closed_form.workspace import Workspace
 from lit_attr.attribution.connectivity import trace_topology
@@ -129,7 +129,7 @@ def closed_form_sums(
     """What the closed forms add."""
     engine = closed_form_engine(model, alive, workspace_bytes)
     if into is None:
-        sums = Sums.zeros(engine.layout, model.unembedding.dtype)
+        sums = Sums.zeros(engine.layout, model.dtype)
         into = sums if metrics == "both" else sums.signed()
     sums = into
     engine.add_(sums, model.component_forward(tokens, graph=False), ci)
@@ -139,10 +139,9 @@ def closed_form_sums(
 def smallest_workspace(model: DecomposedModel, tokens: Tensor, ci: Mapping[str, Tensor]) -> int:
     """The fewest bytes that are accepted."""
     engine = closed_form_engine(model)
-    batch = Batch.of(
-        model.component_forward(tokens, graph=False), ci, list(ci), Sums.zeros(engine.layout, torch.float32)
-    )
-    widths = engine._widths(batch, Sums.zeros(engine.layout, model.unembedding.dtype))
+    counts = PairCounts.of(ci, list(ci))
+    n_sources = max([len(tokens.unique()), *map(len, counts.components.values())])
+    widths = engine.widths(tokens.shape[1], counts.most, counts.most_of_a_layer, n_sources, model.dtype, with_abs=True)
     refused, accepted = 0, 1 << 40
     while accepted - refused > 1:
         middle = (refused + accepted) // 2

@@ -20,18 +20,20 @@ def test_counts_are_those_of_each_pair(n_rows, seq_len, density):
         for layer, n in {"0.mlp.up": 3, "0.attn.q": 5, "0.attn.v": 2}.items()
     }
     layers = ["0.mlp.up", "0.attn.q"]
-    counts = PairCounts.of(ci, layers)
+    counts = PairCounts.of(ci, layers[:1]) | PairCounts.of(ci, layers[1:])
     rows = slice(n_rows // 2, n_rows)
     for layer in layers:
         active = ci[layer][rows].bool()
-        assert counts.total(layer, rows) == int(active.sum())
+        places = counts.places(layer, rows)
+        assert (places.start, places.stop) == (int(ci[layer][: rows.start].sum() * 2), int(ci[layer].sum() * 2))
         assert counts.longest_sum(layer, rows) >= int(active.sum((0, 1)).max())
         assert counts.sizes(layer, rows) == [
             max(int(row[block].sum()) for row in active) for block in position_blocks(seq_len)
         ]
+    assert counts.most_of_a_layer == max(int((ci[layer][row] != 0).sum()) for layer in layers for row in range(n_rows))
     assert counts.most == max(sum(int((ci[layer][row] != 0).sum()) for layer in layers) for row in range(n_rows))
 
 
 def test_nothing_to_count():
     counts = PairCounts.of({"0.mlp.up": torch.ones(1, 2, 3)}, [])
-    assert (counts.most, dict(counts.by_block)) == (0, {})
+    assert (counts.most, counts.most_of_a_layer, dict(counts.by_block)) == (0, 0, {})

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_attr.attribution.closed_form import weights as module
-from lit_attr.attribution.closed_form.weights import DenseWeights, is_dense, pairs_of
+from lit_attr.attribution.closed_form.batch import LayerPairs
+from lit_attr.attribution.closed_form.weights import DenseWeights, SparseWeights, is_dense
 from lit_attr.attribution.closed_form.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -27,7 +28,9 @@ matrices = st.builds(sparse_matrix, st.integers(1, 9), st.integers(1, 7), st.sam
 def pairs_in(matrix):
     """The entries of a matrix that are not zero; where its causal importance is zero, a component may be active."""
     ci = (matrix != 0).to(matrix) * 0.5
-    return pairs_of(ci, torch.where(matrix != 0, matrix * 2, 1), int(ci.count_nonzero()), longest_sum(matrix))
+    pairs = LayerPairs.of(ci[None], int(ci.count_nonzero()), ci.dtype)
+    place, weight = pairs.active(torch.where(matrix != 0, matrix * 2, 1)[None]).some(slice(None), 0)
+    return SparseWeights.of_places(place, weight, matrix.shape[1], longest_sum(matrix))
 
 
 def longest_sum(matrix):
@@ -35,9 +38,7 @@ def longest_sum(matrix):
 
 
 def dense(pairs, n_positions):
-    matrix = torch.zeros(n_positions, pairs.n_sources, dtype=torch.float64)
-    matrix[pairs.position, pairs.source] = pairs.weight
-    return matrix
+    return pairs.dense(n_positions).matrix
 
 
 def same(found, expected):
