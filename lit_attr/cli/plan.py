@@ -26,6 +26,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--n_tokens", type=finite, help="tokens of the harvest; default: those of the data, or 1e9")
     parser.add_argument("--seq_len", type=int, help="tokens of a sequence; default: those of the data")
+    parser.add_argument(
+        "--weights",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="how matrices were stored: in bfloat16 they are kept as such (default: %(default)s)",
+    )
     known = parser.add_mutually_exclusive_group()
     known.add_argument("--alive_share", type=finite, help="share of the components that ever have causal importance")
     known.add_argument("--harvest_db", type=user_path, help="a harvest.db that says which do")

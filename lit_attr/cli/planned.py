@@ -11,6 +11,7 @@ from lit_attr.cli.find_result import find_result
 from lit_attr.cli.parser import RUN_IS_MISSING
 from lit_attr.cli.predict import run_with_dataset
 from lit_attr.data.spec import DatasetOptions
+from lit_attr.decomposition.widening import keep_bfloat16_
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import free_bytes
@@ -48,6 +49,8 @@ def plan_of(options: argparse.Namespace, arguments: Sequence[str]) -> Plan:
             raise ConfigurationError("--components and --model.decomposition both say what is decomposed: drop one")
         source = ModelSource(source.reference, Counted.parse(options.components), source.table)
     shape = Shape.of(source)
+    if options.weights == "bfloat16":
+        keep_bfloat16_(shape.model, lambda _: True)
     rule = harvester.target_rule
     if options.harvest_db is not None:
         rule = TargetRule(options.harvest_db, None, 0.0)
