@@ -45,10 +45,14 @@ def test_a_run_that_is_not_at_hand(quick, tmp_path, capsys):
     assert (plan["load"]["seq_len"], plan["load"]["n_tokens"]) == (8, 48)
     huggingface_target("gpt2").save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()
-    assert (
-        main(["plan", "--model.run", str(tmp_path / "model"), "--components", "100", "--seq_len", "16", "--json"]) == 0
-    )
-    assert set(json.loads(capsys.readouterr().out)["n_components"].values()) == {100}
+    model = ["--model.run", str(tmp_path / "model"), "--components", "100", "--seq_len", "16", "--json"]
+    found = []
+    for weights in ("float32", "bfloat16"):
+        assert main(["plan", *model, "--weights", weights]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert set(found[0]["n_components"].values()) == {100}
+    wide, narrow = (plan["worker"]["weights"]["components"] for plan in found)
+    assert narrow < 0.6 * wide, "matrices are kept in half, vectors are not"
 
 
 @pytest.mark.parametrize(
