@@ -50,6 +50,8 @@ def test_place_and_provenance(run, tokens, tmp_path):
         "dataset": None,
         "rank": 0,
         "world_size": 1,
+        "target_shards": 1,
+        "target_shard": None,
     }
     assert provenance["coverage"] == {"n_batches": 2, "batches": [[0, 1, 1]], "complete": True}
     assert provenance["configuration"]["writer"] == {"out_dir": str(tmp_path / "results")}
