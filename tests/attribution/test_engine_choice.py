@@ -31,7 +31,7 @@ def engine_of(name, model, alive=None):
 
 
 def harvest(engine, model, ci, alive=None, metrics="both"):
-    sums = zero_sums(trace_topology(model), torch.float64, metrics=metrics)
+    sums = zero_sums(trace_topology(model), torch.float64, metrics=metrics, alive=alive)
     engine.add_(sums, model.component_forward(TOKENS, graph=engine.needs_graph), ci)
     return named_result(sums, model, alive)
 

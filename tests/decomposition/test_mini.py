@@ -92,11 +92,14 @@ def test_component_activations_agree(case: Case):
 
 
 def test_causal_importance_agrees(case: Case):
+    """As near as what they are a function of, see below: its slope is at most 1."""
     errors = worst_errors(case.by_path(case.model.causal_importance(case.tokens)), case.theirs["ci"])
-    assert max(errors.values()) < TOLERANCE, errors
+    for path, error in errors.items():
+        assert error < max(TOLERANCE, 1e-6 * case.theirs["ci_pre_sigmoid"][path].abs().max().item()), path
 
 
 def test_pre_sigmoid_causal_importance_agrees(case: Case):
+    """Where they are large, to float32 rounding of sums of that size, which differs between processors."""
     theirs = case.theirs["ci_pre_sigmoid"]
     errors = worst_errors(pre_sigmoid(case.model, case.tokens), theirs)
     for path, error in errors.items():
