@@ -307,6 +307,17 @@ def result_nbytes(parts: Mapping[str, Sums], read: ReadVectors, d_model: int, *,
     return nbytes(summed_tensors(parts, list(parts), read, d_model, is_dense=is_dense))
 
 
+def measured(parts: Mapping[str, Sums], normalising: Sequence[str]) -> Mapping[str, Sums]:
+    """Parts without `attr_abs` where it is of a share of the sequences, and none of theirs belongs to it.
+
+    Args:
+        parts: Sums by name.
+        normalising: Names of the parts whose normalisers count.
+    """
+    has_abs = any(int(parts[name].n_abs_tokens) for name in normalising)
+    return parts if has_abs else {name: part.signed() for name, part in parts.items()}
+
+
 def whole(summed: Summed) -> Tensor:
     """A tensor as it is in the result, in the precision of the sums."""
     tensor = torch.zeros(summed.shape, dtype=summed.dtype)

@@ -18,6 +18,7 @@ from lit_attr.storage.summed import (
     live_sources,
     live_targets,
     map_nested,
+    measured,
     not_finite,
     summed_tensors,
     whole,
@@ -59,8 +60,7 @@ class SummedBlocks(Blocks):
         normalising: Sequence[str] | None = None,
     ) -> None:
         normalising = list(parts) if normalising is None else normalising
-        if not any(int(parts[name].n_abs_tokens) for name in normalising):
-            parts = {name: part.signed() for name, part in parts.items()}
+        parts = measured(parts, normalising)
         w_unembed = w_unembed.detach().cpu()
         self._summed = summed_tensors(parts, normalising, read, len(w_unembed), is_dense=False)
         shapes = {name: nested for name, nested in self._summed.items() if name in EDGES}

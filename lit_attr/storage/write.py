@@ -25,6 +25,7 @@ from lit_attr.storage.summed import (
     live_sources,
     live_targets,
     map_nested,
+    measured,
     not_finite,
     summed_tensors,
 )
@@ -66,9 +67,7 @@ def write_result(
         StorageError: If it cannot be written; what was there before stays.
     """
     normalising = list(parts) if normalising is None else normalising
-    if not any(int(parts[name].n_abs_tokens) for name in normalising):
-        # Of a share of the sequences, none was among those that were harvested.
-        parts = {name: part.signed() for name, part in parts.items()}
+    parts = measured(parts, normalising)
     w_unembed = w_unembed.detach().cpu()
     summed = summed_tensors(parts, normalising, read, len(w_unembed), is_dense=is_dense)
     live = None if is_dense else Live(live_sources(parts.values()), live_targets(parts.values(), read))

@@ -209,11 +209,6 @@ class Sums:
         for _, tensor in self.normalisers():
             tensor.zero_()
 
-    def zero_(self) -> None:
-        """Set every sum to zero."""
-        for _, tensor in self.named():
-            tensor.zero_()
-
 
 def row_counts(layout: Layout) -> dict[str, int]:
     """How many sources each layer that has any could have: components, or token ids."""

@@ -157,12 +157,6 @@ def test_signed_sums_are_a_view():
     assert mine.keys() - dict(signed.named()).keys() == {name for name in mine if name.startswith("attr_abs/")}
 
 
-def test_zero():
-    sums = random_sums()
-    sums.zero_()
-    assert not any(tensor.any() for _, tensor in sums.named())
-
-
 def test_move_to_where_it_is_copies_nothing():
     sums = random_sums()
     moved = sums.to(torch.device("cpu"))
