@@ -57,6 +57,12 @@ def write_merged(
     read = load_read_vectors(folder, header.topology, header.alive)
     if form.keep is not None and not coverage.complete:
         raise StorageError(f"{folder}: the strongest edges are kept of all batches, and some are missing: drop keep")
+    there = next((folder / name for name in RESULT_FILES if (folder / name).exists()), None)
+    if form.keep is not None and there is not None:
+        raise StorageError(
+            f"{there} has all edges, and would be taken for the result: remove it, since it can be written again from "
+            "the parts, or keep the strongest of it with `lit-attr export --to strongest`"
+        )
     is_dense = form.keep is None and form.is_dense(result_nbytes(parts, read, header.topology.d_model, is_dense=True))
     dense, compact = RESULT_FILES if coverage.complete else PARTIAL_FILES
     path = folder / (dense if is_dense else compact)

@@ -16,7 +16,7 @@ _SUBRUN_PREFIX = "da-"
 _SUBRUN_ID = re.compile(r"da-[\w.-]+", re.ASCII)
 _MAX_SUBRUNS_AT_ONCE = 100
 # What a harvest writes while it runs; an index or an export beside its result is no news of it.
-_WRITTEN = (PLAN_FILE, HEADER_FILE, "generation_*.json", f"{PARTS_FOLDER}/*.pt", *RESULT_FILES)
+_WRITTEN = (PLAN_FILE, HEADER_FILE, "generation_*.json", f"{PARTS_FOLDER}/*.pt", *RESULT_FILES, STRONGEST_FILE)
 
 
 def run_folder(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -186,12 +186,13 @@ Summed = SummedVector | SummedEdges
 
 
 def live_sources(parts: Collection[Sums]) -> dict[str, Int[Tensor, " live"]]:
-    """Source layer to the sources that any part has, ascending."""
+    """Source layer to the sources that occur in any part, ascending; also where they feed nothing that is a target."""
     live = {}
     for layer, n_all in row_counts(next(iter(parts)).layout).items():
         is_live = np.zeros(n_all, dtype=bool)
         for part in parts:
             is_live[part.live[layer].ids] = True
+            is_live |= ((part.token_count if layer == EMBED else part.ci[layer]) != 0).numpy()
         live[layer] = torch.from_numpy(np.flatnonzero(is_live))
     return live
 

@@ -108,8 +108,9 @@ class Table:
         self._numbers = numbers
 
     def to(self, device: torch.device) -> "Table":
-        """This table on another device."""
-        return Table.around(self.live, self._numbers.to(device))
+        """This table on another device; itself where it is there already."""
+        numbers = self._numbers.to(device)
+        return self if numbers is self._numbers else Table.around(self.live, numbers)
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:

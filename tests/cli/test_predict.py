@@ -56,6 +56,8 @@ def test_print_config(given, capsys):
         "commit_batches": None,
         "patience_minutes": 5.0,
         "allow_other_versions": False,
+        "dense": "auto",
+        "keep": None,
     }
 
 

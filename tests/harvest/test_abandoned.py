@@ -57,7 +57,12 @@ class Fail(Callback):
         ({}, np.array([[1, 2], [3, 4], [5, 99]]), {}, "batch 1, row 0, position 1: token id 99 is outside"),
         ({}, None, {"precision": "bf16-true"}, "trainer.precision 'bf16-true' is not supported"),
         ({"engine": "closed_form"}, None, {}, "model.engine closed_form: 2 edge blocks have no closed form"),
-        ({}, None, {"memory": 10}, "the sums need .* GB on cpu, where 1e-08 GB are free"),
+        (
+            {},
+            None,
+            {"memory": 10},
+            "each process of the harvest needs at least .* GB on cpu .*, where 1e-08 GB are free",
+        ),
     ],
 )
 def test_mistakes_that_are_seen_before_a_folder_is_made(given, out, monkeypatch, model, tokens, trainer, message):
@@ -65,7 +70,7 @@ def test_mistakes_that_are_seen_before_a_folder_is_made(given, out, monkeypatch,
     if tokens is not None:
         np.save(path, tokens)
     if free := trainer.pop("memory", None):
-        monkeypatch.setattr("lit_attr.harvest.memory.free_bytes", lambda _: free)
+        monkeypatch.setattr("lit_attr.harvest.needs.free_bytes", lambda _: free)
     monkeypatch.setattr(writer, "open_harvest", lambda *_: pytest.fail("a folder would be made"))
     trainer = pl.Trainer(**QUIET, **trainer, callbacks=[StorageWriter(out)])
     with pytest.raises((ConfigurationError, DataError), match=message):

@@ -167,6 +167,20 @@ def test_casting_the_module_leaves_the_sums_alone(cast):
     assert torch.equal(sums.metric_state[EDGE], random_sums(0, torch.float32).attr["0.mlp.down"]["0.mlp.up"].numbers)
 
 
+def test_moving_the_module_to_where_it_is_leaves_the_sums_alone():
+    """As Lightning does at the end: what is added then is there once, and what was there is not lost."""
+    sums = metric()
+    sums.update(contribute(0))
+    module_list = torch.nn.ModuleList([sums]).cpu()
+    sums.update(contribute(1))
+    module_list.to("cpu")
+    expected = random_sums(0)
+    expected.add_(random_sums(1))
+    found = sums.compute()
+    right = expected.attr["0.mlp.down"]["0.mlp.up"].numbers / int(expected.n_tokens)
+    torch.testing.assert_close(found[EDGE], right, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_are_enabled_inside_update():
     enabled = []
     with torch.no_grad():

@@ -81,7 +81,7 @@ def test_memory_limit_splits_batches_and_changes_nothing(run, tmp_path, engine, 
 def test_memory_limit_without_room_for_a_workspace(run, tokens, tmp_path):
     message = r"sequences of 8 tokens need a workspace .* \(and --model.memory_gb, which contains it\)"
     with pytest.raises(ConfigurationError, match=message):
-        harvest(AttributionHarvester(run, memory_gb=2e-5), tokens, tmp_path, batch_size=1)
+        harvest(AttributionHarvester(run, memory_gb=4e-5), tokens, tmp_path, batch_size=1)
 
 
 def test_memory_limit_below_one_row(run, tokens, tmp_path):

@@ -358,6 +358,8 @@ def test_the_strongest_edges_alone(tmp_path):
     for key in ("0.mlp.up:1", "output:3"):
         found, right = (e.sources(key, k=2, layers=["0.*"]) for e in (kept, whole))
         assert found.entries == right.entries
+    with pytest.raises(StorageError, match="all edges, and would be taken for the result"):
+        merge_harvest(tmp_path, ResultForm(keep=2))
     (tmp_path / "worker_states" / "dataset_attributions_rank_1.pt").unlink()
     with pytest.raises(StorageError, match="strongest edges are kept of all batches, and some are missing: drop keep"):
         merge_harvest(tmp_path, ResultForm(keep=2), allow_partial=True)
