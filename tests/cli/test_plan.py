@@ -20,6 +20,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(planned, "measured_speed", lambda: SPEED)
 
 
+@pytest.mark.slow
 def test_the_demo(quick, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     arguments = ["plan", "--config", "configs/demo.yaml", "--host_gb", "8", "--alive_share", "0.5"]
@@ -35,6 +36,7 @@ def test_the_demo(quick, monkeypatch, capsys):
     assert plan["proposal"] == plan["grids"][0]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_at_hand(quick, tmp_path, capsys):
     """A folder without a checkpoint, and a language model without weights."""
     run = write_run(tmp_path / "run")

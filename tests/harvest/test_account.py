@@ -21,6 +21,9 @@ from tests.toys import random_tokens
 CPU, WORKSPACE = torch.device("cpu"), 1 << 22
 
 
+pytestmark = pytest.mark.slow
+
+
 def some_alive(topology, share):
     generator = torch.Generator().manual_seed(0)
     return {layer: torch.rand(n, generator=generator) < share for layer, n in topology.n_components.items()}

@@ -115,6 +115,7 @@ def test_nothing_fits(toy):
     assert "the ways out: fewer matrices" in text
 
 
+@pytest.mark.slow
 def test_time_falls_with_shards_and_with_the_share_of_attr_abs(toy):
     whole, some = plan_of(toy), plan_of(toy, settings={"abs_share": 0.25})
     hours = [plan.grids[0].hours for plan in (whole, some)]
