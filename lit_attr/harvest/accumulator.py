@@ -220,7 +220,7 @@ class AttributionSums(Metric):
         for _, table in self.recent.tables():  # zero after the flush, or tables of the totals, which stay
             if table.numbers.device.type != "cpu":
                 table.forget()
-        self.totals.sort_rows(self._rows_of_all(group))
+        self.totals.sort_rows(self._rows_of_all(group, device))
         self._show_states()
         for _, tensor in self.totals.named():
             for chunk in tensor.view(-1).split(CHUNK):
@@ -230,17 +230,19 @@ class AttributionSums(Metric):
                     chunk.copy_(moved)
         self._is_synced = True
 
-    def _rows_of_all(self, group: Any | None) -> dict[str, Int[np.ndarray, " _live"]]:  # noqa: ANN401 - as in `sync`
+    def _rows_of_all(
+        self,
+        group: Any | None,  # noqa: ANN401 - as in `sync`
+        device: torch.device,
+    ) -> dict[str, Int[np.ndarray, " _live"]]:
         """Source layer to the sources that have a row in any process, ascending."""
-        mine = {layer: live.ids for layer, live in self.totals.live.items()}
-        every: list[Any] = [None] * distributed.get_world_size(group)
-        distributed.all_gather_object(every, mine, group=group)
         rows = {}
         for layer, n_all in row_counts(self.totals.layout).items():
-            is_live = np.zeros(n_all, dtype=bool)
-            for one in every:
-                is_live[one[layer]] = True
-            rows[layer] = np.flatnonzero(is_live)
+            is_live = torch.zeros(n_all, dtype=torch.uint8)
+            is_live[torch.from_numpy(self.totals.live[layer].ids)] = 1
+            everywhere = is_live.to(device)
+            distributed.all_reduce(everywhere, op=distributed.ReduceOp.MAX, group=group)
+            rows[layer] = np.flatnonzero(everywhere.cpu().numpy())
         return rows
 
     def unsync(self, should_unsync: bool = True) -> None:  # noqa: FBT001, FBT002 - torchmetrics' own

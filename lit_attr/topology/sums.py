@@ -191,11 +191,13 @@ class Sums:
             live: Source layer to all sources that have a row, and perhaps others, in the order to come.
         """
         order = {layer: torch.from_numpy(self.live[layer].rows(ids)) for layer, ids in live.items()}
+        order = {layer: rows for layer, rows in order.items() if not torch.equal(rows, torch.arange(len(rows)))}
         for name, table in self.tables():
-            table.replace(table.numbers[order[source_of(name)].to(table.numbers.device)])
-        for layer, ids in live.items():
+            if (layer := source_of(name)) in order:
+                table.replace(table.numbers[order[layer].to(table.numbers.device)])
+        for layer in order:
             self.live[layer].clear()
-            self.live[layer].rows(ids)
+            self.live[layer].rows(live[layer])
 
     def to(self, device: torch.device) -> "Sums":
         """These sums on another device; the same tensors where they are there already."""

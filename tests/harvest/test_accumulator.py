@@ -272,7 +272,7 @@ def _two_ranks(rank, world_size, file, results):
     again = sums.compute()
 
     big = AttributionSums()
-    topology = only_output({"0.mlp.up": 1}, vocab_size=20_000_000)
+    topology = only_output({"0.mlp.up": 1}, vocab_size=1_250_000, d_model=16)
     big.allocate(layout_of(topology), torch.float32, "cpu")
     big.update(lambda s: every_row_of(s).attr["output"]["embed"].numbers.fill_(rank + 1.0))
     big.flush()
