@@ -125,22 +125,25 @@ class AttributionSums(Metric):
                 "cannot update AttributionSums: they were already reduced over all processes, so that this process' "
                 "own sums no longer exist; call reset() to begin anew"
             )
-        n_rows, nbytes = self.totals.n_rows, self.nbytes
+        n_rows = self.totals.n_rows
         with torch.enable_grad():  # torchmetrics disables it, and some engines take gradients
             contribute(self.recent)
         if self.totals.n_rows > n_rows:
             self._show_states()
-            self._check_room(self.nbytes - nbytes)
+            self._check_room(n_rows)
         self._updates_since_flush += 1
         if self._updates_since_flush >= self.updates_per_flush:
             self.flush()
 
-    def _check_room(self, growth: int) -> None:
+    def _check_room(self, n_before: int) -> None:
         """Stop before the system stops this process: what is committed can be continued, elsewhere or with shards.
 
+        The next batches bring fewer new sources than the last one has; rows of all layers are taken to be alike.
+
         Args:
-            growth: By how many bytes the sums have just grown; the next batches bring fewer new sources.
+            n_before: How many sources had a row before the last update.
         """
+        growth = self.nbytes * (1 - n_before / self.totals.n_rows)
         for device in {torch.device("cpu"), self.recent.logit_sq.device}:
             if (free := free_bytes(device)) < growth / 2:
                 size, more, left = (nbytes / 1e9 for nbytes in (self.nbytes, growth, free))
@@ -217,8 +220,8 @@ class AttributionSums(Metric):
             return
         group = process_group or self.process_group
         device = self.device if distributed.get_backend(group) == "nccl" else torch.device("cpu")
-        for _, table in self.recent.tables():  # zero after the flush, or tables of the totals, which stay
-            if table.numbers.device.type != "cpu":
+        if self.recent.logit_sq.device.type != "cpu":  # zero after the flush; on a CPU they are tables of the totals
+            for _, table in self.recent.tables():
                 table.forget()
         self.totals.sort_rows(self._rows_of_all(group, device))
         self._show_states()

@@ -61,9 +61,10 @@ class KeyEdges:
         """
         content, blocks = self.content, self.blocks
         content.check_harvested(measure.metric)
-        if not self.has_target(target) or not self.harvested.include(target):
+        was_target = self.has_target(target) and self.harvested.include(target)
+        place = content.stored_targets(target.layer).place(target.index) if was_target else None
+        if place is None:
             return []
-        place = self._target_place(target)
         wanted = [s for s in blocks.source_layers(target.layer, measure.metric) if layers is None or s in layers]
         return [Segment(s, content.stored_sources(s), blocks.row(s, target.layer, measure, place)) for s in wanted]
 
@@ -101,12 +102,14 @@ class KeyEdges:
             EdgeNotFoundError: If there is no such edge.
             StorageError: If its value is not finite.
         """
-        if not self.was_measured(source, target, measure.metric):
+        was_measured = self.was_measured(source, target, measure.metric)
+        of_source = self.content.stored_sources(source.layer).place(source.index)
+        of_target = self.content.stored_targets(target.layer).place(target.index)
+        if not was_measured or of_target is None:
             return None
-        places = self.content.stored_sources(source.layer).place(source.index), self._target_place(target)
-        if places[0] is None:
+        if of_source is None:
             return 0.0
-        one = slice(places[0], places[0] + 1), slice(places[1], places[1] + 1)
+        one = slice(of_source, of_source + 1), slice(of_target, of_target + 1)
         value = self.blocks.tile(source.layer, target.layer, measure, *one)[0, 0]
         check_finite(value, f"{source} to {target}")
         return float(value) + 0.0  # zero has no sign, whoever stored it
@@ -124,11 +127,6 @@ class KeyEdges:
                 f"no {metric} edge from {source} to {target}; {self._why_not(source, target, metric)}"
             )
         return self.harvested.include(target)
-
-    def _target_place(self, target: ComponentKey) -> int:
-        place = self.content.stored_targets(target.layer).place(target.index)
-        assert place is not None, f"{target} was a target of the harvest, and these have a place"
-        return place
 
     def _why_not(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> str:
         if not self.has_source(source):
