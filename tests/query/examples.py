@@ -4,10 +4,20 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from lit_attr.query import index_build, layer_pairs, list_writing, running_lists
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 
 LAYERS = ("0.attn.q", "0.attn.o", "0.mlp.up", "0.mlp.down", "1.mlp.up")
 EPS = 1e-10
+
+
+def small_tiles(monkeypatch):
+    """Lists, tiles and groups so small that every boundary is crossed."""
+    monkeypatch.setattr(index_build, "N_KEPT", 3)
+    monkeypatch.setattr(list_writing, "_N_KEYS", 2)
+    monkeypatch.setattr(list_writing, "_N_NEIGHBOURS", 3)
+    monkeypatch.setattr(layer_pairs, "_SIDE", 2)
+    monkeypatch.setattr(running_lists, "_RANKED", 4)
 
 
 @st.composite

@@ -8,23 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lit_attr.query import index_build, layer_pairs, list_writing, running_lists
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.query.index_file import index_path
-from tests.query.examples import all_edges, ranked, storages
+from tests.query.examples import all_edges, ranked, small_tiles, storages
 
 SIGNS = ("positive", "negative", "both")
 
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
-    """Lists, tiles and groups so small that every boundary is crossed."""
-    monkeypatch.setattr(index_build, "N_KEPT", 3)
-    monkeypatch.setattr(list_writing, "_N_KEYS", 2)
-    monkeypatch.setattr(list_writing, "_N_NEIGHBOURS", 3)
-    monkeypatch.setattr(layer_pairs, "_SIDE", 2)
-    monkeypatch.setattr(running_lists, "_RANKED", 4)
+    small_tiles(monkeypatch)
 
 
 def opened(storage, indexed):

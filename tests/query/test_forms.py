@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lit_attr.errors import LitAttrError
-from lit_attr.query import index_build, layer_pairs, list_writing, running_lists
+from lit_attr.query import running_lists
 from lit_attr.query.answer_json import plain
 from lit_attr.topology.words import ANY_SIGNS, METRICS, SIGNS
+from tests.query.examples import small_tiles
 from tests.query.forms import both_forms, sparse_storages
 
 thorough = settings(
@@ -25,12 +26,8 @@ thorough = settings(
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
-    """Lists, tiles and groups so small that every boundary is crossed, at other places in either form."""
-    monkeypatch.setattr(index_build, "N_KEPT", 3)
-    monkeypatch.setattr(list_writing, "_N_KEYS", 2)
-    monkeypatch.setattr(list_writing, "_N_NEIGHBOURS", 3)
-    monkeypatch.setattr(layer_pairs, "_SIDE", 2)
-    monkeypatch.setattr(running_lists, "_RANKED", 4)
+    """Boundaries are at other places in either form."""
+    small_tiles(monkeypatch)
     monkeypatch.setattr(running_lists, "_SUMMED", 2)
 
 
