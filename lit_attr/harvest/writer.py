@@ -28,7 +28,7 @@ from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
 from lit_attr.parts.history import record_generation
-from lit_attr.parts.merge import merge_harvest, write_merged
+from lit_attr.parts.merge import check_form, merge_harvest, write_merged
 from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.read_vectors import publish_read_vectors
 from lit_attr.parts.software import Software, software
@@ -181,6 +181,7 @@ class StorageWriter(Callback):
         self._generations = self.processes.on_first(partial(self._open, settings, data, world_size))
         generation = self._generations[data.shard]
         self.folder = generation.folder
+        self.processes.on_first(partial(check_form, self.folder, self._form))
         self._commits = self.processes.on_each(
             partial(Commits, generation, rank, self.commit_minutes, self.commit_batches, settings.software)
         )

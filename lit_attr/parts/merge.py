@@ -57,12 +57,7 @@ def write_merged(
     read = load_read_vectors(folder, header.topology, header.alive)
     if form.keep is not None and not coverage.complete:
         raise StorageError(f"{folder}: the strongest edges are kept of all batches, and some are missing: drop keep")
-    there = next((folder / name for name in RESULT_FILES if (folder / name).exists()), None)
-    if form.keep is not None and there is not None:
-        raise StorageError(
-            f"{there} has all edges, and would be taken for the result: remove it, since it can be written again from "
-            "the parts, or keep the strongest of it with `lit-attr export --to strongest`"
-        )
+    check_form(folder, form)
     is_dense = form.keep is None and form.is_dense(result_nbytes(parts, read, header.topology.d_model, is_dense=True))
     dense, compact = RESULT_FILES if coverage.complete else PARTIAL_FILES
     path = folder / (dense if is_dense else compact)
@@ -84,6 +79,25 @@ def write_merged(
 
     blocks, path = SummedBlocks(*origin, normalising), folder / STRONGEST_FILE
     return write_strongest(blocks, path, form.keep, overwrite=True, check=not_extended)
+
+
+def check_form(folder: Path, form: ResultForm) -> None:
+    """Refuse to keep the strongest edges alone where an earlier result of all edges would be taken for the harvest's.
+
+    Args:
+        folder: The harvest's folder.
+        form: What is to be written.
+
+    Raises:
+        StorageError: If there is one.
+    """
+    if form.keep is None:
+        return
+    if there := next((folder / name for name in RESULT_FILES if (folder / name).exists()), None):
+        raise StorageError(
+            f"{there} has all edges, and would be taken for the result: remove it, since it can be written again from "
+            "the parts, or keep the strongest of it with `lit-attr export --to strongest`"
+        )
 
 
 def _check_not_extended(folder: Path, plan: Plan, n_batches: int) -> None:

@@ -15,6 +15,8 @@ from lit_attr.parts.generations import newest_generation
 from lit_attr.parts.merge import merge_harvest
 from lit_attr.parts.plan import Plan
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.verify import verify
+from lit_attr.topology.words import STRONGEST_FILE
 from tests.harvest.runs import assert_same, small_run, stop, work
 from tests.toys import write_tokens
 
@@ -309,3 +311,20 @@ def test_independent_workers_need_a_name(given, tmp_path):
 def test_rank_out_of_range(given, tmp_path, rank):
     with pytest.raises(ConfigurationError, match=f"data.rank must be 0 to data.world_size - 1 = 1, found {rank}"):
         work(*given, tmp_path, **independent(rank, 2))
+
+
+class Untouched(Callback):
+    def on_predict_batch_start(self, *_):
+        pytest.fail("a batch was begun")
+
+
+def test_the_strongest_edges_do_not_stand_behind_an_older_result(given, tmp_path):
+    """That is seen before the first batch; alone they are the result, of all that was harvested in both steps."""
+    whole = work(*given, tmp_path, data={"n_batches": 1}, subrun_id=SUBRUN).path
+    more = {"data": {"n_batches": 3}, "subrun_id": SUBRUN, "keep": 2}
+    with pytest.raises(StorageError, match="has all edges, and would be taken for the result"):
+        work(*given, tmp_path, Untouched(), **more)
+    whole.unlink()
+    kept = work(*given, tmp_path, **more).path
+    assert kept.name == STRONGEST_FILE
+    assert f"tokens: {3 * 2 * 8}, as counted one by one" in verify(kept)
