@@ -15,8 +15,7 @@ from lit_attr.parts.software import Software
 from lit_attr.parts.union import counting_shards
 from lit_attr.storage.batch_coverage import Coverage
 from lit_attr.storage.harvested_metrics import HarvestedMetrics
-from lit_attr.storage.result_form import ResultForm
-from lit_attr.storage.summed import result_nbytes
+from lit_attr.storage.result_form import ResultForm, result_nbytes
 from lit_attr.storage.summed_blocks import SummedBlocks
 from lit_attr.storage.write import write_result
 from lit_attr.topology.sums import Sums
@@ -58,7 +57,7 @@ def write_merged(
     if form.keep is not None and not coverage.complete:
         raise StorageError(f"{folder}: the strongest edges are kept of all batches, and some are missing: drop keep")
     check_form(folder, form)
-    is_dense = form.keep is None and form.is_dense(result_nbytes(parts, read, header.topology.d_model, is_dense=True))
+    is_dense = form.keep is None and form.is_dense(result_nbytes(header.topology, plan.metrics))
     dense, compact = RESULT_FILES if coverage.complete else PARTIAL_FILES
     path = folder / (dense if is_dense else compact)
     counted = list(parts.values()) if normalising is None else [parts[name] for name in normalising]

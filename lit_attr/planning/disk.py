@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from lit_attr.harvest.needs import Live, sums_nbytes
+from lit_attr.storage.result_form import result_nbytes
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.words import Harvested
@@ -42,23 +43,10 @@ class DiskBytes:
         """
         return cls(
             parts=sums_nbytes(live.layout(topology, metrics), live, torch.float64),
-            compact=result_nbytes(topology, live, metrics),
-            dense=result_nbytes(topology, Live.all(topology), metrics),
+            compact=result_nbytes(topology, metrics, live.sources, live.targets),
+            dense=result_nbytes(topology, metrics),
             strongest=_strongest_nbytes(topology, live, metrics, keep),
         )
-
-
-def result_nbytes(topology: Topology, live: Live, metrics: Harvested) -> int:
-    """Bytes of the tensors of a result, in float32."""
-    n_metrics = 2 if metrics == "both" else 1
-    edges = sum(
-        live.targets[target] * live.sources[source]
-        for target in topology.component_targets
-        for source in topology.sources[target]
-    )
-    of_output = topology.d_model * sum(live.sources[source] for source in topology.sources.get(OUTPUT, ()))
-    whole = topology.d_model * topology.vocab_size + 2 * sum(topology.n_components.values()) + topology.vocab_size
-    return 4 * (n_metrics * edges + of_output + whole) + 8 * topology.vocab_size
 
 
 def _strongest_nbytes(topology: Topology, live: Live, metrics: Harvested, keep: int) -> int:

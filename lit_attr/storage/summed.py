@@ -21,8 +21,6 @@ from lit_attr.topology.tables import Table
 # Numbers of a tile: 64 MB in float64, and as much again for what it is added from.
 TILE = 1 << 23
 _ALL = slice(None)
-# Of a number in a file: float32.
-_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -290,22 +288,6 @@ def summed_tensors(
         "logit_sq_sum": vectors(attrgetter("logit_sq")),
         "embed_token_count": vectors(attrgetter("token_count")),
     }
-
-
-def result_nbytes(parts: Mapping[str, Sums], read: ReadVectors, d_model: int, *, is_dense: bool) -> int:
-    """The size of a result's tensors in a file, in bytes, before any is made.
-
-    Args:
-        parts: Sums by name.
-        read: Read vectors of the model.
-        d_model: Width of the residual stream.
-        is_dense: Whether there are places for sources and targets that no part has.
-    """
-
-    def nbytes(nested: Mapping[str, Any]) -> int:
-        return sum(nbytes(v) if isinstance(v, Mapping) else v.shape.numel() * _BYTES for v in nested.values())
-
-    return nbytes(summed_tensors(parts, list(parts), read, d_model, is_dense=is_dense))
 
 
 def measured(parts: Mapping[str, Sums], normalising: Sequence[str]) -> Mapping[str, Sums]:

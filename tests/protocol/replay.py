@@ -26,7 +26,7 @@ from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.parts import freeze, history, ledger, part, read_vectors, software
 from lit_attr.parts.header import Header
 from lit_attr.parts.plan import Plan
-from lit_attr.storage import summed, write
+from lit_attr.storage import write
 from tests.parts.harvests import PLAN
 from tests.protocol.counted import shard_of
 from tests.protocol.files import ROOT, Behaviour, Outcome, PartContent, Step
@@ -220,7 +220,6 @@ def on_model_files(behaviour: Behaviour, n_shards: int = 1) -> Iterator[pytest.M
             part.read_part: _read_part,
             read_vectors.load_read_vectors: lambda *_: None,
             ledger.read_ledger: lambda path: _read(path).read_ledger(),
-            summed.result_nbytes: lambda *_, **__: 0,
             write.write_result: _write_result,
             software.software: lambda: {"lit_attr": "0"},
             history.recorded_provenance: lambda *_: {},

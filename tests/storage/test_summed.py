@@ -7,6 +7,7 @@ import torch
 from lit_attr.storage import summed
 from lit_attr.storage.compact import dense
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.result_form import result_nbytes
 from lit_attr.storage.write import write_result
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.read_vectors import ReadVectors
@@ -133,6 +134,10 @@ def test_the_result_of_several_parts(tmp_path, monkeypatch, tile, dtype):
     assert {layer: live.tolist() for layer, live in compact.live.targets.items()} == {
         layer: mask.nonzero()[:, 0].tolist() for layer, mask in ALIVE.items()
     }
+    counts = ({layer: len(ids) for layer, ids in side.items()} for side in vars(compact.live).values())
+    for written, places in ((storage, ()), (compact, tuple(counts))):
+        nbytes = sum(tensor.nbytes for _, tensor in written.named_sums()) + W_UNEMBED.nbytes
+        assert result_nbytes(TOPOLOGY, "both", *places) == nbytes
     for (name, one), (_, two) in zip(dense(compact).named_sums(), storage.named_sums(), strict=True):
         assert torch.equal(one, two), name
     whole = Sums.zeros(parts[0].layout, torch.float64)
