@@ -45,12 +45,13 @@ class AttributionSums(Metric):
         >>> metric = AttributionSums()
         >>> metric.allocate(Layout.of(topology, {"0.mlp.up": torch.tensor([True])}, "both"), torch.float32, "cpu")
         >>> def contribute(sums):
-        ...     sums.rows({"embed": np.array([1])})  # token 1 gets the first row
+        ...     sums.rows({"embed": np.array([1, 0])})  # token 1 gets the first row
         ...     sums.attr["0.mlp.up"]["embed"].numbers[0] += 3.0
         ...     sums.n_tokens.add_(2)
         >>> metric.update(contribute)
         >>> metric.compute()["attr/embed->0.mlp.up"]
-        tensor([[1.5000]], dtype=torch.float64)
+        tensor([[1.5000],
+                [0.0000]], dtype=torch.float64)
     """
 
     full_state_update = False
