@@ -18,9 +18,14 @@ def all_alive(topology: Topology) -> dict[str, Tensor]:
     return {layer: torch.ones(n, dtype=torch.bool) for layer, n in topology.n_components.items()}
 
 
-def layout_of(topology: Topology, metrics: Harvested = "both", alive: Mapping[str, Tensor] | None = None) -> Layout:
-    """All sums of a graph."""
-    return Layout.of(topology, alive or all_alive(topology), metrics)
+def layout_of(
+    topology: Topology,
+    metrics: Harvested = "both",
+    alive: Mapping[str, Tensor] | None = None,
+    squares_dtype: torch.dtype | None = None,
+) -> Layout:
+    """All sums of a graph; squares where a type of theirs is given."""
+    return Layout.of(topology, alive or all_alive(topology), metrics, squares_dtype)
 
 
 def zero_sums(topology: Topology, dtype: torch.dtype, device: str = "cpu", **layout) -> Sums:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_attr.errors import StorageError
 from lit_attr.files.archive import blank
 from lit_attr.files.publish import publish
-from lit_attr.storage.compact import Moved, live_of, map_moved, moved_edges
+from lit_attr.storage.compact import Moved, exchanged, live_of, map_moved, moved_edges
 from lit_attr.storage.file_content import Content, file_keys
 from lit_attr.storage.fill import leaves, write_filled
 
@@ -37,7 +37,7 @@ def export_form(content: Content, path: Path, *, compact: bool) -> Path:
     live = live_of(content) if compact else None
     edges = moved_edges(content, live)
     blanks = {name: map_moved(nested, _blank) for name, nested in edges.items()}
-    keys = file_keys(replace(content, **blanks, w_unembed=content.w_unembed.contiguous(), live=live))
+    keys = file_keys(replace(exchanged(content, blanks, live), w_unembed=content.w_unembed.contiguous()))
     kept, moved = dict(leaves(keys)), dict(leaves(edges, Moved))
 
     def stretches(name: str, empty: Tensor) -> Iterator[tuple[int, Tensor]]:

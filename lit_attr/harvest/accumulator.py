@@ -1,6 +1,6 @@
 """The distributed accumulator of a harvest."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,11 +15,23 @@ from lit_attr.errors import ConfigurationError, NumericalError, few
 from lit_attr.harvest.memory import free_bytes
 from lit_attr.harvest.needs import WAYS_OUT
 from lit_attr.topology.layout import Layout
+from lit_attr.topology.squares import N_BLOCKS
 from lit_attr.topology.sums import CHUNK, Sums, add_chunked_, row_counts
 
 # A float32 sum of n numbers is off by at most n * 2^-24 of the sum of their magnitudes, a float64 sum by n * 2^-53.
 # With 32 updates between flushes the first is 2e-6 and the second negligible for any number of batches.
 _UPDATES_PER_FLUSH = 32
+# So many groups a harvest has where it has so many batches: their spread is then known to 9 %.
+_GROUPS = 64
+
+
+def updates_per_group(n_batches: int) -> int:
+    """How many updates make a group, of which each costs a pass over all sums.
+
+    Args:
+        n_batches: Batches of the harvest, those of all workers.
+    """
+    return min(max(n_batches // _GROUPS, 1), _UPDATES_PER_FLUSH)
 
 
 class AttributionSums(Metric):
@@ -29,6 +41,9 @@ class AttributionSums(Metric):
     to the totals, which are the metric's states: float64, on the host, reduced over processes by summation. The error
     is below 1e-5 of the sum of absolute contributions for any number of updates. On a CPU the tables of attributions,
     by far the largest, are those of the totals themselves, so that there is no copy of them.
+
+    Where the layout has squares, what was updated between two flushes is a group; see `Squares`. Groups then need
+    tables of their own, on a CPU too.
 
     Nothing here enters a checkpoint or a module's buffers: Lightning broadcasts rank 0's buffers and would overwrite
     the other ranks' sums.
@@ -66,17 +81,28 @@ class AttributionSums(Metric):
         self.updates_per_flush = updates_per_flush
         self._updates_since_flush = 0
 
-    def allocate(self, layout: Layout, dtype: torch.dtype, device: torch.device | str) -> None:
+    def allocate(
+        self,
+        layout: Layout,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        read: Mapping[str, Float[Tensor, "_width _target"]] | None = None,
+        first_block: int = 0,
+    ) -> None:
         """Allocate all sums, zero, on every process, whether it will see a batch or not.
 
         Args:
             layout: Decides names and shapes.
             dtype: In which the engine computes.
             device: On which the engine computes.
+            read: Target layer to the read vectors of its targets, where the layout has squares.
+            first_block: The block of the first group; processes differ in it, so that few groups fill all blocks.
         """
+        self._read = {layer: vectors.to(device, dtype) for layer, vectors in (read or {}).items()}
+        self._first_block = first_block
         self._is_synced = False
         self._updates_since_flush = 0
-        self._new_sums = partial(Sums.zeros, layout, dtype)
+        self._new_sums = partial(Sums.zeros, layout, dtype, with_squares=False)
         self.totals = Sums.zeros(layout, torch.float64)
         self.recent = self._new_recent(torch.device(device))
         for name, tensor in self.totals.named():
@@ -86,7 +112,7 @@ class AttributionSums(Metric):
 
     def _new_recent(self, device: torch.device) -> Sums:
         recent = self._new_sums(device=device, live=self.totals.live)
-        if device.type != "cpu":
+        if device.type != "cpu" or self.totals.squares is not None:  # which need the sums of a group by themselves
             return recent
         return replace(recent, attr=self.totals.attr, attr_abs=self.totals.attr_abs)
 
@@ -106,10 +132,11 @@ class AttributionSums(Metric):
 
     def _waiting(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Totals, and what is to be added to them."""
-        for (_, total), (_, new) in zip(self.totals.tables(), self.recent.tables(), strict=True):
+        for (_, total), (_, new) in zip(self.totals.edges(), self.recent.edges(), strict=True):
             if new is not total:
                 yield total.numbers, new.numbers
-        for (_, sums), (_, more) in zip(self.totals.normalisers(), self.recent.normalisers(), strict=True):
+        # Those of squares come last, and only the totals have them.
+        for (_, sums), (_, more) in zip(self.totals.normalisers(), self.recent.normalisers(), strict=False):
             yield sums, more
 
     def update(self, contribute: Callable[[Sums], None]) -> None:
@@ -174,6 +201,8 @@ class AttributionSums(Metric):
         """
         if self._updates_since_flush:
             self._check_finite()
+            if (squares := self.totals.squares) is not None:
+                squares.add_group_(self.recent, self._read, (self._first_block + int(squares.n_groups)) % N_BLOCKS)
             for total, new in self._waiting():
                 add_chunked_(total, new)
                 new.zero_()
@@ -201,7 +230,7 @@ class AttributionSums(Metric):
         def n_tokens(name: str) -> Tensor:
             return (totals.n_abs_tokens if name.startswith("attr_abs/") else totals.n_tokens).clamp(min=1)
 
-        return {name: total / n_tokens(name) for name, total in totals.named()}
+        return {name: total / n_tokens(name) for name, total in replace(totals, squares=None).named()}
 
     def sync(
         self,
@@ -221,8 +250,8 @@ class AttributionSums(Metric):
             return
         group = process_group or self.process_group
         device = self.device if distributed.get_backend(group) == "nccl" else torch.device("cpu")
-        if self.recent.logit_sq.device.type != "cpu":  # zero after the flush; on a CPU they are tables of the totals
-            for _, table in self.recent.tables():
+        for (_, table), (_, total) in zip(self.recent.edges(), self.totals.edges(), strict=True):
+            if table is not total:  # zero after the flush
                 table.forget()
         self.totals.sort_rows(self._rows_of_all(group, device))
         self._show_states()
@@ -288,6 +317,7 @@ class AttributionSums(Metric):
             else:
                 self.flush()
                 self.recent = self._new_recent(self.device)
+            self._read = {layer: vectors.to(self.device) for layer, vectors in self._read.items()}
         return self
 
 

@@ -23,7 +23,7 @@ from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.untrained import Decomposition
 from lit_attr.errors import ConfigurationError
 from lit_attr.files.roots import user_path
-from lit_attr.harvest.accumulator import AttributionSums
+from lit_attr.harvest.accumulator import AttributionSums, updates_per_group
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.memory import keep_freed_memory, memory_limit, rows_that_fit
 from lit_attr.harvest.postponed import Postponed
@@ -37,6 +37,7 @@ from lit_attr.topology.layout import Layout
 from lit_attr.topology.paths import PathTable
 from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.shards import deal
+from lit_attr.topology.squares import N_BLOCKS
 from lit_attr.topology.sums import Sums
 from lit_attr.topology.words import HARVESTED, Harvested
 
@@ -77,6 +78,8 @@ class AttributionHarvester(LightningModule):
             memory only for each source and input, not for each pair of components.
         abs_share: Share of the sequences from which `attr_abs` is taken, batch by batch; its sums are scaled to all of
             them, and every answer says so. Without it, the cost is nearly that of `attr` alone.
+        uncertainty: Whether standard errors are harvested, too: how far every value would move on other data. They take
+            memory as large as a float32 copy of the sums, and that of the sums of one group of batches.
 
     Raises:
         ConfigurationError: If the settings contradict each other.
@@ -96,6 +99,7 @@ class AttributionHarvester(LightningModule):
         path_table: PathTable | None = None,
         metrics: Harvested = "both",
         abs_share: float = 1.0,
+        uncertainty: bool = True,  # noqa: FBT001, FBT002 - YAML names it
     ) -> None:
         super().__init__()
         if metrics not in HARVESTED:
@@ -116,6 +120,7 @@ class AttributionHarvester(LightningModule):
         self.engine_name = engine
         self.metrics = metrics
         self.abs_share = abs_share
+        self.uncertainty = uncertainty
         self.targets_per_pass = targets_per_pass
         self.workspace_bytes = workspace_mb << 20
         self.memory_gb = memory_gb
@@ -276,11 +281,18 @@ class AttributionHarvester(LightningModule):
             alive: Decomposed layer to a mask of its components.
         """
         self._alive = dict(alive)
-        layout = Layout.of(self.topology, alive, self.metrics)
+        squares_dtype = self._sums_dtype if self.uncertainty else None
+        layout, first_block = Layout.of(self.topology, alive, self.metrics, squares_dtype), 0
         if isinstance(data := self._data(), TokenDataModule):
             layout = deal(layout, data.target_shards)[data.shard]
             self.sums.process_group = group_of_shard(data.shard, len(data.shards))
-        self.sums.allocate(layout, self._sums_dtype, self.trainer.strategy.root_device)
+            if self.uncertainty:
+                self.sums.updates_per_flush = updates_per_group(data.n_batches)
+                rank, world_size = data.worker()
+                first_block = N_BLOCKS * rank // world_size
+        read = self.read_vectors(alive)
+        of_targets = {layer: read.of_targets(layer) for layer in layout.squares}
+        self.sums.allocate(layout, self._sums_dtype, self.trainer.strategy.root_device, of_targets, first_block)
 
     def on_predict_start(self) -> None:
         """Find out which components are targets, unless a `StorageWriter` has said so, and build the engine.

@@ -38,6 +38,7 @@ class HarvestSettings:
         precision: Precision of the trainer.
         metrics: Which metrics are summed.
         abs_share: Share of the sequences whose `attr_abs` is summed.
+        uncertainty: Whether standard errors are harvested.
         targets: How the components that are targets are found, in plain types.
         software: Name to version of what computes.
         any_versions: Whether a harvest of other versions may be continued.
@@ -48,6 +49,7 @@ class HarvestSettings:
     precision: str
     metrics: Harvested
     abs_share: float
+    uncertainty: bool
     targets: Mapping[str, Any]
     software: Software = field(default_factory=software)
     any_versions: bool = False
@@ -75,6 +77,7 @@ class HarvestSettings:
             "precision": self.precision,
             "metrics": self.metrics,
             "abs_share": self.abs_share,
+            "uncertainty": self.uncertainty,
             "target_shards": data.target_shards,
             **self.targets,
         }

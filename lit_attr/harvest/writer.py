@@ -194,7 +194,7 @@ class StorageWriter(Callback):
         run = harvester.load_run()
         by, any_versions = software(*run.model.libraries), self.allow_other_versions
         precision, targets = str(trainer.precision), harvester.target_settings()
-        sums = harvester.metrics, harvester.abs_share
+        sums = harvester.metrics, harvester.abs_share, harvester.uncertainty
         return HarvestSettings(run.run_id, run.weights_digest, precision, *sums, targets, by, any_versions)
 
     def _open(self, settings: HarvestSettings, data: TokenDataModule, world_size: int) -> dict[int, Generation]:

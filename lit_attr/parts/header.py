@@ -50,7 +50,8 @@ class Header:
             generation: A generation of the harvest, which is of one of its target shards.
         """
         plan = generation.plan
-        return deal(Layout.of(self.topology, self.alive, plan.metrics), plan.target_shards)[generation.shard]
+        layout = Layout.of(self.topology, self.alive, plan.metrics, plan.squares_dtype)
+        return deal(layout, plan.target_shards)[generation.shard]
 
     def publish(self, folder: Path) -> "Header":
         """Write the header of a harvest, unless another worker has: the first one counts.

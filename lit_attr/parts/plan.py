@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 
 from lit_attr.data.batch_ids import MAX_BATCHES
@@ -15,7 +16,8 @@ from lit_attr.files.json_file import publish_json, read_object
 from lit_attr.topology.words import PLAN_FILE, Harvested
 
 # 2: `software`. 3: parts whose sums of `attr` are in read space. 4: parts with rows for live sources alone.
-_FORMAT = 4
+# 5: parts with squares.
+_FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Plan:
     def abs_share(self) -> float:
         """Share of the sequences whose `attr_abs` is summed."""
         return float(self.entries.get("abs_share", 1.0))
+
+    @property
+    def squares_dtype(self) -> torch.dtype | None:
+        """Floating-point type of the squares that standard errors come from; None where they are not harvested."""
+        if not self.entries.get("uncertainty"):
+            return None
+        return torch.float64 if self.entries.get("precision") == "64-true" else torch.float32
 
     @property
     def target_shards(self) -> int:

@@ -4,7 +4,7 @@ Nothing is lost: the compact form leaves out edges from what never occurred in t
 components that were no targets of the harvest, which say nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from torch import Tensor
 from lit_attr.storage.file_content import Content
 from lit_attr.storage.harvested_targets import HarvestedTargets
 from lit_attr.storage.live import Live, members
+from lit_attr.storage.standard_errors import StandardErrors
 from lit_attr.topology.address import EMBED
 from lit_attr.topology.live import LiveSet
 
@@ -30,31 +31,34 @@ class Moved:
 
     Attributes:
         block: The tensor as it is.
-        rows: The targets that have a row in it, and those that get one; None where rows are no targets, and stay.
-        columns: The sources that have a column in it, and those that get one.
+        rows: What has a row in it, targets as a rule, and what gets one; None where rows stay as they are.
+        columns: What has a column in it, sources as a rule, and what gets one; None likewise.
     """
 
     block: Float[Tensor, "_row _column"]
     rows: tuple[LiveSet, LiveSet] | None
-    columns: tuple[LiveSet, LiveSet]
+    columns: tuple[LiveSet, LiveSet] | None
 
     @property
     def shape(self) -> torch.Size:
         """Shape of the moved tensor."""
-        n_rows = self.block.shape[0] if self.rows is None else len(self.rows[1])
-        return torch.Size([n_rows, len(self.columns[1])])
+        axes = zip(self.block.shape, (self.rows, self.columns), strict=True)
+        return torch.Size([length if sets is None else len(sets[1]) for length, sets in axes])
 
     @cached_property
     def _places(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The places of the rows, and of the columns, that stay: where they were, and where they come to be."""
-        all_rows = torch.arange(self.block.shape[0])
-        return (all_rows, all_rows) if self.rows is None else _shared(*self.rows), _shared(*self.columns)
+        rows, columns = (
+            (torch.arange(length),) * 2 if sets is None else _shared(*sets)
+            for length, sets in zip(self.block.shape, (self.rows, self.columns), strict=True)
+        )
+        return rows, columns
 
     def part(self, start: int, stop: int) -> Float[Tensor, "_row _column"]:
         """Some rows of the moved tensor."""
         (row_from, row_to), (column_from, column_to) = self._places
         in_part = slice(*torch.searchsorted(row_to, torch.tensor([start, stop])).tolist())
-        moved = self.block.new_zeros(stop - start, len(self.columns[1]))
+        moved = self.block.new_zeros(stop - start, self.shape[1])
         moved[row_to[in_part, None] - start, column_to] = self.block[row_from[in_part, None], column_from]
         return moved
 
@@ -139,18 +143,48 @@ def moved_edges(content: Content, live: Live | None) -> dict[str, Any]:
         rows = content.stored_targets(target), members(live, "targets", target, content.layer_size(target))
         return Moved(block, rows, columns)
 
-    return {
-        **{
-            name: {t: {s: moved(t, s, block) for s, block in by_source.items()} for t, by_source in nested.items()}
-            for name, nested in (("regular_attr", content.regular_attr), ("regular_attr_abs", content.regular_attr_abs))
-        },
-        **{
-            name: {target: moved(target, EMBED, block) for target, block in by_target.items()}
-            for name, by_target in (("embed_attr", content.embed_attr), ("embed_attr_abs", content.embed_attr_abs))
-        },
+    def into_components(of: Content | StandardErrors) -> dict[str, Any]:
+        return {
+            **{
+                name: {t: {s: moved(t, s, block) for s, block in by_source.items()} for t, by_source in nested.items()}
+                for name, nested in (("regular_attr", of.regular_attr), ("regular_attr_abs", of.regular_attr_abs))
+            },
+            **{
+                name: {target: moved(target, EMBED, block) for target, block in by_target.items()}
+                for name, by_target in (("embed_attr", of.embed_attr), ("embed_attr_abs", of.embed_attr_abs))
+            },
+        }
+
+    def vectors(source: str, block: Tensor) -> Moved:
+        """Those of standard errors have a row for each source."""
+        return Moved(block, moved(None, source, block).columns, None)
+
+    edges = {
+        **into_components(content),
         "unembed_attr": {source: moved(None, source, block) for source, block in content.unembed_attr.items()},
         "embed_unembed_attr": moved(None, EMBED, content.embed_unembed_attr),
     }
+    if (errors := content.standard_errors) is None:
+        return edges
+    of_errors = {
+        **into_components(errors),
+        "unembed_attr": {source: vectors(source, block) for source, block in errors.unembed_attr.items()},
+        "embed_unembed_attr": vectors(EMBED, errors.embed_unembed_attr),
+    }
+    return {**edges, "standard_errors": of_errors}
+
+
+def exchanged(content: AnyContent, edges: Mapping[str, Any], live: Live | None) -> AnyContent:
+    """A result with other tensors of edges.
+
+    Args:
+        content: A result.
+        edges: The others, nested as `moved_edges` gives them.
+        live: The sources and targets that have a place in them.
+    """
+    errors = content.standard_errors
+    others = {**edges, "standard_errors": errors and replace(errors, **edges["standard_errors"])}
+    return replace(content, **others, live=live)
 
 
 def with_live(content: AnyContent, live: Live | None) -> AnyContent:
@@ -163,7 +197,7 @@ def with_live(content: AnyContent, live: Live | None) -> AnyContent:
     if content.live is live:
         return content
     edges = {name: map_moved(nested, lambda moved: moved.whole) for name, nested in moved_edges(content, live).items()}
-    return replace(content, **edges, live=live)
+    return exchanged(content, edges, live)
 
 
 def map_moved(nested: Any, function: Callable[[Moved], Any]) -> Any:  # noqa: ANN401 - a moved tensor, or a mapping

@@ -200,7 +200,8 @@ class DatasetAttributionStorage(Content):
 
         All sums, counts and numbers of tokens are added, in float64; that is the token-weighted mean of per-token
         values. Sums of `attr_abs` from a share of the sequences are of all tokens already, and are added alike. Where
-        one is in the compact form, so is their sum, with the live sources and targets of all.
+        one is in the compact form, so is their sum, with the live sources and targets of all. The sum has no standard
+        errors: those of one harvest come from its parts, which `lit-attr merge` adds.
 
         Args:
             paths: Files, whatever their order.
@@ -229,7 +230,8 @@ class DatasetAttributionStorage(Content):
         sums = {name: _add([tensors[name] for tensors in named]) for name in named[0]}
         n_tokens = sum(part.n_tokens_processed for part in parts)
         provenance = merged_provenance([part.provenance for part in parts])
-        return cls(**{**_nest_like(parts[0], sums), "n_tokens_processed": n_tokens, "provenance": provenance})
+        merged = {**_nest_like(parts[0], sums), "n_tokens_processed": n_tokens, "provenance": provenance}
+        return cls(**{**merged, "standard_errors": None})
 
     @classmethod
     def from_sums(

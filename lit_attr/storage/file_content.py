@@ -1,4 +1,4 @@
-"""The content of a result's file: thirteen keys, as goodfire-ai/spd writes them, `provenance`, and `live`."""
+"""The content of a result's file: thirteen keys, as goodfire-ai/spd writes them, and up to three of our own."""
 
 import sys
 from collections.abc import Container, Iterator, Mapping
@@ -15,6 +15,7 @@ from lit_attr.storage.batch_coverage import damaged
 from lit_attr.storage.harvested_metrics import Sample
 from lit_attr.storage.live import Live, members
 from lit_attr.storage.provenance import Provenance
+from lit_attr.storage.standard_errors import StandardErrors
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import check_metric
 from lit_attr.topology.live import LiveSet
@@ -32,6 +33,8 @@ _SHAPES = {
     **{"ci_sum": (1, 1), "component_act_sq_sum": (1, 1)},
     **{"logit_sq_sum": (0, 1), "embed_token_count": (0, 1)},
 }
+# Keys that other tools do not write.
+_OPTIONAL = "provenance", "live", "standard_errors"
 # The sums of edges, and the unembedding that those of output tokens are multiplied with.
 EDGES = tuple(name for name, (_, n_axes) in _SHAPES.items() if n_axes == 2)
 
@@ -61,9 +64,10 @@ class Content:
         n_tokens_processed: Number of tokens.
         provenance: Where the numbers come from, in plain types; None in files of other tools.
         live: The sources and targets that have a place in the tensors of edges; None in the dense form.
+        standard_errors: How far the sums of edges would move on other data; None where that was not harvested.
 
     Raises:
-        StorageError: If nesting, shapes and live sources and targets do not belong together.
+        StorageError: If nesting, shapes, live sources and targets, and standard errors do not belong together.
     """
 
     regular_attr: Mapping[str, Mapping[str, Float[Tensor, "_target _source"]]]
@@ -81,6 +85,7 @@ class Content:
     n_tokens_processed: int
     provenance: Mapping[str, Any] | None = None
     live: Live | None = None
+    standard_errors: StandardErrors | None = None
 
     def layer_size(self, layer: str) -> int:
         """Number of all components of a layer, or of token ids, stored or not; 0 for an unknown layer."""
@@ -157,7 +162,7 @@ class Content:
         """All tensors that add up over tokens, with unique names, in the file's order."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("w_unembed", "provenance", "live"):
+            if field.name not in ("w_unembed", *_OPTIONAL):
                 yield from _flatten(field.name, value)
 
     @property
@@ -203,6 +208,9 @@ class Content:
         ]:
             shown = "; ".join(problems[:_SHOWN])
             raise StorageError(f"shapes do not belong together ({len(problems)} problems): {shown}")
+        if self.standard_errors is not None:
+            n_all = {layer: self.layer_size(layer) for layer in (EMBED, *self.ci_sum)}
+            self.standard_errors.check(shapes, n_all, "attr_abs" in self.metrics)
         unpaired = {*_edges(self.regular_attr, self.embed_attr)} ^ {*_edges(self.regular_attr_abs, self.embed_attr_abs)}
         if unpaired and (self.regular_attr_abs or self.embed_attr_abs):
             raise StorageError(
@@ -249,7 +257,7 @@ def checked_keys(raw: object) -> dict[str, Any]:
         StorageError: If it is not the result of a harvest.
     """
     names = [field.name for field in fields(Content)]
-    required = [name for name in names if name not in ("provenance", "live")]
+    required = [name for name in names if name not in _OPTIONAL]
     if not isinstance(raw, Mapping):
         raise StorageError(
             f"not the result of a harvest: expected a mapping with keys {required}, found {type(raw).__name__}"
@@ -262,7 +270,8 @@ def checked_keys(raw: object) -> dict[str, Any]:
         wrong.append("provenance")
     if wrong:
         raise StorageError(f"not the result of a harvest: of a wrong type are {wrong}")
-    return {**raw, "live": Live.from_entry(raw["live"])} if "live" in raw else dict(raw)
+    read = {"live": Live.from_entry, "standard_errors": StandardErrors.from_entry}
+    return {name: read[name](value) if name in read else value for name, value in raw.items()}
 
 
 def _has_kind(name: str, value: object) -> bool:
@@ -286,10 +295,10 @@ def _has_kind(name: str, value: object) -> bool:
 
 
 def file_keys(content: Content) -> dict[str, Any]:
-    """What a content is in a file, key by key, with the tensors as they are; the dense form has no key `live`."""
+    """What a content is in a file, key by key, with the tensors as they are; keys without a value are left out."""
     keys = {field.name: getattr(content, field.name) for field in fields(Content)}
-    live = keys.pop("live")
-    return keys if live is None else {**keys, "live": live.to_entry()}
+    entries = {name: value.to_entry() for name in ("live", "standard_errors") if (value := keys.pop(name)) is not None}
+    return {**keys, **entries}
 
 
 def to_file(content: Content, without: Container[str] = ()) -> dict[str, Any]:
@@ -300,7 +309,7 @@ def to_file(content: Content, without: Container[str] = ()) -> dict[str, Any]:
         without: Keys that are left out.
     """
     return {
-        name: value.detach().cpu() if name == "w_unembed" else _plain(value)
+        name: value.detach().cpu() if name == "w_unembed" else value if name == "standard_errors" else _plain(value)
         for name, value in file_keys(content).items()
         if name not in without
     }

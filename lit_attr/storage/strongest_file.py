@@ -80,7 +80,10 @@ def write_head(file: BinaryIO, content: Content, keys: Mapping[str, Int[Tensor, 
     """
     start, archive = file.tell(), io.BytesIO()
     shapes = {name: _shapes(getattr(content, name)) for name in EDGES}
-    torch.save({"content": to_file(content, without=EDGES), "shapes": shapes, "keys": dict(keys)}, archive)
+    torch.save(
+        {"content": to_file(content, without=(*EDGES, "standard_errors")), "shapes": shapes, "keys": dict(keys)},
+        archive,
+    )
     data = archive.getvalue()
     file.write(data)
     return {"offset": start, "length": len(data), "crc": zlib.crc32(data)}

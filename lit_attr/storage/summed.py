@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -183,6 +183,20 @@ class SummedEdges:
 Summed = SummedVector | SummedEdges
 
 
+class Tiled(Protocol):
+    """A tensor of a result that comes from parts."""
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        """Its parts by name."""
+
+    def by_part(self) -> Iterator[tuple[str, Tensor]]:
+        """Name of each part, and its sums."""
+
+    def tiles(self) -> Iterator[tuple[int, Tensor]]:
+        """The tensor in pieces; see `SummedEdges.tiles`."""
+
+
 def live_sources(parts: Collection[Sums]) -> dict[str, Int[Tensor, " live"]]:
     """Source layer to the sources that occur in any part, ascending; also where they feed nothing that is a target."""
     live = {}
@@ -316,7 +330,7 @@ def is_finite(tile: Tensor) -> bool:
     return not tile.is_floating_point() or not tile.numel() or bool(torch.stack(tile.aminmax()).isfinite().all())
 
 
-def not_finite(name: str, summed: Summed) -> NumericalError:
+def not_finite(name: str, summed: Tiled) -> NumericalError:
     """What is wrong with a sum, and whose fault it is.
 
     Args:

@@ -17,10 +17,12 @@ from lit_attr.files.publish import publish
 from lit_attr.storage.file_content import Content, file_keys
 from lit_attr.storage.fill import leaves, write_filled
 from lit_attr.storage.live import Live
+from lit_attr.storage.result_errors import blank_errors, summed_errors
 from lit_attr.storage.summed import (
     Summed,
     SummedEdges,
     SummedVector,
+    Tiled,
     is_finite,
     live_sources,
     live_targets,
@@ -29,6 +31,7 @@ from lit_attr.storage.summed import (
     not_finite,
     summed_tensors,
 )
+from lit_attr.storage.summed_errors import SummedVectors
 from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.sums import Sums
 
@@ -70,6 +73,7 @@ def write_result(
     parts = measured(parts, normalising)
     w_unembed = w_unembed.detach().cpu()
     summed = summed_tensors(parts, normalising, read, len(w_unembed), is_dense=is_dense)
+    errors = summed_errors(parts, normalising, summed)
     live = None if is_dense else Live(live_sources(parts.values()), live_targets(parts.values(), read))
     content = Content(
         **map_nested(summed, _without_numbers),
@@ -78,13 +82,14 @@ def write_result(
         n_tokens_processed=sum(int(parts[name].n_tokens) for name in normalising),
         provenance=provenance,
         live=live,
+        standard_errors=None if errors is None else blank_errors(errors),
     )
     skeleton = file_keys(content)
-    kinds = SummedVector | SummedEdges
-    tensors: dict[str, Summed] = dict(leaves(summed, kinds))
+    kinds = SummedVector | SummedEdges | SummedVectors
+    tensors: dict[str, Tiled] = dict(leaves({**summed, "standard_errors": errors or {}}, kinds))
     tensors[_W_UNEMBED] = SummedVector({"the model": w_unembed.contiguous()})
-    if live is not None:
-        tensors |= {name: SummedVector({"": ids}) for name, ids in leaves({"live": live.to_entry()})}
+    known = {"live": live.to_entry() if live else {}, "standard_errors": errors or {}}
+    tensors |= {name: SummedVector({"": numbers}) for name, numbers in leaves(known)}
 
     def stretches(name: str, empty: Tensor) -> Iterator[tuple[int, Tensor]]:
         for start, tile in tensors[name].tiles():

@@ -51,7 +51,7 @@ def deal(layout: Layout, n_shards: int) -> list[Layout]:
             start, stop = (_n_columns(cut * of_kinds[kind] - before[kind], of_column, len(ids)) for cut in (begin, end))
             targets[layer] = ids[start:stop]
             before[kind] += of_targets[layer]
-        shards.append(Layout(topology, layout.inputs[first:last], targets))
+        shards.append(layout.part(layout.inputs[first:last], targets))
     if any(not shard.inputs and not any(map(len, shard.targets.values())) for shard in shards):
         n_targets = sum(map(len, layout.targets.values()))
         raise ConfigurationError(

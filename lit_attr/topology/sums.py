@@ -1,6 +1,6 @@
 """Raw sums of attributions and normalisers, before they become a result."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_attr.topology.address import EMBED
 from lit_attr.topology.layout import Layout
+from lit_attr.topology.squares import Squares
 from lit_attr.topology.tables import LiveRows, Table, zeros
 
 # Elements that one chunk of an addition converts: bounds its temporary, 32 MiB in float64.
@@ -41,6 +42,7 @@ class Sums:
         token_count: Occurrences of each token id.
         n_tokens: Number of tokens.
         n_abs_tokens: Number of tokens over which `attr_abs` is summed.
+        squares: What standard errors come from; None where the layout has none, and in the sums of a group.
     """
 
     layout: Layout
@@ -53,6 +55,7 @@ class Sums:
     token_count: Int[Tensor, " vocab"]
     n_tokens: Int[Tensor, ""]
     n_abs_tokens: Int[Tensor, ""]
+    squares: Squares | None = None
 
     @classmethod
     def zeros(
@@ -61,6 +64,8 @@ class Sums:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
         live: dict[str, LiveRows] | None = None,
+        *,
+        with_squares: bool = True,
     ) -> "Sums":
         """Sums of nothing.
 
@@ -69,6 +74,7 @@ class Sums:
             dtype: Floating-point type of the sums; counts are int64.
             device: Device that keeps them.
             live: The sources that have a row, which is shared with whoever else has it; by default none yet.
+            with_squares: Whether squares are kept, where the layout has any.
         """
         topology = layout.topology
         rows = no_rows(layout) if live is None else live
@@ -93,6 +99,7 @@ class Sums:
             token_count=zeros((topology.vocab_size,), torch.int64, device),
             n_tokens=zeros((), torch.int64, device),
             n_abs_tokens=zeros((), torch.int64, device),
+            squares=Squares.zeros(layout, dtype, device, rows) if with_squares and layout.squares_dtype else None,
         )
 
     @classmethod
@@ -111,21 +118,27 @@ class Sums:
         sums = cls.zeros(layout, torch.float64, "meta", rows)
         for name, table in sums.tables():
             table.replace(tensors[name])
-        rest = {
-            name: _exchange(getattr(sums, name), name, tensors)
-            for name in ("ci", "act_sq", "logit_sq", "token_count", "n_tokens", "n_abs_tokens")
-        }
-        return replace(sums, **rest)
+        rest = _exchanged(sums, ("ci", "act_sq", "logit_sq", "token_count", "n_tokens", "n_abs_tokens"), tensors)
+        if sums.squares is None:
+            return replace(sums, **rest)
+        weights = "weight_sq", "abs_weight", "abs_weight_sq", "block_weight", "n_groups", "n_abs_groups"
+        return replace(sums, **rest, squares=replace(sums.squares, **_exchanged(sums.squares, weights, tensors)))
 
     def tables(self) -> Iterator[tuple[str, Table]]:
-        """The tables with unique names, in a fixed order."""
+        """The tables with unique names, in a fixed order, those of squares last."""
+        yield from self.edges()
+        if self.squares is not None:
+            yield from self.squares.tables()
+
+    def edges(self) -> Iterator[tuple[str, Table]]:
+        """The tables of attributions with unique names, in a fixed order."""
         for metric, nested in (("attr", self.attr), ("attr_abs", self.attr_abs)):
             for target, by_source in nested.items():
                 for source, table in by_source.items():
                     yield f"{metric}/{source}->{target}", table
 
     def normalisers(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors that belong to the data, whatever the targets, with unique names, in a fixed order."""
+        """The tensors that are no tables, with unique names, in a fixed order, those of squares last."""
         for name, by_layer in (("ci", self.ci), ("act_sq", self.act_sq)):
             for layer, tensor in by_layer.items():
                 yield f"{name}/{layer}", tensor
@@ -133,6 +146,8 @@ class Sums:
         yield "token_count", self.token_count
         yield "n_tokens", self.n_tokens
         yield "n_abs_tokens", self.n_abs_tokens
+        if self.squares is not None:
+            yield from self.squares.weights()
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors with unique names, in a fixed order; tables as they are until another source gets a row."""
@@ -200,9 +215,9 @@ class Sums:
             self.live[layer].rows(live[layer])
 
     def to(self, device: torch.device) -> "Sums":
-        """These sums on another device; the same tensors where they are there already."""
-        fields = {name: value for name, value in vars(self).items() if name not in ("layout", "live")}
-        return replace(self, **{name: _move(value, device) for name, value in fields.items()})
+        """These sums, without squares, on another device; the same tensors where they are there already."""
+        fields = {name: value for name, value in vars(self).items() if name not in ("layout", "live", "squares")}
+        return replace(self, squares=None, **{name: _move(value, device) for name, value in fields.items()})
 
     def forget(self) -> None:
         """Set every sum to zero; tables give their memory back."""
@@ -229,10 +244,13 @@ def source_of(name: str) -> str:
     return name.partition("/")[2].partition("->")[0]
 
 
-def _exchange(value: Tensor | dict, name: str, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - as given
-    if isinstance(value, Tensor):
-        return tensors[name]
-    return {layer: tensors[f"{name}/{layer}"] for layer in value}
+def _exchanged(sums: Sums | Squares, names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Fields that are tensors, or mappings of such, filled with others."""
+
+    def exchange(name: str, value: Tensor | dict) -> Any:  # noqa: ANN401 - as given
+        return tensors[name] if isinstance(value, Tensor) else {layer: tensors[f"{name}/{layer}"] for layer in value}
+
+    return {name: exchange(name, getattr(sums, name)) for name in names}
 
 
 def _move(value: Tensor | Table | dict, device: torch.device) -> Any:  # noqa: ANN401 - a tensor, a table or a mapping

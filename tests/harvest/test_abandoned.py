@@ -173,7 +173,7 @@ import sys
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.resume import HarvestSettings, open_harvest
 data = TokenDataModule(sys.argv[1], 2)
-settings = HarvestSettings("run", "weights", "32-true", "both", 1.0, {})
+settings = HarvestSettings("run", "weights", "32-true", "both", 1.0, True, {})
 for _ in range(150):
     generations, presence = open_harvest(settings, data, 1, sys.argv[2], "da-x")
     assert generations[0].path.exists() and presence.counts

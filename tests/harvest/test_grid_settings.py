@@ -10,7 +10,7 @@ from lit_attr.harvest.resume import HarvestSettings, open_harvest
 from lit_attr.parts.plan import Plan
 from tests.toys import write_tokens
 
-SETTINGS = HarvestSettings("run", "weights", "32-true", "both", 1.0, {})
+SETTINGS = HarvestSettings("run", "weights", "32-true", "both", 1.0, True, {})
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from lit_attr.topology.words import MERGED_FILE
 from tests.harvest.runs import small_run, stop, work
 from tests.toys import random_tokens, write_tokens
 
-SETTINGS = HarvestSettings("s-toytoy00", "weights", "32-true", "both", 1.0, {"ci_threshold": 0.0})
+SETTINGS = HarvestSettings("s-toytoy00", "weights", "32-true", "both", 1.0, True, {"ci_threshold": 0.0})
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_data_that_is_changed_while_targets_are_sought(tmp_path, tokens, monkeyp
 
 def test_another_precision(find):
     folder = find("da-one")
-    other = HarvestSettings("s-toytoy00", "weights", "bf16-mixed", "both", 1.0, SETTINGS.targets)
+    other = HarvestSettings("s-toytoy00", "weights", "bf16-mixed", "both", 1.0, True, SETTINGS.targets)
     with pytest.raises(ConfigurationError, match="precision: the harvest has '32-true', this command 'bf16-mixed'"):
         find("da-one", settings=other)
     assert find(settings=other) != folder
