@@ -1,7 +1,8 @@
 """Parts: what one worker has summed so far, and which batches that is.
 
 The file is one of safetensors, with a seal behind it: of each source layer the sources that have a row, in the order of
-the rows, and of each target layer the targets that have a column, then float64 sums and int64 counts in a fixed order.
+the rows, and of each target layer the targets that have a column, then float64 sums and int64 counts in a fixed order,
+and last the squares, which are float32 as a rule.
 """
 
 import json
@@ -93,10 +94,14 @@ def _table(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _with_ids(sums: Sums) -> dict[str, Tensor]:
-    """All tensors of a part: which sources have a row, which targets a column, and the sums."""
+    """All tensors of a part: which sources have a row, which targets a column, and the sums; wide types first.
+
+    Each then begins at a multiple of its element's size, as a view of the mapped file must.
+    """
     rows = {_LIVE + layer: torch.from_numpy(live.ids) for layer, live in sums.live.items()}
     columns = {_TARGETS + layer: ids.contiguous() for layer, ids in sums.layout.targets.items()}
-    return {**rows, **columns, **dict(sums.named())}
+    named = {**rows, **columns, **dict(sums.named())}
+    return dict(sorted(named.items(), key=lambda item: -item[1].element_size()))
 
 
 def _live(view: mmap.mmap, path: Path, read: Head, counts: Mapping[str, int]) -> dict[str, LiveRows]:

@@ -156,7 +156,7 @@ def moved_edges(content: Content, live: Live | None) -> dict[str, Any]:
         }
 
     def vectors(source: str, block: Tensor) -> Moved:
-        """Those of standard errors have a row for each source."""
+        """Vectors of standard errors, which have a row for each source."""
         return Moved(block, moved(None, source, block).columns, None)
 
     edges = {

@@ -34,11 +34,11 @@ class StandardErrors:
 
     Attributes:
         regular_attr: Target layer to source layer to standard errors, bfloat16, nested as in `Content`.
-        regular_attr_abs: Those of `attr_abs`.
+        regular_attr_abs: Standard errors of `attr_abs`, likewise.
         embed_attr: Target layer to standard errors by token.
-        embed_attr_abs: Those of `attr_abs`.
+        embed_attr_abs: Standard errors of `attr_abs`, likewise.
         unembed_attr: Source layer to vectors by block, one after the other, bfloat16.
-        embed_unembed_attr: Those of tokens.
+        embed_unembed_attr: The vectors of tokens.
         n_groups: Kind of edges to source layer, or `embed`, to the effective number of groups of batches, or of blocks,
             in which each component, or token id, occurred: C^2 / sum of c^2; 0 for what did not occur. All of them,
             float32, in either form.

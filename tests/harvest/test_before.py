@@ -71,7 +71,7 @@ def test_a_harvest_is_not_continued_nor_merged(folder, given, tmp_path):
     harvest = folder("finished")
     (harvest / "dataset_attributions.pt").unlink()
     begun = {path: path.read_bytes() for path in harvest.iterdir() if path.is_file()}
-    message = r"plan\.json: expected a harvest in format 4, found 1, .* with the version of lit_attr that began it"
+    message = r"plan\.json: expected a harvest in format 5, found 1, .* with the version of lit_attr that began it"
 
     def continued(folder):
         work(*given, tmp_path / "out", model=MODEL, subrun_id=folder.name)

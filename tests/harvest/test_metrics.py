@@ -108,10 +108,10 @@ def test_parts_of_attr_alone(run, tokens, whole, tmp_path):
     folder = stop(3, run, tokens, tmp_path / "out", model={"metrics": "attr"})
     (path,) = (folder / "worker_states").glob("*.pt")
     topology = Header.load(folder).topology
-    sums, ledger = read_part(path, layout_of(topology, "attr"))
+    sums, ledger = read_part(path, layout_of(topology, "attr", squares_dtype=torch.float32))
     assert (sums.attr_abs, int(sums.n_abs_tokens), ledger.n_batches) == ({}, 0, 3)
     with pytest.raises(StorageError, match="its sums are not those of this harvest's model"):
-        read_part(path, layout_of(topology, "both"))
+        read_part(path, layout_of(topology, "both", squares_dtype=torch.float32))
     written = work(run, tokens, tmp_path / "out", model={"metrics": "attr"})
     assert written.folder == folder
     found = DatasetAttributionStorage.load(written.path)

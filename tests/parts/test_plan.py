@@ -51,11 +51,11 @@ def test_damaged_plans(tmp_path, content, message):
         Plan.load(tmp_path)
 
 
-@pytest.mark.parametrize("stored", [b'{"format": 2,', b'{"format": 3,', b"{"])
+@pytest.mark.parametrize("stored", [b'{"format": 3,', b'{"format": 4,', b"{"])
 def test_plans_of_other_versions(tmp_path, stored):
     (tmp_path / "plan.json").write_bytes(stored + b'"entries": {}, "n_batches": 1}')
     with pytest.raises(
-        StorageError, match=r"plan\.json: expected a harvest in format 4, found [123], .* the version of"
+        StorageError, match=r"plan\.json: expected a harvest in format 5, found [134], .* the version of"
     ):
         Plan.load(tmp_path)
 

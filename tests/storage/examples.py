@@ -4,6 +4,8 @@ Each input has as many entries as its target has components, and these read one 
 targets already, to the last bit. What read vectors do is tested in `test_summed.py`.
 """
 
+from dataclasses import replace
+
 import torch
 
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -71,8 +73,14 @@ def partly_harvested(not_targets: dict[str, list[int]], seed: int = 0, **provena
 
 def without_abs(storage: DatasetAttributionStorage, provenance: dict | None) -> DatasetAttributionStorage:
     """The same storage as a harvest of `attr` alone writes it."""
-    empty = {"regular_attr_abs": {}, "embed_attr_abs": {}}
-    return DatasetAttributionStorage(**{**vars(storage), **empty, "provenance": provenance})
+    empty: dict[str, dict] = {"regular_attr_abs": {}, "embed_attr_abs": {}}
+    if (errors := storage.standard_errors) is not None:
+        groups = {
+            name: {kind: groups for kind, groups in getattr(errors, name).items() if kind != "attr_abs"}
+            for name in ("n_groups", "n_all_groups")
+        }
+        errors = replace(errors, **empty, **groups)
+    return DatasetAttributionStorage(**{**vars(storage), **empty, "provenance": provenance, "standard_errors": errors})
 
 
 def attr_alone(seed: int = 0, provenance: dict | None = ATTR_ALONE) -> DatasetAttributionStorage:

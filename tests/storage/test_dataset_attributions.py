@@ -42,7 +42,12 @@ def test_file_has_the_thirteen_keys_and_provenance(tmp_path):
     raw = torch.load(tmp_path / "a.pt", weights_only=True)
     assert list(raw) == [*KEYS, "provenance"]
     assert raw["provenance"] == {"engine": "autograd"}
-    assert list(inspect.signature(DatasetAttributionStorage).parameters) == [*KEYS, "provenance", "live", "standard_errors"]
+    assert list(inspect.signature(DatasetAttributionStorage).parameters) == [
+        *KEYS,
+        "provenance",
+        "live",
+        "standard_errors",
+    ]
 
 
 def test_file_layout_is_the_other_implementations(tmp_path, shared):
