@@ -26,6 +26,8 @@ from lit_attr.topology.tables import Table
 # The squares of a table are rounded one after the other: their sum is off by so many roundings of it, and one more for
 # the root of the number of groups. Less than that is not taken for a spread.
 _ROUNDINGS = 8.0
+# In place of the weight of what did not occur, whose sums are zero.
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class SummedErrors(SummedEdges):
         total, scale = self.weights.total[ids, None], self.weights.scale[ids, None]
         epsilon = max((torch.finfo(table.numbers.dtype).eps for table in self.parts.values()), default=0.0)
         least = squares * (epsilon * (_ROUNDINGS + self.n_groups**0.5))
-        spread = torch.maximum(squares - sums.square() / total, least)
+        spread = torch.maximum(squares - sums.square() / total.clamp(min=_TINY), least)
         return (spread * scale).sqrt() * self.edges.factor
 
 
@@ -134,6 +136,9 @@ class SummedVectors:
             there = (rows >= 0).nonzero()[:, 0]
             sums.index_add_(0, there, table.numbers[rows[there]].double())
         blocks, by_block = sums.view(len(ids), N_BLOCKS, self.d_model), self.by_block[ids]
-        deviations = blocks - blocks.sum(1, keepdim=True) * (by_block / by_block.sum(1, keepdim=True))[:, :, None]
+        deviations = (
+            blocks
+            - blocks.sum(1, keepdim=True) * (by_block / by_block.sum(1, keepdim=True).clamp(min=_TINY))[:, :, None]
+        )
         scales = torch.where(by_block > 0, self.weights.scale[ids, None] / by_block, 0.0).sqrt()
         return (deviations * scales[:, :, None]).flatten(1)

@@ -10,7 +10,7 @@ from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.memory import PeakMemory
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.sums import CHUNK
-from tests.storage.examples import TOPOLOGY, random_sums
+from tests.storage.examples import READ, TOPOLOGY, random_sums
 from tests.sums import full_sums, layout_of
 
 EDGE = "attr/0.mlp.up->0.mlp.down"
@@ -256,6 +256,18 @@ def test_merge_state():
         one.merge_state(two)
 
 
+def squared(seeds, first_block):
+    """Sums with squares of groups, one for each seed."""
+    sums = AttributionSums(updates_per_flush=1)
+    layout = layout_of(TOPOLOGY, squares_dtype=torch.float64)
+    sums.allocate(
+        layout, torch.float64, "cpu", {layer: READ.of_targets(layer) for layer in layout.squares}, first_block
+    )
+    for seed in seeds:
+        sums.update(lambda some, seed=seed: some.add_(random_sums(seed)))
+    return sums
+
+
 def _two_ranks(rank, world_size, file, results):
     import resource
 
@@ -271,6 +283,9 @@ def _two_ranks(rank, world_size, file, results):
         refused = str(error)
     again = sums.compute()
 
+    with_squares = squared([rank, rank + 2], 8 * rank)
+    with_squares.sync()
+
     big = AttributionSums()
     topology = only_output({"0.mlp.up": 1}, vocab_size=1_250_000, d_model=16)
     big.allocate(layout_of(topology), torch.float32, "cpu")
@@ -282,6 +297,7 @@ def _two_ranks(rank, world_size, file, results):
         "mean": {name: value.tolist() for name, value in mean.items()},
         "again": again[EDGE].equal(mean[EDGE]),
         "refused": refused,
+        "squares": {name: tensor.tolist() for name, tensor in with_squares.totals.named()},
         "growth": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before,
         "big": tuple(map(float, big.totals.attr["output"]["embed"].numbers.aminmax())),
     }
@@ -297,7 +313,12 @@ def test_two_processes_of_unequal_token_counts(tmp_path):
     expected = random_sums(0, torch.float32).to(torch.device("cpu"))
     for _ in range(2):
         expected.add_(random_sums(1, torch.float32))
+    squares = squared([0, 2], 0)
+    squares.merge_state(squared([1, 3], 8))
     for rank in (0, 1):
+        for name, tensor in squares.totals.named():
+            theirs = torch.tensor(results[rank]["squares"][name], dtype=tensor.dtype)
+            torch.testing.assert_close(theirs, tensor, rtol=1e-12, atol=1e-12, msg=name)
         for name, tensor in expected.named():
             mean = torch.tensor(results[rank]["mean"][name], dtype=torch.float64)
             torch.testing.assert_close(mean, tensor.double() / int(expected.n_tokens), rtol=1e-5, atol=1e-6)
