@@ -7,11 +7,13 @@ many of them are computed at once, which differs from question to question, and 
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import BFloat16, Float
 from torch import Tensor
 
+from lit_attr.errors import ConfigurationError
 from lit_attr.storage.file_content import Content
 from lit_attr.storage.normalisation import Normalisation, Places, widened
+from lit_attr.storage.standard_errors import WHY_NO_ERRORS, StandardErrors
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import AttrMetric
@@ -88,6 +90,31 @@ class Blocks:
         else:
             raw = widened(self._part(source, target, measure.metric, targets, sources))
         return self.normalisation.apply(raw, source, target, sources, targets) if measure.normalized else raw
+
+    def errors(
+        self, source: str, target: str, metric: AttrMetric, targets: Places, sources: Places
+    ) -> BFloat16[Tensor, "..."]:
+        """Stored standard errors of edges into a layer of components: of a part, or of single edges.
+
+        Args:
+            source: Layer that feeds the target.
+            target: Layer that is fed.
+            metric: `attr` or `attr_abs`.
+            targets: Places of the target's components; of single edges, a place for each.
+            sources: Places of the source's components, or token ids; likewise.
+        """
+        return self._errors.edges(source, target, metric)[targets, sources]
+
+    def error_vectors(self, source: str, sources: Places) -> BFloat16[Tensor, "source block_x_d_model"]:
+        """What standard errors of edges from some sources into output tokens come from, see `StandardErrors`."""
+        return self._errors.edges(source, OUTPUT, "attr")[sources]
+
+    @property
+    def _errors(self) -> StandardErrors:
+        self.content.check_holds_edges()
+        if self.content.standard_errors is None:
+            raise ConfigurationError(WHY_NO_ERRORS)
+        return self.content.standard_errors
 
     def _part(
         self, source: str, target: str, metric: AttrMetric, targets: Places, sources: Places

@@ -1,19 +1,25 @@
 """How sure edges are: standard errors in the unit of the values that are shown, and the groups behind them."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.standard_errors import StandardErrors, kind_of
 from lit_attr.topology.address import OUTPUT
 from lit_attr.topology.choice import Measure
+from lit_attr.topology.squares import N_BLOCKS
 from lit_attr.topology.words import AttrMetric
 
 # Below so many groups nothing is said of a spread.
 FEW = 3
 # Below so many groups the variation of a source's occurrence is added, see `EdgeErrors`.
 SOME = 12
+# Numbers that a product widens at once: 8 MB in float64.
+_PIECE = 1 << 20
 _ALL = slice(None)
 
 
@@ -23,6 +29,9 @@ class EdgeErrors:
     What is stored is the standard error given how often the source occurs. Raw sums move with the occurrences, too: to
     the variance of a raw sum X is added X^2 times the relative variance of the source's weight. The same is done for
     normalised values of sources that occur in few groups, where the stored one is too small.
+
+    Those of edges into output tokens are products, which are made in float64 and rounded as the stored ones are: they
+    are the same however many are asked for at once.
 
     Args:
         blocks: The values.
@@ -45,7 +54,7 @@ class EdgeErrors:
         return None if errors is None else cls(blocks, errors)
 
     def n_groups(
-        self, source: str, target: str, metric: AttrMetric, sources: slice = _ALL
+        self, source: str, target: str, metric: AttrMetric, sources: slice | Int[Tensor, " _source"] = _ALL
     ) -> Float[Tensor, " _source"]:
         """The effective number of groups, or blocks, in which the sources of a layer occurred.
 
@@ -71,26 +80,113 @@ class EdgeErrors:
             sources: Places of the source's components, or token ids.
             targets: Places of the target's components, or token ids.
         """
-        stored = self._errors.edges(source, target, measure.metric)
         if target == OUTPUT:
-            raw = self._of_output(stored[sources], self._content.w_unembed[:, targets])
+            stored = self._into_output(source, sources, targets)
         else:
-            raw = stored[targets, sources].float()
+            stored = self._blocks.errors(source, target, measure.metric, targets, sources).float()
         n_groups = self.n_groups(source, target, measure.metric, sources)
+        if measure.normalized:
+            stored = self._blocks.normalisation.apply(stored, source, target, sources, targets)
+        return self._shown(
+            stored, partial(self._blocks.tile, source, target, measure, sources, targets), n_groups, target, measure
+        )
+
+    def of_edges(
+        self,
+        source: str,
+        target: str,
+        measure: Measure,
+        sources: Int[Tensor, " edge"],
+        targets: Int[Tensor, " edge"],
+        values: Float[Tensor, " edge"],
+        stored: Float[Tensor, " edge"] | None = None,
+    ) -> Float[Tensor, " edge"]:
+        """Standard errors of single edges; not a number where there are too few groups.
+
+        Args:
+            source: Layer that feeds the target.
+            target: Layer that is fed.
+            measure: Which numbers.
+            sources: Place of the source of each edge.
+            targets: Place of its target.
+            values: Its attribution, in this measure.
+            stored: What `stored` gives, where it is known already.
+        """
+        if stored is None:
+            stored = self.stored(source, target, measure.metric, sources, targets)
+        n_groups = self.n_groups(source, target, measure.metric, sources)
+        if measure.normalized:
+            stored = self._blocks.normalisation.apply(stored, source, target, sources, targets)
+        return self._shown(stored, lambda: values, n_groups, target, measure)
+
+    def stored(
+        self,
+        source: str,
+        target: str,
+        metric: AttrMetric,
+        sources: Int[Tensor, " edge"],
+        targets: Int[Tensor, " edge"],
+    ) -> Float[Tensor, " edge"]:
+        """Standard errors of the raw sums of single edges, given how often their sources occur: bfloat16 holds them.
+
+        Args:
+            source: Layer that feeds the target.
+            target: Layer that is fed.
+            metric: `attr` or `attr_abs`.
+            sources: Place of the source of each edge.
+            targets: Place of its target.
+        """
+        w_unembed, found = self._content.w_unembed, [torch.empty(0)]
+        step = max(_PIECE // (N_BLOCKS * len(w_unembed)), 1)
+        for some, others in zip(sources.split(step), targets.split(step), strict=True):
+            if target != OUTPUT:
+                found.append(self._blocks.errors(source, target, metric, others, some).float())
+                continue
+            vectors = self._blocks.error_vectors(source, some).double().view(len(some), N_BLOCKS, -1)
+            products = vectors @ w_unembed[:, others].double().T[:, :, None]
+            found.append(_rounded(products.square().sum((1, 2))))
+        return torch.cat(found)
+
+    def _into_output(
+        self, source: str, sources: slice, targets: slice
+    ) -> Float[Tensor, "_target _source"]:
+        """Lengths of the products of unembedding columns with the vectors of sources, piece by piece."""
+        w_unembed = self._content.w_unembed[:, targets]
+        d_model, n_targets = w_unembed.shape
+        n_sources = len(self._content.stored_sources(source))
+        first, last, _ = sources.indices(n_sources)
+        lengths = torch.empty(n_targets, max(last - first, 0))
+        for some in _pieces(last - first, max(_PIECE // (N_BLOCKS * d_model), 1)):
+            vectors = self._blocks.error_vectors(source, slice(first + some.start, first + some.stop)).double()
+            for others in _pieces(n_targets, max(_PIECE // d_model, 1)):
+                columns, squares = w_unembed[:, others].double().T, torch.zeros(1, dtype=torch.float64)
+                for block in vectors.split(d_model, 1):
+                    squares = squares + (columns @ block.T).square()
+                lengths[others, some] = _rounded(squares)
+        return lengths
+
+    def _shown(
+        self,
+        errors: Float[Tensor, "*axes"],
+        values: Callable[[], Float[Tensor, "*axes"]],
+        n_groups: Float[Tensor, " _source"],
+        target: str,
+        measure: Measure,
+    ) -> Float[Tensor, "*axes"]:
+        """What is said of values, from standard errors in their unit."""
         n_all = self._errors.n_all_groups[kind_of(target, measure.metric)]
         adds = n_groups < SOME if measure.normalized else torch.ones_like(n_groups, dtype=torch.bool)
         if adds.any():
-            values = self._blocks.tile(source, target, Measure(measure.metric, normalized=False), sources, targets)
-            relative = ((n_all / n_groups - 1) / max(n_all - 1, 1)).clamp(min=0)
-            raw = torch.where(adds, (raw.square() + values.square() * relative).sqrt(), raw)
-        raw = torch.where(n_groups < FEW, torch.nan, raw)
-        apply = self._blocks.normalisation.apply
-        return apply(raw, source, target, sources, targets) if measure.normalized else raw
+            relative = ((n_all / n_groups.double() - 1) / max(n_all - 1, 1)).clamp(min=0)
+            larger = (errors.double().square() + values().double().square() * relative).sqrt().float()
+            errors = torch.where(adds, larger, errors)
+        return torch.where(n_groups < FEW, torch.nan, errors)
 
-    @staticmethod
-    def _of_output(
-        vectors: Float[Tensor, "source block_x_d_model"], w_unembed: Float[Tensor, "d_model target"]
-    ) -> Float[Tensor, "target source"]:
-        """Lengths of the products of an unembedding column with the vectors of a source."""
-        by_block = vectors.float().view(len(vectors), -1, w_unembed.shape[0]) @ w_unembed.float()
-        return by_block.square().sum(1).sqrt().T
+
+def _rounded(squares: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Roots, rounded as stored standard errors are."""
+    return squares.sqrt().bfloat16().float()
+
+
+def _pieces(length: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))

@@ -19,7 +19,7 @@ from lit_attr.storage.standard_errors import StandardErrors
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import check_metric
 from lit_attr.topology.live import LiveSet
-from lit_attr.topology.words import METRICS, AttrMetric
+from lit_attr.topology.words import METRICS, AttrMetric, ErrorBasis
 
 _SHOWN = 5
 _LONGEST_NAME = 200
@@ -152,6 +152,13 @@ class Content:
         if not 0 < known.n_abs_tokens <= self.n_tokens_processed:
             raise damaged("n_abs_tokens", f"a number from 1 to {self.n_tokens_processed}", known.n_abs_tokens)
         return Sample(known.abs_share, known.n_abs_tokens, self.n_tokens_processed)
+
+    @property
+    def error_basis(self) -> ErrorBasis:
+        """What the standard errors say; rows of results that record no order came in that of their file."""
+        if self.standard_errors is None:
+            return "not harvested"
+        return "random order" if self.recorded.order == "random" else "file order"
 
     @property
     def recorded(self) -> Provenance:

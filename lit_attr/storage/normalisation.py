@@ -18,8 +18,8 @@ from lit_attr.topology.live import LiveSet
 # Smaller denominators are raised to this.
 _EPS = 1e-10
 _ALL = slice(None)
-# The place of one component or token id in stored tensors, or of several that follow each other.
-Places = int | slice
+# The place of one component or token id in stored tensors, of several that follow each other, or of any.
+Places = int | slice | Tensor
 # Tensors, or arrays of numpy, which are faster for few numbers.
 Numbers = TypeVar("Numbers", bound=Any)
 

@@ -7,7 +7,7 @@ the way of nothing but itself.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -101,6 +101,14 @@ class Provenance:
         """By which rule the components that are targets were found, and over how many batches."""
         entry = self._entry("targets")
         return entry if isinstance(entry, Mapping) else None
+
+    @property
+    def order(self) -> Literal["random", "file"]:
+        """In which order rows came into batches; `file` where it is not recorded, as before there was another.
+
+        In a random order the batches are a sample of all rows; in that of the file they may be one piece of the text.
+        """
+        return "random" if self._entry("order") == "random" else "file"
 
     @property
     def path_table(self) -> PathTable | None:

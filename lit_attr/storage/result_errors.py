@@ -1,7 +1,8 @@
 """Which standard errors a result has, nested as in its file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,16 +85,24 @@ def summed_errors(
 
 
 def blank_errors(summed: Mapping[str, Any]) -> StandardErrors:
-    """Standard errors without numbers, but for numbers of groups.
+    """Standard errors without numbers, but for numbers of groups: to be laid out in a file.
 
     Args:
         summed: What `summed_errors` gives.
     """
-    return StandardErrors(**map_nested(summed, _blank))
+    return _of_shapes(summed, partial(blank, dtype=torch.bfloat16))
 
 
-def _blank(value: Any) -> Any:  # noqa: ANN401 - what is summed, a tensor or a number
-    return blank(value.shape, torch.bfloat16) if isinstance(value, SummedErrors | SummedVectors) else value
+def errors_without_numbers(summed: Mapping[str, Any]) -> StandardErrors:
+    """Standard errors on the meta device, but for numbers of groups; argument as above."""
+    return _of_shapes(summed, partial(torch.empty, dtype=torch.bfloat16, device="meta"))
+
+
+def _of_shapes(summed: Mapping[str, Any], empty: Callable[[torch.Size], Tensor]) -> StandardErrors:
+    def without_numbers(value: Any) -> Any:  # noqa: ANN401 - what is summed, a tensor or a number
+        return empty(value.shape) if isinstance(value, SummedErrors | SummedVectors) else value
+
+    return StandardErrors(**map_nested(summed, without_numbers))
 
 
 def _weights(counted: Sequence[tuple[Sums, Squares]], kind: Kind) -> dict[str, Weights]:

@@ -22,6 +22,10 @@ from lit_attr.topology.words import AttrMetric
 # Of which edges groups are counted: those of a metric into components, or those into output tokens.
 Kind = Literal["attr", "attr_abs", "output"]
 _MOST_GROUPS = 1 << 53
+WHY_NO_ERRORS = (
+    "the result has no standard errors: it was harvested before there were any, merged from results, or with "
+    "--model.uncertainty false"
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,6 +145,29 @@ class SummedEdges:
             return torch.zeros(len(self.targets), len(self.sources), dtype=self.dtype)[targets, sources]
         return self._finished(sources, targets).T
 
+    def at(self, targets: Int[Tensor, " edge"], sources: Int[Tensor, " edge"]) -> Float[Tensor, " edge"]:
+        """Finished sums of single edges, given by their places.
+
+        Args:
+            targets: Place of the target of each edge.
+            sources: Place of its source.
+        """
+        total = torch.zeros(len(targets), dtype=self.dtype)
+        for name, table in self.parts.items():
+            rows, columns = torch.from_numpy(self._places[name])[sources], targets
+            if self.columns is not None:
+                column_of = torch.full((len(self.targets),), -1)
+                column_of[self.columns[name]] = torch.arange(len(self.columns[name]))
+                columns = column_of[targets]
+            there = ((rows >= 0) & (columns >= 0)).nonzero()[:, 0]
+            rows, columns = rows[there], columns[there]
+            if self._read is None:
+                total[there] += table.numbers[rows, columns]
+            else:
+                numbers = table.numbers[rows].to(self._read.dtype)
+                total[there] += (numbers * self._read[:, columns].T).sum(1).to(self.dtype)
+        return total * self.factor
+
     def _finished(self, piece: slice, targets: slice = _ALL) -> Float[Tensor, "source target"]:
         """What the sums of some of the sources become, for some of the targets."""
         if self.columns is None:

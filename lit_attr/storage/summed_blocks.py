@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import BFloat16, Float
 from torch import Tensor
 
+from lit_attr.errors import ConfigurationError
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.file_content import EDGES, Content
 from lit_attr.storage.live import Live
 from lit_attr.storage.normalisation import Places
+from lit_attr.storage.result_errors import errors_without_numbers, summed_errors
+from lit_attr.storage.standard_errors import WHY_NO_ERRORS
 from lit_attr.storage.summed import (
     Summed,
     SummedEdges,
@@ -63,6 +66,7 @@ class SummedBlocks(Blocks):
         parts = measured(parts, normalising)
         w_unembed = w_unembed.detach().cpu()
         self._summed = summed_tensors(parts, normalising, read, len(w_unembed), is_dense=False)
+        self._summed_errors = summed_errors(parts, normalising, self._summed)
         shapes = {name: nested for name, nested in self._summed.items() if name in EDGES}
         sums = {name: nested for name, nested in self._summed.items() if name not in EDGES}
         content = Content(
@@ -73,6 +77,7 @@ class SummedBlocks(Blocks):
             n_tokens_processed=sum(int(parts[name].n_tokens) for name in normalising),
             provenance=provenance,
             live=Live(live_sources(parts.values()), live_targets(parts.values(), read)),
+            standard_errors=self._summed_errors and errors_without_numbers(self._summed_errors),
         )
         super().__init__(content)
 
@@ -84,6 +89,28 @@ class SummedBlocks(Blocks):
             return _at(f"embed_{metric}[{target}]", self._summed[f"embed_{metric}"][target], targets, sources)
         edges = self._summed[f"regular_{metric}"][target][source]
         return _at(f"regular_{metric}[{target}][{source}]", edges, targets, sources)
+
+    def errors(
+        self, source: str, target: str, metric: AttrMetric, targets: Places, sources: Places
+    ) -> BFloat16[Tensor, "..."]:
+        """Standard errors as a result would store them; arguments as of other blocks."""
+        kind = "embed" if source == EMBED else "regular"
+        of_target = self._of_errors(f"{kind}_{metric}")[target]
+        edges = of_target if source == EMBED else of_target[source]
+        if isinstance(targets, Tensor) and isinstance(sources, Tensor):
+            return edges.at(targets, sources).bfloat16()
+        return edges.part(targets, sources).bfloat16()
+
+    def error_vectors(self, source: str, sources: Places) -> BFloat16[Tensor, "source block_x_d_model"]:
+        """Vectors of standard errors as a result would store them."""
+        if source == EMBED:
+            return self._of_errors("embed_unembed_attr").rows(sources).bfloat16()
+        return self._of_errors("unembed_attr")[source].rows(sources).bfloat16()
+
+    def _of_errors(self, name: str) -> Any:  # noqa: ANN401 - standard errors of some edges, or a mapping of such
+        if self._summed_errors is None:
+            raise ConfigurationError(WHY_NO_ERRORS)
+        return self._summed_errors[name]
 
     def _to_residual(self, source: str, sources: Places) -> Float[Tensor, "..."]:
         if source == EMBED:

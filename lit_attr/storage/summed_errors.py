@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lit_attr.storage.summed import TILE, SummedEdges
@@ -69,10 +69,20 @@ class SummedErrors(SummedEdges):
 
     def _finished(self, piece: slice, targets: slice = slice(None)) -> Float[Tensor, "source target"]:
         """The standard errors of some of the sources, for some of the targets."""
-        squares = super()._finished(piece, targets).double()
-        sums = self.edges._finished(piece, targets) / self.edges.factor
-        ids = self.sources.all_indices[piece]
-        total, scale = self.weights.total[ids, None], self.weights.scale[ids, None]
+        squares, sums = super()._finished(piece, targets), self.edges._finished(piece, targets)
+        return self._errors(squares, sums, self.sources.all_indices[piece][:, None])
+
+    def at(self, targets: Int[Tensor, " edge"], sources: Int[Tensor, " edge"]) -> Float[Tensor, " edge"]:
+        """Standard errors of single edges; arguments as for sums."""
+        squares, sums = super().at(targets, sources), self.edges.at(targets, sources)
+        return self._errors(squares, sums, self.sources.all_indices[sources])
+
+    def _errors(
+        self, squares: Float[Tensor, "*axes"], sums: Float[Tensor, "*axes"], ids: Int[Tensor, "..."]
+    ) -> Float[Tensor, "*axes"]:
+        """Standard errors from squares and finished sums, by the indices of sources."""
+        squares, sums = squares.double(), sums / self.edges.factor
+        total, scale = self.weights.total[ids], self.weights.scale[ids]
         epsilon = max((torch.finfo(table.numbers.dtype).eps for table in self.parts.values()), default=0.0)
         least = squares * (epsilon * (_ROUNDINGS + self.n_groups**0.5))
         spread = torch.maximum(squares - sums.square() / total.clamp(min=_TINY), least)
@@ -120,15 +130,19 @@ class SummedVectors:
         """The finished rows in pieces, and where each begins."""
         step = max(TILE // self.shape[1], 1)
         for start in range(0, len(self.sources), step):
-            rows = self._finished(slice(start, start + step))
+            rows = self.rows(slice(start, start + step))
             if not self.is_dense:
                 yield start * self.shape[1], rows.view(1, -1)
                 continue
             for source, row in zip(self.sources.all_indices[start : start + step].tolist(), rows, strict=True):
                 yield source * self.shape[1], row[None]
 
-    def _finished(self, piece: slice) -> Float[Tensor, "source block_x_d_model"]:
-        """The vectors of some of the sources: deviations of blocks, scaled so that their length is a standard error."""
+    def rows(self, piece: slice | Int[Tensor, " source"]) -> Float[Tensor, "source block_x_d_model"]:
+        """The vectors of some of the sources: deviations of blocks, scaled so that their length is a standard error.
+
+        Args:
+            piece: Places of sources.
+        """
         ids = self.sources.all_indices[piece]
         sums = torch.zeros(len(ids), N_BLOCKS * self.d_model, dtype=torch.float64)
         for table in self.parts.values():

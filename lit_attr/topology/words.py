@@ -32,6 +32,13 @@ PER: tuple[Per, ...] = ("pair", "target")
 # Whether a result is written in the original's format: where it is small, always, or never.
 DenseChoice = Literal["auto", "always", "never"]
 
+# What standard errors of a result say. Of rows in random order: how values would move on other text of the same kind.
+# Of rows in the order of a file: that holds for the text as it lies there alone.
+ErrorBasis = Literal["random order", "file order", "not harvested"]
+# By what the edges of a list rank: their values, or the ends of their 95 % intervals that are nearer to zero.
+SortBy = Literal["value", "lower"]
+SORTS: tuple[SortBy, ...] = ("value", "lower")
+
 # In the folder of a harvest.
 MERGED_FILE = "dataset_attributions.pt"
 # The strongest edges alone.
