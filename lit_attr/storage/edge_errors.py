@@ -14,10 +14,11 @@ from lit_attr.topology.choice import Measure
 from lit_attr.topology.squares import N_BLOCKS
 from lit_attr.topology.words import AttrMetric
 
-# Below so many groups nothing is said of a spread.
-FEW = 3
-# Below so many groups the variation of a source's occurrence is added, see `EdgeErrors`.
-SOME = 12
+# Below so many groups nothing is said of a spread: intervals do not hold what they should.
+FEW = 4
+# How many groups are so few that the whole variation of a source's occurrence is added to a normalised value, see
+# `EdgeErrors`; with more of them its share falls as the square. Both were chosen by coverage, see docs/numerics.md.
+_WHOLE = 2.0
 # Numbers that a product widens at once: 8 MB in float64.
 _PIECE = 1 << 20
 _ALL = slice(None)
@@ -27,8 +28,9 @@ class EdgeErrors:
     """Standard errors by pair of layers; components and token ids are named by their places, as in `Blocks`.
 
     What is stored is the standard error given how often the source occurs. Raw sums move with the occurrences, too: to
-    the variance of a raw sum X is added X^2 times the relative variance of the source's weight. The same is done for
-    normalised values of sources that occur in few groups, where the stored one is too small.
+    the variance of a raw sum X is added X^2 times the relative variance of the source's weight. Normalised values do
+    not, but where a source occurs in few groups, n of them, their spread is not all that there is: of the same term
+    (2 / n)^2 is added. Edges into output tokens, whose groups are blocks of the data, need none of it when normalised.
 
     Those of edges into output tokens are products, which are made in float64 and rounded as the stored ones are: they
     are the same however many are asked for at once.
@@ -147,9 +149,7 @@ class EdgeErrors:
             found.append(_rounded(products.square().sum((1, 2))))
         return torch.cat(found)
 
-    def _into_output(
-        self, source: str, sources: slice, targets: slice
-    ) -> Float[Tensor, "_target _source"]:
+    def _into_output(self, source: str, sources: slice, targets: slice) -> Float[Tensor, "_target _source"]:
         """Lengths of the products of unembedding columns with the vectors of sources, piece by piece."""
         w_unembed = self._content.w_unembed[:, targets]
         d_model, n_targets = w_unembed.shape
@@ -175,11 +175,11 @@ class EdgeErrors:
     ) -> Float[Tensor, "*axes"]:
         """What is said of values, from standard errors in their unit."""
         n_all = self._errors.n_all_groups[kind_of(target, measure.metric)]
-        adds = n_groups < SOME if measure.normalized else torch.ones_like(n_groups, dtype=torch.bool)
-        if adds.any():
+        if not (measure.normalized and target == OUTPUT):
             relative = ((n_all / n_groups.double() - 1) / max(n_all - 1, 1)).clamp(min=0)
-            larger = (errors.double().square() + values().double().square() * relative).sqrt().float()
-            errors = torch.where(adds, larger, errors)
+            if measure.normalized:
+                relative = relative * (_WHOLE / n_groups.double()).clamp(max=1).square()
+            errors = (errors.double().square() + values().double().square() * relative).sqrt().float()
         return torch.where(n_groups < FEW, torch.nan, errors)
 
 
