@@ -12,6 +12,7 @@ from lit_attr.query.answers import Edge, EdgeAnswer, Node, Ranking, StrongestEdg
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.result_name import ResultName
 from lit_attr.query.token_texts import quoted
+from lit_attr.storage.file_content import Content
 
 _SIGNIFICANT, _SIGNIFICANT_IN_MATRIX = 5, 3
 # Characters of a column of a matrix, borders included.
@@ -26,13 +27,13 @@ class _Console(Console):
         raise
 
 
-def print_answer(answer: object, result: ResultName, n_tokens: int, k: int) -> None:
+def print_answer(answer: object, result: ResultName, content: Content, k: int) -> None:
     """Print a table, whose caption names the result.
 
     Args:
         answer: The answer to any question.
         result: The result that answered.
-        n_tokens: Number of its tokens.
+        content: What is in it.
         k: How many rows and columns of a block are shown.
     """
     console = _Console(markup=False, emoji=False, highlight=False)  # a token may be [b] or :smile:
@@ -41,7 +42,8 @@ def print_answer(answer: object, result: ResultName, n_tokens: int, k: int) -> N
     title, table.title = table.title, None
     console.print(title, style="table.title")
     console.print(table)
-    for line in (f"{result}; {n_tokens:,} tokens", *remarks(answer)):
+    rounding = [] if content.rounding is None else [str(content.rounding)]
+    for line in (f"{result}; {content.n_tokens_processed:,} tokens", *rounding, *remarks(answer)):
         console.print(line, style="table.caption")
 
 

@@ -1,14 +1,15 @@
 """`lit-attr export`: a result in the formats of other tools."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
 from lit_attr.errors import ConfigurationError
 from lit_attr.files.roots import user_path
-from lit_attr.topology.words import METRICS, PER, STRONGEST_FILE
+from lit_attr.topology.words import METRICS, PER, STRONGEST_FILE, ResultDtype
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
@@ -27,7 +28,7 @@ _BELONGS = {
     "parquet": ("per", "k", "metric", "tokenizer", "out", "overwrite"),
     "graphml": ("k", "metric", "keys", "depth", "threshold", "layer", "tokenizer", "out", "overwrite"),
     "dense": ("out",),
-    "compact": ("out",),
+    "compact": ("dtype", "out"),
     "strongest": ("k", "out", "overwrite"),
     _WANDB: ("project",),
 }
@@ -61,6 +62,8 @@ def run(arguments: Sequence[str]) -> None:
         print(export_wandb(explorer.storage, explorer.path, **given))
         return
     given.setdefault("out", explorer.path.parent / _NAMES[options.to])
+    if options.to == "dense" and explorer.storage.rounding is not None:
+        print(f"lit-attr: {explorer.storage.rounding}; the export has these numbers in float32", file=sys.stderr)
     for written in _export(options.to, explorer, **given):
         print(written)
 
@@ -81,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_place(parser)
     add_tokenizer(parser)
+    parser.add_argument(
+        "--dtype",
+        choices=get_args(ResultDtype),
+        help="compact: type of the sums of edges into components; default: as they are",
+    )
     parser.add_argument("--shard_mb", type=finite, help="safetensors: megabytes of a shard at most; default: 1000")
     parser.add_argument("--per", choices=PER, help="parquet: k edges of each what; default: pair")
     parser.add_argument(
@@ -119,7 +127,7 @@ def _export(
     if to in ("dense", "compact"):
         from lit_attr.export.form import export_form
 
-        return [export_form(explorer.storage, out, compact=to == "compact")]
+        return [export_form(explorer.storage, out, compact=to == "compact", **given)]
     if to == "safetensors":
         from lit_attr.export.tensors import export_safetensors
 

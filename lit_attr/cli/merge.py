@@ -5,7 +5,7 @@ from typing import get_args
 
 from lit_attr.cli.arguments import harvest_parser
 from lit_attr.cli.find_result import find_harvest, next_commands
-from lit_attr.topology.words import COMPACT_FILE, MERGED_FILE, PARTIAL_FILE, STRONGEST_FILE, DenseChoice
+from lit_attr.topology.words import COMPACT_FILE, MERGED_FILE, PARTIAL_FILE, STRONGEST_FILE, DenseChoice, ResultDtype
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -41,11 +41,18 @@ def run(arguments: Sequence[str]) -> None:
         metavar="K",
         help=f"write the K strongest edges of everything alone ({STRONGEST_FILE}); what is dropped is counted",
     )
+    parser.add_argument(
+        "--dtype",
+        choices=get_args(ResultDtype),
+        default="float32",
+        help="type of the sums of edges into components; bfloat16: two bytes each instead of four, in the compact form",
+    )
     options = parser.parse_args(arguments)
     # torch is imported only now: help and mistakes answer at once.
     folder = find_harvest(options.run, options.out_dir, options.subrun_id)
     from lit_attr.parts.merge import merge_harvest
     from lit_attr.storage.result_form import ResultForm
 
-    path = merge_harvest(folder, ResultForm(options.dense, options.keep), allow_partial=options.allow_partial)
+    form = ResultForm(options.dense, options.keep, options.dtype)
+    path = merge_harvest(folder, form, allow_partial=options.allow_partial)
     print(f"merged into {path}\n{next_commands(path)}")

@@ -38,13 +38,14 @@ def run(arguments: Sequence[str]) -> None:
         from lit_attr.query.answer_json import plain
 
         head = {"file": name.file, "result": vars(name), "n_tokens": n_tokens, "question": options.question}
-        partial = explorer.storage.recorded.partial
-        content = {**head, **({"partial": partial} if partial else {}), **plain(answer)}
+        partial, rounding = explorer.storage.recorded.partial, explorer.storage.rounding
+        notes = {"partial": partial, "rounding": rounding and rounding.plain}
+        content = {**head, **{name: note for name, note in notes.items() if note}, **plain(answer)}
         print(json.dumps(content, indent=2, allow_nan=False))
     else:
         from lit_attr.cli.answer_tables import print_answer
 
-        print_answer(answer, name, n_tokens, getattr(options, "k", None) or 0)
+        print_answer(answer, name, explorer.storage, getattr(options, "k", None) or 0)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,6 +24,7 @@ def describe(content: Content, layout: str) -> dict[str, str]:
         `form` is `dense`, or `compact` where tensors of edges have places for live sources and targets alone.
         `metrics` are those that were harvested; `abs_sample` says from which part of the data `attr_abs` is, and is
         empty where it is of all of it, or was not harvested.
+        `rounding` says how far sums that were rounded to bfloat16 are from those in float32, and is empty for others.
 
     Raises:
         StorageError: If the provenance does not list these components, the coverage, or the metrics as `lit_attr` does,
@@ -46,5 +47,6 @@ def describe(content: Content, layout: str) -> dict[str, str]:
         "not_harvested": json.dumps(not_harvested),
         "metrics": json.dumps(content.metrics),
         "abs_sample": "" if sample is None else str(sample),
+        "rounding": "" if content.rounding is None else str(content.rounding),
         "provenance": json.dumps(content.provenance and dict(content.provenance)),
     }

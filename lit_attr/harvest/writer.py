@@ -35,7 +35,7 @@ from lit_attr.parts.software import Software, software
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.storage.result_folders import run_folder
 from lit_attr.storage.result_form import ResultForm
-from lit_attr.topology.words import HEADER_FILE, DenseChoice
+from lit_attr.topology.words import HEADER_FILE, DenseChoice, ResultDtype
 
 _LEAST_PATIENCE = 0.1  # minutes: processes give a sign of life once a second
 
@@ -79,6 +79,8 @@ class StorageWriter(Callback):
             (then `dataset_attributions.compact.pt`, with places for live ones alone), or `auto`: up to 4 GB.
         keep: Write so many of the strongest edges of everything alone (`dataset_attributions.strongest`); what is
             dropped is counted. The parts stay, so that `lit-attr merge` can write all edges later. None for all edges.
+        dtype: Type of the sums of edges into components: `float32`, or `bfloat16`, half as large, in the compact form
+            alone, with an error that is measured and stored.
 
     Attributes:
         path: The written file; None before, and for independent workers.
@@ -100,9 +102,10 @@ class StorageWriter(Callback):
         allow_other_versions: bool = False,
         dense: DenseChoice = "auto",
         keep: int | None = None,
+        dtype: ResultDtype = "float32",
     ) -> None:
         super().__init__()
-        self._form = ResultForm(dense, keep)
+        self._form = ResultForm(dense, keep, dtype)
         if not commit_minutes > 0 or (commit_batches is not None and commit_batches < 1):
             raise ConfigurationError(
                 f"writer.commit_minutes and commit_batches must be positive, found {commit_minutes}, {commit_batches}"

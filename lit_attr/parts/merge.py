@@ -72,7 +72,7 @@ def write_merged(
 
     origin = parts, read, header.w_unembed, header.ci_threshold, provenance
     if form.keep is None:
-        write_result(path, *origin, not_extended, normalising=normalising, is_dense=is_dense)
+        write_result(path, *origin, not_extended, normalising=normalising, is_dense=is_dense, dtype=form.dtype)
         return path
     from lit_attr.query.strongest_build import write_strongest  # who keeps all edges needs nothing of it
 

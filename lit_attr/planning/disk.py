@@ -22,12 +22,14 @@ class DiskBytes:
     Attributes:
         parts: The parts of all workers of one data shard.
         compact: The result, only what lives.
+        rounded: The same with sums of edges into components in bfloat16.
         dense: The result in the original's format.
         strongest: The strongest edges of everything alone.
     """
 
     parts: int
     compact: int
+    rounded: int
     dense: int
     strongest: int
 
@@ -44,6 +46,7 @@ class DiskBytes:
         return cls(
             parts=sums_nbytes(live.layout(topology, metrics), live, torch.float64),
             compact=result_nbytes(topology, metrics, live.sources, live.targets),
+            rounded=result_nbytes(topology, metrics, live.sources, live.targets, "bfloat16"),
             dense=result_nbytes(topology, metrics),
             strongest=_strongest_nbytes(topology, live, metrics, keep),
         )

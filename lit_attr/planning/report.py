@@ -61,8 +61,8 @@ def lines(plan: Plan) -> Iterator[str]:
     yield from _grids(plan)
     disk = plan.disk
     yield (
-        f"disk         parts {size(disk.parts)} for each data shard; result: compact {size(disk.compact)}, "
-        f"dense {size(disk.dense)}, strongest only {size(disk.strongest)}"
+        f"disk         parts {size(disk.parts)} for each data shard; result: compact {size(disk.compact)} "
+        f"({size(disk.rounded)} in bfloat16), dense {size(disk.dense)}, strongest only {size(disk.strongest)}"
     )
     yield f"operations   {', '.join(f'{gflops:.3g} GFLOP a token for {name}' for name, gflops in plan.gflops.items())}"
     yield f"speed        {plan.machine.speed.origin}"

@@ -120,10 +120,10 @@ def subgraph_figure(
 
 
 def _marked(figure: "Figure", explorer: Explorer, sample: Sample | None, not_held: NotHeld | None = None) -> "Figure":
-    """A picture of less than was asked for says so in its upper corner, as does one from a share of the sequences."""
+    """A picture of less than was asked for says so in its upper corner, as does one of a sample, or of rounded sums."""
     partial = explorer.storage.recorded.partial
-    notes = [partial and f"partial result: {partial}", sample and str(sample), not_held and str(not_held)]
-    add_notes(figure, [note for note in notes if note])
+    notes = [partial and f"partial result: {partial}", sample, not_held, explorer.storage.rounding]
+    add_notes(figure, [str(note) for note in notes if note])
     return figure
 
 

@@ -37,9 +37,8 @@ def build_index(storage: Path) -> Path:
     blocks = Blocks(DatasetAttributionStorage.load(storage))
     with naming(storage):
         blocks.content.check_holds_edges()
-    odd = [n for n, t in blocks.content.named_sums() if t.is_floating_point() and t.dtype != torch.float32]
-    if odd:
-        raise StorageError(f"{storage}: only sums in float32 can be indexed, which {odd[0]} is not")
+    if odd := [name for name, tensor in blocks.content.named_sums() if tensor.dtype == torch.float64]:
+        raise StorageError(f"{storage}: only sums in float32 can be indexed, or in less: {odd[0]} is in float64")
     path = index_path(storage)
     try:
         write_file(path, partial(_write, blocks, known), INDEX, overwrite=True)

@@ -36,10 +36,10 @@ from lit_attr.topology.words import AttrMetric, Sign
 class DatasetAttributionStorage(Content):
     """Attributions between components, summed over a dataset.
 
-    The constructor takes the thirteen keys of the file, and `provenance`; for the compact form `live`, too; see
-    `Content`. Names and results are those of the class of the same name in goodfire-ai/spd, so that code written for it
-    works unchanged, with either form; beyond it, unknown keys are answered with an empty list, and `get_attribution`
-    can normalise.
+    The constructor takes the thirteen keys of the file, and `provenance`; for the compact form `live`, too, and
+    `rounding` where sums were rounded; see `Content`. Names and results are those of the class of the same name in
+    goodfire-ai/spd, so that code written for it works unchanged, with either form; beyond it, unknown keys are answered
+    with an empty list, and `get_attribution` can normalise.
 
     Raises:
         StorageError: If shapes do not belong together.
@@ -207,9 +207,9 @@ class DatasetAttributionStorage(Content):
             paths: Files, whatever their order.
 
         Raises:
-            StorageError: If there are none, one is given twice, or one is damaged or of another model, threshold,
-                precision, set of metrics, share of the sequences or set of targets; or if one does not record its
-                targets, and has sums of edges that another has not measured.
+            StorageError: If there are none, one is given twice, or one is damaged, rounded to bfloat16, or of another
+                model, threshold, precision, set of metrics, share of the sequences or set of targets; or if one does
+                not record its targets, and has sums of edges that another has not measured.
             NotHeldError: If one holds its strongest edges alone.
         """
         if not paths:

@@ -1,7 +1,7 @@
-"""The content of a result's file: thirteen keys, as goodfire-ai/spd writes them, and up to three of our own."""
+"""The content of a result's file: thirteen keys, as goodfire-ai/spd writes them, and up to four of our own."""
 
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,6 +15,7 @@ from lit_attr.storage.batch_coverage import damaged
 from lit_attr.storage.harvested_metrics import Sample
 from lit_attr.storage.live import Live, members
 from lit_attr.storage.provenance import Provenance
+from lit_attr.storage.rounding import Rounding
 from lit_attr.storage.standard_errors import StandardErrors
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import check_metric
@@ -34,7 +35,7 @@ _SHAPES = {
     **{"logit_sq_sum": (0, 1), "embed_token_count": (0, 1)},
 }
 # Keys that other tools do not write.
-_OPTIONAL = "provenance", "live", "standard_errors"
+_OPTIONAL = "provenance", "live", "standard_errors", "rounding"
 # The sums of edges, and the unembedding that those of output tokens are multiplied with.
 EDGES = tuple(name for name, (_, n_axes) in _SHAPES.items() if n_axes == 2)
 
@@ -65,6 +66,8 @@ class Content:
         provenance: Where the numbers come from, in plain types; None in files of other tools.
         live: The sources and targets that have a place in the tensors of edges; None in the dense form.
         standard_errors: How far the sums of edges would move on other data; None where that was not harvested.
+        rounding: How far sums of edges are from those in float32, if they were rounded to bfloat16, whatever their type
+            is now; None where they were not.
 
     Raises:
         StorageError: If nesting, shapes, live sources and targets, and standard errors do not belong together.
@@ -86,6 +89,7 @@ class Content:
     provenance: Mapping[str, Any] | None = None
     live: Live | None = None
     standard_errors: StandardErrors | None = None
+    rounding: Rounding | None = None
 
     def layer_size(self, layer: str) -> int:
         """Number of all components of a layer, or of token ids, stored or not; 0 for an unknown layer."""
@@ -277,7 +281,9 @@ def checked_keys(raw: object) -> dict[str, Any]:
         wrong.append("provenance")
     if wrong:
         raise StorageError(f"not the result of a harvest: of a wrong type are {wrong}")
-    read = {"live": Live.from_entry, "standard_errors": StandardErrors.from_entry}
+    read: dict[str, Callable[[object], Any]] = {
+        **{"live": Live.from_entry, "standard_errors": StandardErrors.from_entry, "rounding": Rounding.from_entry}
+    }
     return {name: read[name](value) if name in read else value for name, value in raw.items()}
 
 
@@ -302,30 +308,42 @@ def _has_kind(name: str, value: object) -> bool:
 
 
 def file_keys(content: Content) -> dict[str, Any]:
-    """What a content is in a file, key by key, with the tensors as they are; keys without a value are left out."""
+    """What a content is in a file, key by key, with the tensors as they are; keys without a value are left out.
+
+    That of rounding comes last, behind the numbers that it is of.
+    """
     keys = {field.name: getattr(content, field.name) for field in fields(Content)}
-    entries = {name: value.to_entry() for name in ("live", "standard_errors") if (value := keys.pop(name)) is not None}
-    return {**keys, **entries}
+    own = {name: keys.pop(name) for name in ("live", "standard_errors", "rounding")}
+    return {**keys, **{name: value.to_entry() for name, value in own.items() if value is not None}}
 
 
 def to_file(content: Content, without: Container[str] = ()) -> dict[str, Any]:
     """What a file holds: plain dictionaries, contiguous float32 sums and int64 counts on the CPU.
 
+    Sums that were rounded stay in bfloat16 in the compact form.
+
     Args:
         content: What was harvested.
         without: Keys that are left out.
     """
+    is_rounded = content.rounding is not None and content.live is not None
+    half = torch.bfloat16 if is_rounded else torch.float32
     return {
-        name: value.detach().cpu() if name == "w_unembed" else value if name == "standard_errors" else _plain(value)
+        name: value.detach().cpu()
+        if name == "w_unembed"
+        else value
+        if name == "standard_errors"
+        else _plain(value, half)
         for name, value in file_keys(content).items()
         if name not in without
     }
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever the content holds
+def _plain(value: Any, half: torch.dtype) -> Any:  # noqa: ANN401 - whatever the content holds
     if isinstance(value, Tensor):
-        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        of_half = half if value.dtype == torch.bfloat16 else torch.float32
+        dtype = of_half if value.is_floating_point() else value.dtype
         return value.detach().to("cpu", dtype).contiguous()
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _plain(inner, half) for key, inner in value.items()}
     return value

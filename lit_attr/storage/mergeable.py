@@ -22,9 +22,15 @@ def check_mergeable(results: Mapping[str, Content]) -> None:
     Raises:
         StorageError: If one is of another model, threshold, precision, set of metrics, share of the sequences for
             attr_abs, or set of targets than another; or has sums of edges that are not measured according to another,
-            and does not record which were.
+            and does not record which were; or if the sums of one were rounded.
     """
     (first_name, first), *others = results.items()
+    for name, one in results.items():
+        if one.rounding is not None:
+            raise StorageError(
+                f"cannot merge {name}: {one.rounding}, and errors of a sum of such have no bound, since terms may "
+                "cancel: expected results in float32, such as `lit-attr merge` makes of the same parts"
+            )
     for name, other in others:
         _check_same_metrics(first_name, first, name, other)
         _check_same_shapes(first_name, first, name, other)

@@ -8,7 +8,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import check_count
 from lit_attr.topology.graph import Topology
-from lit_attr.topology.words import DenseChoice, Harvested
+from lit_attr.topology.words import DenseChoice, Harvested, ResultDtype
 
 # A result in the original's format is written up to this size where nothing else is asked for, in bytes.
 _SMALL = 1 << 32
@@ -20,8 +20,9 @@ class ResultForm:
 
     Attributes:
         dense: Whether the result has the original's format, which has places for all components: `always`, `never`, or
-            `auto`, where it is small.
+            `auto`, where it is small and in float32.
         keep: How many of the strongest edges of everything are kept, in place of all edges; None for all.
+        dtype: How sums of edges into components are held; in bfloat16 the result has the compact form.
 
     Raises:
         ConfigurationError: If a setting is not understood, or one contradicts the other.
@@ -29,6 +30,7 @@ class ResultForm:
 
     dense: DenseChoice = "auto"
     keep: int | None = None
+    dtype: ResultDtype = "float32"
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -40,6 +42,14 @@ class ResultForm:
                 raise ConfigurationError(
                     f"dense always asks for all edges, keep {self.keep} for the strongest alone: drop one of them"
                 )
+        if self.dtype not in get_args(ResultDtype):
+            raise ConfigurationError(f"dtype must be one of {list(get_args(ResultDtype))}, found {self.dtype!r}")
+        setting = "dense always" if self.dense == "always" else "" if self.keep is None else f"keep {self.keep}"
+        if self.dtype == "bfloat16" and setting:
+            raise ConfigurationError(
+                f"dtype bfloat16 is for all edges in the compact form, {setting} asks for a file that has float32 "
+                "alone: drop one of them"
+            )
 
     def is_dense(self, nbytes: int) -> bool:
         """Whether a result is written in the original's format.
@@ -47,7 +57,8 @@ class ResultForm:
         Args:
             nbytes: Size of the result in that format.
         """
-        return self.dense == "always" or (self.dense == "auto" and nbytes <= _SMALL)
+        is_auto = self.dense == "auto" and self.dtype == "float32"
+        return self.dense == "always" or (is_auto and nbytes <= _SMALL)
 
 
 def result_nbytes(
@@ -55,14 +66,16 @@ def result_nbytes(
     metrics: Harvested,
     sources: Mapping[str, int] | None = None,
     targets: Mapping[str, int] | None = None,
+    dtype: ResultDtype = "float32",
 ) -> int:
-    """Bytes of the tensors of a result: float32, but for the counts of tokens.
+    """Bytes of the tensors of a result: float32, but for the counts of tokens, and what is rounded.
 
     Args:
         topology: The attribution graph.
         metrics: Which metrics were summed.
         sources: Layer, `embed` included, to its number of sources that have a place; all in the dense form.
         targets: Layer of components to its number of targets that have a place, likewise.
+        dtype: How sums of edges into components are held.
     """
     n_components, vocab = topology.n_components, topology.vocab_size
     n_sources = {**n_components, EMBED: vocab} if sources is None else sources
@@ -74,4 +87,5 @@ def result_nbytes(
     )
     to_output = topology.d_model * sum(n_sources[source] for source in topology.sources.get(OUTPUT, ()))
     n_others = topology.d_model * vocab + 2 * sum(n_components.values()) + vocab
-    return 4 * ((2 if metrics == "both" else 1) * n_edges + to_output + n_others) + 8 * vocab
+    into_components = (2 if metrics == "both" else 1) * n_edges * (2 if dtype == "bfloat16" else 4)
+    return into_components + 4 * (to_output + n_others) + 8 * vocab

@@ -367,7 +367,7 @@ def not_finite(name: str, summed: Tiled) -> NumericalError:
                 "batches harvested again, in a new harvest, or after that part was deleted"
             )
     parts = few(list(summed.parts))
-    return NumericalError(f"{name}: the sum of {parts} is too large for float32, in which results are")
+    return NumericalError(f"{name}: the sum of {parts} is too large for float32 (or bfloat16), in which results are")
 
 
 def map_nested(nested: Mapping[str, Any], function: Callable[[Summed], Any]) -> dict[str, Any]:

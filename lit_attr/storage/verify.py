@@ -40,6 +40,8 @@ def verify(path: Path) -> list[str]:
         if tensor.is_floating_point() and not all(bool(c.isfinite().all()) for c in tensor.reshape(-1).split(CHUNK)):
             raise StorageError(f"{path}: {name} has entries that are not finite")
     lines.append("finite: all entries")
+    if storage.rounding is not None:
+        lines.append(f"rounding: {storage.rounding}")
     counted = int(storage.embed_token_count.sum(dtype=torch.int64))
     if counted != storage.n_tokens_processed:
         raise StorageError(f"{path}: {storage.n_tokens_processed} tokens in all, but {counted} counted one by one")

@@ -31,6 +31,8 @@ PER: tuple[Per, ...] = ("pair", "target")
 
 # Whether a result is written in the original's format: where it is small, always, or never.
 DenseChoice = Literal["auto", "always", "never"]
+# How a result holds sums of edges into components: in four bytes each, or in two.
+ResultDtype = Literal["float32", "bfloat16"]
 
 # What standard errors of a result say. Of rows in random order: how values would move on other text of the same kind.
 # Of rows in the order of a file: that holds for the text as it lies there alone.

@@ -35,6 +35,7 @@ def about(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
             for layer, size in explorer.layers.items()
         ],
         "partial": _partial(storage.recorded),
+        "rounding": None if storage.rounding is None else str(storage.rounding),
         **_about_abs(storage),
         "provenance": _plain_json(storage.provenance),
         "indexed": explorer.is_indexed,

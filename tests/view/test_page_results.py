@@ -53,7 +53,7 @@ def test_what_is_saved(tab, page, file, downloads):
     saved_json = json.loads(saved("Edges as JSON", "lit-attr_0.mlp.up_1.json").read_text())
     assert len(saved_json.pop("edges")) == len(drawn)
     assert saved_json == {
-        **{"file": str(file), "n_tokens": Explorer(file).storage.n_tokens_processed, "partial": None},
+        **{"file": str(file), "n_tokens": Explorer(file).storage.n_tokens_processed, "partial": None, "rounding": None},
         **{"key": "0.mlp.up:1", "walk": ["embed:2"], "pins": ["output:3"], "neighbours": "all"},
         **{"metric": "attr", "sample": None, "sign": "both", "normalized": True, "k": 3, "depth": 2, "threshold": 0},
     }

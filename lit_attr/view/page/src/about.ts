@@ -30,6 +30,7 @@ export function aboutPanel(about: About): HTMLElement {
     ["coverage", coverageOf(about)],
     ["metrics", about.why_no_abs ? `attr; ${about.why_no_abs}` : about.abs_sample ? `attr; ${about.abs_sample}` : "attr, attr_abs"],
     ["CI threshold", String(about.ci_threshold)],
+    ["numbers", about.rounding],
     ["precision", text(provenance.precision)],
     ["engine", text(provenance.engine)],
     ["weights digest", text(provenance.weights_digest)],

@@ -75,7 +75,7 @@ export function described(state: State, about: About, missing: string[]): Record
   const [walk, pins] = [state.walk, state.pins].map((keys) => keys.filter((one) => !missing.includes(one)));
   const { key, metric, sign, raw, components, k, depth, threshold } = state;
   const neighbours = components ? "components" : "all";
-  return { file: about.file, n_tokens: about.n_tokens, partial: about.partial, key, walk, pins, metric, sample: sampleOf(state, about), sign, normalized: !raw, neighbours, k, depth, threshold };
+  return { file: about.file, n_tokens: about.n_tokens, partial: about.partial, rounding: about.rounding, key, walk, pins, metric, sample: sampleOf(state, about), sign, normalized: !raw, neighbours, k, depth, threshold };
 }
 
 /** What an exported picture shows, in words. */
@@ -89,6 +89,7 @@ export function captioned(state: State, about: About, missing: string[]): string
     pins.length && `pinned ${pins.join(", ")}`,
     about.partial && `partial: ${about.partial}`,
     sampleOf(state, about),
+    about.rounding,
     about.file,
   ];
   return parts.filter(Boolean).join("; ");

@@ -36,6 +36,8 @@ export interface About {
   ci_threshold: number;
   layers: { layer: string; size: number; n_not_harvested: number | null }[];
   partial: string | null;
+  /** How far sums that were rounded are from those in float32. */
+  rounding: string | null;
   /** Why attr_abs was not harvested, or cannot be shown; null where it can. */
   why_no_abs: string | null;
   /** From which share of the sequences attr_abs is; null where it is from all of them. */
