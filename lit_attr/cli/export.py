@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> None:
         print(export_wandb(explorer.storage, explorer.path, **given))
         return
     given.setdefault("out", explorer.path.parent / _NAMES[options.to])
-    if options.to == "dense" and explorer.storage.rounding is not None:
+    if (options.to == "dense" or options.dtype == "float32") and explorer.storage.rounding is not None:
         print(f"lit-attr: {explorer.storage.rounding}; the export has these numbers in float32", file=sys.stderr)
     for written in _export(options.to, explorer, **given):
         print(written)

@@ -22,7 +22,7 @@ class DiskBytes:
     Attributes:
         parts: The parts of all workers of one data shard.
         compact: The result, only what lives.
-        rounded: The same with sums of edges into components in bfloat16.
+        rounded: Its size with sums of edges into components in bfloat16.
         dense: The result in the original's format.
         strongest: The strongest edges of everything alone.
     """

@@ -59,7 +59,7 @@ class Rounding:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The same in plain types."""
+        """Its entry in plain types."""
         return {"dtype": _DTYPE, "relative_error": float(self.relative_error)}
 
     def rounded(self, numbers: Float[Tensor, "..."]) -> BFloat16[Tensor, "..."]:

@@ -149,8 +149,30 @@ def test_whole_results_say_nothing(folder, capsys):
     answer(capsys, "merge", RUN)
     assert main(["query", RUN, "sources", "output:1", "--json"]) == 0
     captured = capsys.readouterr()
-    assert "partial" not in json.loads(captured.out)
+    assert not {"partial", "rounding"} & json.loads(captured.out).keys()
     assert captured.err == ""
+
+
+def test_rounded_results_say_so_in_every_query(folder, capsys):
+    complete_harvest(folder)
+    (error,) = answer(capsys, "merge", RUN, "--dtype", "bfloat16", "--dense", "always", code=2)
+    assert "dense always asks for a file that has float32 alone" in error
+    path = folder / "dataset_attributions.compact.pt"
+    assert answer(capsys, "merge", RUN, "--dtype", "bfloat16")[0] == f"merged into {path}"
+    (line,) = (line for line in answer(capsys, "verify", RUN) if line.startswith("  rounding: "))
+    said = line.removeprefix("  rounding: ")
+    assert said.startswith("edges into components were rounded to bfloat16, each by at most 0.")
+    rounding = json.loads("".join(answer(capsys, "query", RUN, "matrix", "--json")))["rounding"]
+    assert rounding["dtype"] == "bfloat16"
+    assert 0 < rounding["relative_error"] < 2**-8
+    assert said in " ".join(answer(capsys, "query", RUN, "sources", "0.mlp.up:1"))
+    for form in (["dense"], ["compact", "--dtype", "float32"]):
+        assert main(["export", RUN, "--to", *form]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == f"lit-attr: {said}; the export has these numbers in float32\n"
+        assert f"  rounding: {said}" in answer(capsys, "verify", captured.out.strip())
+    assert answer(capsys, "export", RUN, "--to", "compact", "--out", folder / "c.pt") == [str(folder / "c.pt")]
+    assert (folder / "c.pt").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("command", ["merge", "verify", "status"])

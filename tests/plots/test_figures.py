@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from lit_attr.plots.style import NEGATIVE, POSITIVE
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.strongest_build import write_strongest
 from lit_attr.storage.blocks import Blocks
+from lit_attr.storage.rounding import Rounding
 from tests.export.examples import PARTIAL, all_edges
 from tests.storage.examples import from_a_share, partly_harvested, random_storage
 
@@ -230,6 +232,12 @@ def test_pictures_of_a_part_of_the_data_say_so(explore, provenance, metric, note
         low = figure._suptitle.get_window_extent().y0
         assert figure.axes[0].get_tightbbox().y1 <= low
     assert not any("partial" in text or "%" in text for text in texts(mass_figure(explore(random_storage()))))
+
+
+def test_rounded_numbers_say_so(explore):
+    rounded = replace(random_storage(), rounding=Rounding(torch.tensor(0.00375)))
+    said = "edges into components were rounded to bfloat16, each by at most 0.38 %"
+    assert any(said in text.replace("\n", " ") for text in texts(mass_figure(explore(rounded))))
 
 
 def test_what_is_not_held_is_written_on_the_picture(tmp_path):

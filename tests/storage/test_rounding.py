@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lit_attr.errors import ConfigurationError, NumericalError, StorageError
+from lit_attr.export.description import describe
 from lit_attr.export.form import export_form
 from lit_attr.export.tensors import named_tensors
 from lit_attr.query.explorer import Explorer
@@ -138,6 +139,7 @@ def test_who_says_so(pair, tmp_path):
     assert said.startswith("edges into components were rounded to bfloat16, each by at most 0.3")
     assert f"rounding: {said}" in verify(tmp_path / "b.compact.pt")
     assert not any("rounding" in line for line in verify(tmp_path / "a.compact.pt"))
+    assert describe(rounded, "x")["rounding"] == said
     with pytest.raises(StorageError, match=r"cannot merge .*b\.compact\.pt: edges into components were rounded"):
         DatasetAttributionStorage.merge([tmp_path / "a.compact.pt", tmp_path / "b.compact.pt"])
 

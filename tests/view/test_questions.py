@@ -1,9 +1,11 @@
 """Answers of the server are those of an `Explorer`."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 
 from lit_attr.query.answers import Node
 from lit_attr.query.explorer import Explorer
@@ -11,6 +13,7 @@ from lit_attr.query.index_build import build_index
 from lit_attr.query.strongest_build import write_strongest
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.rounding import Rounding
 from tests.storage.examples import attr_alone, from_a_share, partly_harvested, random_storage
 from tests.view.serving import served
 
@@ -179,14 +182,17 @@ def test_about(page, file):
     assert (found["name"]["run_id"], found["name"]["newest_of"]) == ("s-litdemo0", None)
     assert found["provenance"] == storage.provenance
     assert found["partial"] is None
+    assert found["rounding"] is None
     assert found["tokenizer"].endswith("tokenizer.json")
 
 
-def test_partial_results_say_so(tmp_path):
+def test_partial_and_rounded_results_say_so(tmp_path):
     coverage = {"n_batches": 9, "batches": [[0, 3, 1]], "complete": False}
-    random_storage(provenance={"coverage": coverage}).save(tmp_path / "x.pt")
+    rounding = Rounding(torch.tensor(0.0039))
+    replace(random_storage(provenance={"coverage": coverage}), rounding=rounding).save(tmp_path / "x.pt")
     with served(tmp_path / "x.pt") as page:
         assert page.answer("about")["partial"] == "4 of 9 batches"
+        assert page.answer("about")["rounding"] == str(rounding)
 
 
 @pytest.mark.parametrize(
