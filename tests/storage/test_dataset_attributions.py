@@ -47,6 +47,7 @@ def test_file_has_the_thirteen_keys_and_provenance(tmp_path):
         "provenance",
         "live",
         "standard_errors",
+        "rounding",
     ]
 
 
