@@ -1,4 +1,4 @@
-"""Is a result what it says? Digests, shapes, metrics, coverage, finiteness."""
+"""Is a result what it says? Digests, shapes, metrics, coverage, finiteness, rounding."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,7 @@ from lit_attr.errors import StorageError, naming
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, is_sealed
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.rounding import ROUNDED_KEYS, Rounding
 from lit_attr.storage.strongest_file import StrongestFile, is_strongest
 from lit_attr.topology.sums import CHUNK
 
@@ -41,7 +42,7 @@ def verify(path: Path) -> list[str]:
             raise StorageError(f"{path}: {name} has entries that are not finite")
     lines.append("finite: all entries")
     if storage.rounding is not None:
-        lines.append(f"rounding: {storage.rounding}")
+        lines.append(_rounding(path, storage, storage.rounding))
     counted = int(storage.embed_token_count.sum(dtype=torch.int64))
     if counted != storage.n_tokens_processed:
         raise StorageError(f"{path}: {storage.n_tokens_processed} tokens in all, but {counted} counted one by one")
@@ -50,6 +51,15 @@ def verify(path: Path) -> list[str]:
     lines.append(f"written by: {_software(storage)}")
     lines.append(_coverage(path, storage))
     return lines
+
+
+def _rounding(path: Path, storage: DatasetAttributionStorage, rounding: Rounding) -> str:
+    for name, tensor in storage.named_sums():
+        if tensor.is_meta or not name.startswith(ROUNDED_KEYS) or tensor.dtype == torch.bfloat16:
+            continue
+        if not all(torch.equal(c, c.bfloat16().to(c.dtype)) for c in tensor.reshape(-1).split(CHUNK)):
+            raise StorageError(f"{path}: expected numbers that were rounded to bfloat16 in {name}, found others")
+    return f"rounding: {rounding}"
 
 
 def _form(storage: DatasetAttributionStorage) -> str:

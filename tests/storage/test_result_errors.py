@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_attr.errors import StorageError
+from lit_attr.export.form import export_form
 from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.storage.compact import dense, with_live
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
@@ -89,6 +90,21 @@ def test_both_forms_and_the_way_between_them(groups, tmp_path):
     assert float(one.standard_errors.regular_attr["0.attn.o"]["0.attn.q"].max()) > 0
     one.save(tmp_path / "again.pt")
     assert_same(DatasetAttributionStorage.load(tmp_path / "again.pt"), one)
+
+
+def test_rounded_sums_have_the_same(groups, tmp_path):
+    """They are bfloat16 always: rounding sums leaves them alone, and does not count them."""
+    exact, rounded = (
+        written(tmp_path / f"{dtype}.pt", [accumulated(groups)], is_dense=False, dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert_same(rounded, exact)
+    export_form(exact, tmp_path / "exported.pt", compact=True, dtype="bfloat16")
+    assert (tmp_path / "exported.pt").read_bytes() == (tmp_path / "bfloat16.pt").read_bytes()
+    sums = zip(rounded.named_sums(), exact.named_sums(), strict=True)
+    pairs = [(one.double(), two.double()) for (_, one), (_, two) in sums if one.dtype == torch.bfloat16]
+    largest = max(float(((one - two) / two)[two != 0].abs().max()) for one, two in pairs if two.any())
+    assert float(rounded.rounding.relative_error) == pytest.approx(largest, rel=3e-7)
 
 
 def test_groups_of_several_workers_are_those_of_one(groups, tmp_path):

@@ -134,11 +134,16 @@ def test_forms_can_be_changed(pair, tmp_path):
 
 
 def test_who_says_so(pair, tmp_path):
-    _, rounded = pair
+    exact, rounded = pair
     said = str(rounded.rounding)
     assert said.startswith("edges into components were rounded to bfloat16, each by at most 0.3")
     assert f"rounding: {said}" in verify(tmp_path / "b.compact.pt")
     assert not any("rounding" in line for line in verify(tmp_path / "a.compact.pt"))
+    export_form(rounded, tmp_path / "dense.pt", compact=False)
+    assert f"rounding: {said}" in verify(tmp_path / "dense.pt")
+    replace(exact, rounding=rounded.rounding).save(tmp_path / "false.pt")
+    with pytest.raises(StorageError, match=r"false\.pt: expected numbers that were rounded .* in regular_attr\["):
+        verify(tmp_path / "false.pt")
     assert describe(rounded, "x")["rounding"] == said
     with pytest.raises(StorageError, match=r"cannot merge .*b\.compact\.pt: edges into components were rounded"):
         DatasetAttributionStorage.merge([tmp_path / "a.compact.pt", tmp_path / "b.compact.pt"])
