@@ -217,7 +217,7 @@ class AttributionHarvester(LightningModule):
         """
         self._postponed.raise_mistake()
         dtype = prepare_trainer(self.trainer)
-        preflight = Preflight(self.target_rule, self.metrics, self.trainer, dtype)
+        preflight = Preflight(self.target_rule, self.metrics, self.uncertainty, self.trainer, dtype)
         is_checked = self._run is None and preflight.check_source(self.source)
         run = self._run = self._run or self.source.load()
         if self._topology is None or self._choice is None:

@@ -25,9 +25,9 @@ from lit_attr.topology.words import Harvested
 _GB = 1e9
 WAYS_OUT = (
     "the ways out: fewer matrices (--model.decomposition.init_args.matrices, without training), --model.metrics attr, "
-    "targets dealt out to workers (--data.target_shards), only components that live (--model.harvest_db or "
-    "--model.alive_batches), fewer processes on a machine (--trainer.devices), or a machine with more memory; "
-    "lit-attr plan says what each of them needs"
+    "no standard errors (--model.uncertainty false), targets dealt out to workers (--data.target_shards), only "
+    "components that live (--model.harvest_db or --model.alive_batches), fewer processes on a machine "
+    "(--trainer.devices), or a machine with more memory; lit-attr plan says what each of them needs"
 )
 
 
@@ -43,17 +43,11 @@ class Live:
     sources: Mapping[str, int]
     targets: Mapping[str, int]
 
-    def layout(self, topology: Topology, metrics: Harvested) -> Layout:
-        """The sums of a whole harvest of so many targets, whichever they are.
-
-        Args:
-            topology: The attribution graph.
-            metrics: Which metrics are summed.
-        """
+    def layout(self, topology: Topology, metrics: Harvested, squares_dtype: torch.dtype | None) -> Layout:
+        """The sums of a whole harvest of so many targets, whichever they are; arguments are those of `Layout.of`."""
         counts = topology.n_components
-        return Layout.of(
-            topology, {layer: torch.arange(n) < self.targets.get(layer, 0) for layer, n in counts.items()}, metrics
-        )
+        alive = {layer: torch.arange(n) < self.targets.get(layer, 0) for layer, n in counts.items()}
+        return Layout.of(topology, alive, metrics, squares_dtype)
 
     @classmethod
     def all(cls, topology: Topology) -> "Live":
@@ -90,13 +84,45 @@ def weights_nbytes(model: DecomposedModel) -> dict[Part, int]:
     return sizes
 
 
+@dataclass(frozen=True)
+class SumsBytes:
+    """Bytes of the sums of a process; see `AttributionSums`.
+
+    Attributes:
+        totals: Sums over everything so far, and squares, on the host.
+        recent: Sums of the updates since the last flush, in the engine's precision, where it computes: on a CPU only
+            where there are squares.
+    """
+
+    totals: int
+    recent: int
+
+    @classmethod
+    def of(cls, layout: Layout, live: Live, dtype: torch.dtype, device: torch.device) -> "SumsBytes":
+        """Count the bytes.
+
+        Args:
+            layout: Which sums.
+            live: What has a row in the tables.
+            dtype: Precision of the engine.
+            device: Where it computes.
+        """
+        has_recent = device.type != "cpu" or layout.squares_dtype is not None
+        recent = sums_nbytes(replace(layout, squares_dtype=None), live, dtype) if has_recent else 0
+        return cls(sums_nbytes(layout, live, torch.float64), recent)
+
+    def on_host(self, device: torch.device) -> int:
+        """What is on the host, where engines compute on some device."""
+        return self.totals + (self.recent if device.type == "cpu" else 0)
+
+
 def sums_nbytes(layout: Layout, live: Live, dtype: torch.dtype) -> int:
     """Bytes of sums.
 
     Args:
         layout: Which sums.
         live: What has a row in the tables.
-        dtype: Precision of the sums.
+        dtype: Precision of the sums; that of squares is the layout's.
     """
     rows = {layer: LiveRows(n_all, np.arange(live.sources[layer])) for layer, n_all in row_counts(layout).items()}
     targets = {target: ids for target, ids in layout.targets.items() if len(ids)}  # tables without columns take nothing
@@ -139,6 +165,7 @@ def check_fits(
     topology: Topology,
     bounds: tuple[Live, Live],
     metrics: Harvested,
+    squares_dtype: torch.dtype | None,
     site: Site,
     seq_len: int | None,
 ) -> None:
@@ -149,6 +176,7 @@ def check_fits(
         topology: The attribution graph.
         bounds: The fewest and the most that may have a place in the tables.
         metrics: Which metrics are summed.
+        squares_dtype: Precision of the squares that standard errors need; None without.
         site: Where it is to run.
         seq_len: Number of positions of a sequence; None where that is not known.
 
@@ -156,14 +184,14 @@ def check_fits(
         ConfigurationError: If it does; it names the bytes and the ways out.
     """
 
-    def sums(live: Live, dtype: torch.dtype) -> int:
-        return sums_nbytes(live.layout(topology, metrics), live, dtype) // site.n_shards
+    def sums(live: Live) -> SumsBytes:
+        return SumsBytes.of(live.layout(topology, metrics, squares_dtype), live, site.dtype, site.device)
 
     least, most = bounds
     host = torch.device("cpu")
-    needed = {host: {"sums": sums(least, torch.float64)}}
-    if site.device != host:  # a CPU has tables of totals alone; see `AttributionSums`
-        needed[site.device] = {"sums": sums(least, site.dtype)}
+    needed = {host: {"sums": sums(least).on_host(site.device) // site.n_shards}}
+    if site.device != host:
+        needed[site.device] = {"sums": sums(least).recent // site.n_shards}
     if model.unembedding.is_meta:
         for parts in needed.values():
             parts["weights"] = sum(weights_nbytes(model).values())
@@ -180,9 +208,9 @@ def check_fits(
                 f"each process of the harvest needs at least {total / _GB:.3g} GB on {place} ({listed}), where "
                 f"{free / _GB:.3g} GB are free for each: {WAYS_OUT}"
             )
-    total, free = sums(most, torch.float64), free_bytes(host) / site.n_processes
-    if total > free:
+    highest, free = sums(most).on_host(site.device) // site.n_shards, free_bytes(host) / site.n_processes
+    if highest > free:
         rank_zero_info(
             f"lit_attr: should every component live and every token occur, the sums of a process will take "
-            f"{total / _GB:.3g} GB on the host, where {free / _GB:.3g} GB are free for each; lit-attr plan says more"
+            f"{highest / _GB:.3g} GB on the host, where {free / _GB:.3g} GB are free for each; lit-attr plan says more"
         )

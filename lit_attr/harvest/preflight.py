@@ -25,12 +25,14 @@ class Preflight:
     Attributes:
         rule: Which components are targets.
         metrics: Which metrics are summed.
+        uncertainty: Whether standard errors are harvested.
         trainer: The trainer, its settings checked.
         dtype: Precision of the engine.
     """
 
     rule: TargetRule
     metrics: Harvested
+    uncertainty: bool
     trainer: Trainer
     dtype: torch.dtype
 
@@ -69,5 +71,7 @@ class Preflight:
             data.check(model.vocab_size, model.block_size)
             seq_len, n_shards = data.seq_len, data.target_shards
         bounds = self.rule.bounds(model, topology, run_id)
-        deal(bounds[1].layout(topology, self.metrics), n_shards)  # refuses too many shards
-        check_fits(model, topology, bounds, self.metrics, Site.of(self.trainer, self.dtype, n_shards), seq_len)
+        squares_dtype = self.dtype if self.uncertainty else None
+        deal(bounds[1].layout(topology, self.metrics, squares_dtype), n_shards)  # refuses too many shards
+        site = Site.of(self.trainer, self.dtype, n_shards)
+        check_fits(model, topology, bounds, self.metrics, squares_dtype, site, seq_len)

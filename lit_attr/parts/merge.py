@@ -57,7 +57,8 @@ def write_merged(
     if form.keep is not None and not coverage.complete:
         raise StorageError(f"{folder}: the strongest edges are kept of all batches, and some are missing: drop keep")
     check_form(folder, form)
-    is_dense = form.keep is None and form.is_dense(result_nbytes(header.topology, plan.metrics))
+    nbytes = result_nbytes(header.topology, plan.metrics, uncertainty=plan.squares_dtype is not None)
+    is_dense = form.keep is None and form.is_dense(nbytes)
     dense, compact = RESULT_FILES if coverage.complete else PARTIAL_FILES
     path = folder / (dense if is_dense else compact)
     counted = list(parts.values()) if normalising is None else [parts[name] for name in normalising]

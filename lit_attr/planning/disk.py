@@ -1,6 +1,7 @@
 """What a harvest writes to disk."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -34,20 +35,24 @@ class DiskBytes:
     strongest: int
 
     @classmethod
-    def of(cls, topology: Topology, live: Live, metrics: Harvested, keep: int) -> "DiskBytes":
+    def of(
+        cls, topology: Topology, live: Live, metrics: Harvested, squares_dtype: torch.dtype | None, keep: int
+    ) -> "DiskBytes":
         """Count the bytes.
 
         Args:
             topology: The attribution graph.
             live: What has a place in the tables.
             metrics: Which metrics are harvested.
+            squares_dtype: Precision of the squares that standard errors need; None without.
             keep: Entries that are kept of a row.
         """
+        result = partial(result_nbytes, topology, metrics, uncertainty=squares_dtype is not None)
         return cls(
-            parts=sums_nbytes(live.layout(topology, metrics), live, torch.float64),
-            compact=result_nbytes(topology, metrics, live.sources, live.targets),
-            rounded=result_nbytes(topology, metrics, live.sources, live.targets, "bfloat16"),
-            dense=result_nbytes(topology, metrics),
+            parts=sums_nbytes(live.layout(topology, metrics, squares_dtype), live, torch.float64),
+            compact=result(live.sources, live.targets),
+            rounded=result(live.sources, live.targets, "bfloat16"),
+            dense=result(),
             strongest=_strongest_nbytes(topology, live, metrics, keep),
         )
 

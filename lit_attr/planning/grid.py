@@ -8,7 +8,7 @@ from math import ceil
 import torch
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.harvest.needs import Live
+from lit_attr.harvest.needs import Live, SumsBytes
 from lit_attr.planning.speeds import Speed
 from lit_attr.planning.worker import WorkerBytes, largest_shard
 from lit_attr.topology.layout import Layout
@@ -73,31 +73,29 @@ class Shards:
 
     Attributes:
         n_shards: Number of shards.
-        totals: Bytes of the largest in float64, on its host.
-        recent: Bytes of the largest in float32, on its device.
+        sums: Bytes of the largest.
     """
 
     n_shards: int
-    totals: int
-    recent: int
+    sums: SumsBytes
 
     def beside_weights(self, machine: Machine) -> int:
         """Bytes of sums where a worker computes."""
-        return self.totals if machine.device_bytes is None else self.recent
+        return self.sums.recent + (self.sums.totals if machine.device_bytes is None else 0)
 
 
-def dealt(layout: Layout, live: Live) -> list[Shards]:
+def dealt(layout: Layout, live: Live, device: torch.device) -> list[Shards]:
     """Deal the sums of a harvest out over 1, 2, 4 and so on target shards, as far as there is something for each.
 
     Args:
         layout: The sums of the whole harvest.
         live: What has a place in the tables.
+        device: Where workers compute.
     """
     shards = []
     for n in _SHARDS:
         with suppress(ConfigurationError):  # there is not enough for so many
-            totals, recent = (largest_shard(layout, live, dtype, n) for dtype in (torch.float64, torch.float32))
-            shards.append(Shards(n, totals, recent))
+            shards.append(Shards(n, largest_shard(layout, live, device, n)))
     return shards
 
 
@@ -118,9 +116,10 @@ def grid_of(
         n_tokens: Number of tokens.
     """
     if machine.device_bytes is None:
-        on_host, on_device = worker.certain + shards.totals, None
+        on_host, on_device = worker.certain + shards.beside_weights(machine), None
     else:  # weights leave the host before totals are there
-        on_host, on_device = max(sum(worker.weights.values()), shards.totals), worker.certain + shards.recent
+        on_host = max(sum(worker.weights.values()), shards.sums.totals)
+        on_device = worker.certain + shards.sums.recent
     fits = on_host * machine.n_workers <= machine.host_bytes
     if on_device is not None:
         fits = fits and on_device <= machine.per_worker

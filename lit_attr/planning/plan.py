@@ -94,8 +94,10 @@ def make_plan(
     one_row = Density(load.density, load.seq_len, 1)
     workspace = max(harvester.workspace_bytes, workspace_needed(shape, live, one_row)) if choice.closed_form else 0
     device = torch.device("cpu" if machine.device_bytes is None else "cuda")
-    worker = WorkerBytes.of(shape, choice, live.layout(topology, metrics), one_row, workspace, device)
-    shards = dealt(live.layout(topology, metrics), live)
+    squares_dtype = torch.float32 if harvester.uncertainty else None
+    layout = live.layout(topology, metrics, squares_dtype)
+    worker = WorkerBytes.of(shape, choice, layout, one_row, workspace, device)
+    shards = dealt(layout, live, device)
     rooms = [machine.per_worker - some.beside_weights(machine) for some in shards]
     n_rows = worker.rows_within(next((room for room in rooms if worker.certain <= room), rooms[-1]))
     work = work_per_token(shape, choice, live, replace(one_row, n_rows=n_rows))
@@ -105,7 +107,9 @@ def make_plan(
     seconds = {name: machine.speed.seconds(work, share) for name, share in shares.items()}
     signed, more = sum(work.flops.values()), sum(work.abs_flops.values())
     grids = [grid_of(some, worker, machine, seconds, load.n_tokens) for some in shards]
-    written = next((some.totals for some, grid in zip(shards, grids, strict=True) if grid.fits), shards[-1].totals)
+    written = next(
+        (some.sums.totals for some, grid in zip(shards, grids, strict=True) if grid.fits), shards[-1].sums.totals
+    )
     return Plan(
         architecture=shape.model.table.architecture,
         n_components=dict(topology.n_components),
@@ -118,6 +122,6 @@ def make_plan(
         n_rows=n_rows,
         gflops={name: (signed + share * more) / 1e9 for name, share in shares.items()},
         grids=grids,
-        disk=DiskBytes.of(topology, live, metrics, keep),
+        disk=DiskBytes.of(topology, live, metrics, squares_dtype, keep),
         commit_minutes=max(_COMMIT_MINUTES, written / _DISK_RATE / _COMMIT_SHARE / 60),
     )

@@ -111,7 +111,7 @@ def measured_speed() -> Speed:
         for layer, count in topology.n_components.items()
     }
     capture = model.component_forward(tokens, graph=False)
-    layout = live.layout(topology, "both")
+    layout = live.layout(topology, "both", None)
     sums = Sums.zeros(layout, torch.float32)
 
     def forwards() -> None:

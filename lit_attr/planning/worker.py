@@ -9,7 +9,7 @@ from lit_attr.attribution.closed_form.sizes import Widths, least_workspace
 from lit_attr.attribution.engine_choice import EngineChoice
 from lit_attr.decomposition.anatomy import Attention
 from lit_attr.harvest.account import batch_bytes
-from lit_attr.harvest.needs import Live, Part, sums_nbytes, weights_nbytes
+from lit_attr.harvest.needs import Live, Part, SumsBytes, weights_nbytes
 from lit_attr.harvest.shape import Shape
 from lit_attr.planning.flops import Density
 from lit_attr.topology.layout import Layout
@@ -95,16 +95,17 @@ def workspace_needed(shape: Shape, live: Live, density: Density) -> int:
     return _STEP * ceil(least_workspace(widths) / _STEP)
 
 
-def largest_shard(layout: Layout, live: Live, dtype: torch.dtype, n_shards: int) -> int:
-    """Bytes of the largest of some target shards.
+def largest_shard(layout: Layout, live: Live, device: torch.device, n_shards: int) -> SumsBytes:
+    """Bytes of the largest of some target shards, with an engine in float32.
 
     Args:
         layout: The sums of the whole harvest.
         live: What has a place in the tables.
-        dtype: Precision of the sums.
+        device: Where workers compute.
         n_shards: Number of shards.
 
     Raises:
         ConfigurationError: If there is not enough for so many.
     """
-    return max(sums_nbytes(shard, live, dtype) for shard in deal(layout, n_shards))
+    shards = [SumsBytes.of(shard, live, torch.float32, device) for shard in deal(layout, n_shards)]
+    return SumsBytes(max(shard.totals for shard in shards), max(shard.recent for shard in shards))

@@ -8,6 +8,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import check_count
 from lit_attr.topology.graph import Topology
+from lit_attr.topology.squares import N_BLOCKS
 from lit_attr.topology.words import DenseChoice, Harvested, ResultDtype
 
 # A result in the original's format is written up to this size where nothing else is asked for, in bytes.
@@ -67,8 +68,10 @@ def result_nbytes(
     sources: Mapping[str, int] | None = None,
     targets: Mapping[str, int] | None = None,
     dtype: ResultDtype = "float32",
+    *,
+    uncertainty: bool = False,
 ) -> int:
-    """Bytes of the tensors of a result: float32, but for the counts of tokens, and what is rounded.
+    """Bytes of the tensors of a result: float32, but for the counts of tokens, what is rounded, and standard errors.
 
     Args:
         topology: The attribution graph.
@@ -76,6 +79,7 @@ def result_nbytes(
         sources: Layer, `embed` included, to its number of sources that have a place; all in the dense form.
         targets: Layer of components to its number of targets that have a place, likewise.
         dtype: How sums of edges into components are held.
+        uncertainty: Whether it has standard errors.
     """
     n_components, vocab = topology.n_components, topology.vocab_size
     n_sources = {**n_components, EMBED: vocab} if sources is None else sources
@@ -87,5 +91,14 @@ def result_nbytes(
     )
     to_output = topology.d_model * sum(n_sources[source] for source in topology.sources.get(OUTPUT, ()))
     n_others = topology.d_model * vocab + 2 * sum(n_components.values()) + vocab
-    into_components = (2 if metrics == "both" else 1) * n_edges * (2 if dtype == "bfloat16" else 4)
-    return into_components + 4 * (to_output + n_others) + 8 * vocab
+    n_metrics = 2 if metrics == "both" else 1
+    into_components = n_metrics * n_edges * (2 if dtype == "bfloat16" else 4)
+    of_errors = 0
+    if uncertainty:  # and numbers of groups, for each metric and for the output
+        all_sources = {**n_components, EMBED: vocab}
+        fed = [{source for sources in topology.sources.values() for source in sources}] * n_metrics
+        n_groups = sum(
+            all_sources[source] for layers in [*fed, {*topology.sources.get(OUTPUT, ())}] for source in layers
+        )
+        of_errors = 2 * n_metrics * n_edges + 2 * N_BLOCKS * to_output + 4 * n_groups
+    return into_components + 4 * (to_output + n_others) + 8 * vocab + of_errors

@@ -77,7 +77,7 @@ class SummedBlocks(Blocks):
             n_tokens_processed=sum(int(parts[name].n_tokens) for name in normalising),
             provenance=provenance,
             live=Live(live_sources(parts.values()), live_targets(parts.values(), read)),
-            standard_errors=self._summed_errors and errors_without_numbers(self._summed_errors),
+            standard_errors=None if self._summed_errors is None else errors_without_numbers(self._summed_errors),
         )
         super().__init__(content)
 

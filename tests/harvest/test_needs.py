@@ -2,15 +2,18 @@
 
 import logging
 from dataclasses import replace
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
 
 from lit_attr.decomposition.untrained import Decomposition, Svd
 from lit_attr.errors import ConfigurationError, ShapesUnknownError
 from lit_attr.harvest import needs
+from lit_attr.harvest.accumulator import AttributionSums
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.harvest.needs import Live, Site, check_fits, sums_nbytes, weights_nbytes
+from lit_attr.harvest.needs import Live, Site, SumsBytes, check_fits, sums_nbytes, weights_nbytes
 from lit_attr.harvest.shape import Shape
 from lit_attr.harvest.sources import ModelSource
 from tests.harvest.runs import harvest, work
@@ -44,15 +47,21 @@ def test_shapes_are_those_of_the_loaded_model_to_the_byte(name, tmp_path):
 def test_sums_are_counted_as_they_are_allocated(tmp_path):
     topology = Shape.of(source_of("toy", tmp_path)).topology
     everything = Live.all(topology)
-    for metrics in ("attr", "both"):
-        allocated = full_sums(topology, torch.float32, metrics=metrics).nbytes
-        assert sums_nbytes(everything.layout(topology, metrics), everything, torch.float32) == allocated
+    for metrics, squares_dtype in product(("attr", "both"), (None, torch.float32, torch.float64)):
+        allocated = full_sums(topology, torch.float32, metrics=metrics, squares_dtype=squares_dtype).nbytes
+        layout = everything.layout(topology, metrics, squares_dtype)
+        assert sums_nbytes(layout, everything, torch.float32) == allocated
+        sums = AttributionSums()
+        sums.allocate(layout, torch.float32, "cpu")
+        sums.totals.rows({layer: np.arange(live.n_all) for layer, live in sums.totals.live.items()})
+        beside = sum(t.nbytes for _, t in sums.recent.normalisers()) if squares_dtype is None else 0
+        assert SumsBytes.of(layout, everything, torch.float32, CPU).on_host(CPU) == sums.nbytes - beside
     few = Live.fewest(topology)
     shapes = {name: tuple(t.shape) for name, t in full_sums(topology, torch.float32).named()}
     of_one = sum(1 for name in shapes if name.startswith("attr_abs/"))
     widths = sum(shape[1] for name, shape in shapes.items() if name.startswith("attr/"))
     nothing = Live(dict.fromkeys(few.sources, 0), few.targets)
-    both = [sums_nbytes(live.layout(topology, "both"), live, torch.float32) for live in (few, nothing)]
+    both = [sums_nbytes(live.layout(topology, "both", None), live, torch.float32) for live in (few, nothing)]
     assert both[0] - both[1] == 4 * (of_one + widths)
 
 
@@ -88,13 +97,18 @@ def test_what_lives_at_least_must_fit(tmp_path, monkeypatch):
     model = ModelSource("demo", None, None).load().model
     least, most = Live.fewest(topology), Live.all(topology)
     site = Site(CPU, 2, torch.float32)
-    sizes = [sums_nbytes(live.layout(topology, "both"), live, torch.float64) for live in (least, most)]
+    layouts = [live.layout(topology, "both", torch.float32) for live in (least, most)]
+    sizes = [
+        SumsBytes.of(layout, live, torch.float32, CPU).on_host(CPU)
+        for layout, live in zip(layouts, (least, most), strict=True)
+    ]
+    of_device = SumsBytes.of(layouts[1], most, torch.float32, torch.device("cuda:0")).recent
     said = []
     monkeypatch.setattr(needs, "rank_zero_info", said.append)
 
     def check(free):
         monkeypatch.setattr(needs, "free_bytes", lambda _: free)
-        check_fits(model, topology, (least, most), "both", site, 32)
+        check_fits(model, topology, (least, most), "both", torch.float32, site, 32)
 
     with pytest.raises(ConfigurationError, match="at least"):
         check(2 * sizes[0] - 1)
@@ -104,9 +118,10 @@ def test_what_lives_at_least_must_fit(tmp_path, monkeypatch):
     check(2 * sizes[0])
     assert len(said) == 2
     assert "should every component live and every token occur" in said[0]
-    monkeypatch.setattr(needs, "free_bytes", lambda place: 1e12 if place == CPU else sizes[1] / 2 - 1000)
+    monkeypatch.setattr(needs, "free_bytes", lambda place: 1e12 if place == CPU else of_device - 1)
+    on_device = replace(site, device=torch.device("cuda:0"))
     with pytest.raises(ConfigurationError, match=r"at least .* on cuda:0 \(sums"):
-        check_fits(model, topology, (most, most), "both", replace(site, device=torch.device("cuda:0")), 32)
+        check_fits(model, topology, (most, most), "both", torch.float32, on_device, 32)
 
 
 class ByRank(Decomposition):

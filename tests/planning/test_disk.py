@@ -20,4 +20,4 @@ def test_strongest_edges(tmp_path, metrics, keep):
     normalisers = [*storage.ci_sum.values(), *storage.component_act_sq_sum.values()]
     written += sum(t.nbytes // t.itemsize * 4 for t in [*normalisers, storage.logit_sq_sum])
     written += storage.embed_token_count.nbytes
-    assert DiskBytes.of(TOPOLOGY, Live.all(TOPOLOGY), metrics, keep).strongest == written
+    assert DiskBytes.of(TOPOLOGY, Live.all(TOPOLOGY), metrics, None, keep).strongest == written

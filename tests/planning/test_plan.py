@@ -6,7 +6,7 @@ import torch
 from lit_attr.cli.main import main
 from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.harvester import AttributionHarvester
-from lit_attr.harvest.needs import Live, sums_nbytes
+from lit_attr.harvest.needs import Live, SumsBytes
 from lit_attr.harvest.shape import Shape
 from lit_attr.harvest.sources import ModelSource
 from lit_attr.harvest.targets import TargetRule
@@ -19,6 +19,8 @@ from lit_attr.planning.report import lines
 from lit_attr.planning.speeds import gpu_speed
 from lit_attr.planning.worker import workspace_needed
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.file_content import file_keys
+from lit_attr.storage.fill import leaves
 from lit_attr.topology.address import EMBED
 from tests.huggingface_toys import huggingface_target
 from tests.planning.examples import SPEED, shape_of
@@ -52,12 +54,13 @@ def test_a_plan_is_what_a_harvest_allocates_and_writes(toy, tmp_path, metrics):
     estimate = LiveEstimate.by_result(shape, stored, "it")
     plan = plan_of(toy, estimate, {"metrics": metrics})
     assert sum(plan.n_components.values()) == sum(len(sums) for sums in stored.ci_sum.values())
-    tensors = [tensor for _, tensor in stored.named_sums() if isinstance(tensor, torch.Tensor)]
-    nbytes = sum(tensor.nbytes for tensor in [*tensors, stored.w_unembed])
+    nbytes = sum(tensor.nbytes for _, tensor in leaves(file_keys(stored)))
     assert plan.disk.dense == pytest.approx(nbytes, abs=16)
     assert plan.disk.compact <= plan.disk.dense
-    assert sums_nbytes(estimate.live.layout(shape.topology, metrics), estimate.live, torch.float64) == plan.disk.parts
-    assert plan.grids[0].host_bytes == plan.worker.certain + plan.disk.parts
+    layout = estimate.live.layout(shape.topology, metrics, torch.float32)
+    sums = SumsBytes.of(layout, estimate.live, torch.float32, torch.device("cpu"))
+    assert sums.totals == plan.disk.parts
+    assert plan.grids[0].host_bytes == plan.worker.certain + sums.totals + sums.recent
 
 
 def test_what_lives(toy, tmp_path):
@@ -79,8 +82,8 @@ def test_target_shards_hold_all_sums_together(toy):
     """The largest holds its part, normalisers in all of them; more shards never need more."""
     topology = shape_of(toy).topology
     live = Live.all(topology)
-    shards = dealt(live.layout(topology, "both"), live)
-    sizes = [some.recent for some in shards]
+    shards = dealt(live.layout(topology, "both", None), live, torch.device("cuda"))
+    sizes = [some.sums.recent for some in shards]
     assert sizes[0] == full_sums(topology, torch.float32).nbytes
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] / 2 < sizes[1] < 0.75 * sizes[0]
@@ -93,7 +96,8 @@ def test_proposal(toy):
     one = plan.grids[0]
     assert (plan.proposal, one.data_shards, one.rounds) == (one, 1, 1)
     beside = plan.worker.certain
-    tight = plan_of(toy, device_bytes=(beside + (one.host_bytes - beside) / 2 / 1.5) / 0.9, n_workers=8)
+    recent = plan_of(toy, device_bytes=1e12).grids[0].device_bytes - beside
+    tight = plan_of(toy, device_bytes=(beside + recent / 1.5) / 0.9, n_workers=8)
     grid = tight.proposal
     assert grid.target_shards > 1
     assert grid.target_shards * grid.data_shards == 8
