@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
+from lit_attr.data.random_order import RandomOrder, rows_at
 from lit_attr.errors import StorageError
 from lit_attr.files.identity import FileIdentity
 from lit_attr.files.json_file import publish_json, read_json
@@ -21,6 +22,7 @@ from lit_attr.files.lock import locked
 _log = logging.getLogger(__name__)
 _FORMAT = 1
 _BLOCK_BYTES = 1 << 26
+_PIECE_BYTES = 1 << 22  # of a block that are copied at once, by each thread
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _MOST_THREADS = 16  # as many reach the speed of memory
 _LONG = 1e9  # bytes that are worth a word to a waiting user
@@ -35,20 +37,29 @@ class RowDigests:
     The digest is SHA-256 over number, length and dtype of the rows and over the digests of their blocks: 64 MB of
     consecutive rows each, which several threads compute. It is that of the rows, whichever way they lie in the file.
 
-    The digests of whole blocks are remembered in a hidden file beside the data, `.NAME.digest.json`, for as long as
-    size, times and inode of the data stay what they were. A copy has others. Nothing is remembered where the folder
-    cannot be written into, or of a file that was changed a moment ago.
+    The digests of whole blocks are remembered in a hidden file beside the data, `.NAME.digest.json`, and for a random
+    order of rows `.NAME.random-SEED.digest.json`, for as long as size, times and inode of the data stay what they were.
+    A copy has others. Nothing is remembered where the folder cannot be written into, or of a file that was changed a
+    moment ago.
 
     Args:
         rows: The rows, which may be memory-mapped.
         path: Their file.
         opened: What that file was before it was opened.
+        order: The order in which rows come; None for that of the array.
     """
 
-    def __init__(self, rows: Integer[np.ndarray, "row seq"], path: Path, opened: FileIdentity) -> None:
-        self._rows, self._path, self._opened = rows, path, opened
+    def __init__(
+        self,
+        rows: Integer[np.ndarray, "row seq"],
+        path: Path,
+        opened: FileIdentity,
+        order: RandomOrder | None = None,
+    ) -> None:
+        self._rows, self._path, self._opened, self._order = rows, path, opened, order
         self._row_bytes = rows.shape[1] * rows.itemsize
         self._block_rows = max(1, _BLOCK_BYTES // self._row_bytes)
+        self._piece_rows = max(1, _PIECE_BYTES // self._row_bytes)
         self._blocks = b""
         self._of_first: dict[int, str] = {}
 
@@ -76,7 +87,15 @@ class RowDigests:
             self._know(n_blocks)
 
     def _digest(self, first: int, end: int) -> bytes:
-        return hashlib.sha256(np.ascontiguousarray(self._rows[first:end]).data).digest()
+        digest = hashlib.sha256()
+        for start in range(first, end, self._piece_rows):
+            digest.update(self._piece(start, min(start + self._piece_rows, end)).data)
+        return digest.digest()
+
+    def _piece(self, first: int, end: int) -> Integer[np.ndarray, "row seq"]:
+        if self._order is None:
+            return np.ascontiguousarray(self._rows[first:end])
+        return rows_at(self._rows, self._order[np.arange(first, end)])
 
     @property
     def _n_known(self) -> int:
@@ -124,7 +143,8 @@ class RowDigests:
 
     @property
     def _memory(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.digest.json")
+        order = "" if self._order is None else f".random-{self._order.seed}"
+        return self._path.with_name(f".{self._path.name}{order}.digest.json")
 
     @property
     def _key(self) -> dict[str, Any]:

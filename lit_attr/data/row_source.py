@@ -9,6 +9,7 @@ from jaxtyping import Int, Integer
 
 from lit_attr.data.cache import TokenCache
 from lit_attr.data.digest import RowDigests
+from lit_attr.data.random_order import RandomOrder, rows_at
 from lit_attr.data.token_file import open_tokens, token_path
 from lit_attr.errors import DataError
 from lit_attr.files.identity import FileIdentity
@@ -24,7 +25,8 @@ class RowSource:
         path: Their file.
         opened: What that file was before it was opened; None if there was none.
         rows: All rows, in the order of the file.
-        order: Places in the file, in the order of the harvest; None for the order of the file.
+        order: Places in the file, in the order of the harvest, which decide what the data is; or a random order of all
+            rows, which the settings of a harvest know. None for the order of the file.
         may_grow: Whether rows may be appended to the file while it is read.
     """
 
@@ -33,7 +35,7 @@ class RowSource:
         path: Path,
         opened: FileIdentity | None,
         rows: Integer[np.ndarray, "row seq"],
-        order: Int[np.ndarray, " row"] | None = None,
+        order: Int[np.ndarray, " row"] | RandomOrder | None = None,
         *,
         may_grow: bool = False,
     ) -> None:
@@ -41,44 +43,65 @@ class RowSource:
             raise DataError(f"{path} has appeared this moment: start again")
         self._path, self._opened, self._may_grow = path, opened, may_grow
         self.rows, self._order = rows, order
-        self._digests = RowDigests(rows, path, opened)
+        self._all_digests = RowDigests(rows, path, opened)
+        self._sample_digests = RowDigests(rows, path, opened, order) if isinstance(order, RandomOrder) else None
 
     @classmethod
-    def of_file(cls, tokens: Path) -> Self:
-        """The rows of a token file; errors as for `open_tokens`."""
+    def of_file(cls, tokens: Path, seed: int | None = None) -> Self:
+        """The rows of a token file; errors as for `open_tokens`.
+
+        Args:
+            tokens: The file.
+            seed: Seed of a random order; None for the order of the file.
+        """
         path = token_path(tokens)
         opened = FileIdentity.of(path)
-        return cls(path, opened, open_tokens(path))
+        rows = open_tokens(path)
+        return cls(path, opened, rows, None if seed is None else RandomOrder(len(rows), seed))
 
     @classmethod
-    def of_cache(cls, cache: TokenCache) -> Self:
-        """The rows of a dataset; errors as for `TokenCache.open`."""
+    def of_cache(cls, cache: TokenCache, seed: int | None = None) -> Self:
+        """The rows of a dataset; errors as for `TokenCache.open`.
+
+        Args:
+            cache: Where they are; for a random order it must have all of them.
+            seed: Seed of a random order; None for the dataset's own.
+        """
         opened = FileIdentity.of(cache.path)
-        return cls(cache.path, opened, *cache.open(), may_grow=True)
+        rows, order = cache.open()
+        return cls(cache.path, opened, rows, order if seed is None else RandomOrder(len(rows), seed), may_grow=True)
 
     def read(self, places: Int[np.ndarray, " row"]) -> Integer[np.ndarray, "row seq"]:
         """Rows by their places in the order of the harvest."""
-        return self.rows[places if self._order is None else self._order[places]]
+        return self.rows[places] if self._order is None else rows_at(self.rows, self._order[places])
 
     def digest(self, n_rows: int) -> str:
         """SHA-256 of what the first rows of the harvest are, each of them, in hexadecimal.
 
-        Where their order is not that of the file, it is a digest of all rows of the file and of that order.
+        In a random order it is that of the rows as they come; of all of them, as they lie in the file. In the order of
+        a dataset that is shuffled whole it is a digest of all rows of the file and of that order.
 
         Raises:
             DataError: If the file was changed since it was opened.
         """
-        if self._order is None:
-            digest = self._digests.of_first(n_rows)
-        else:
+        digests, n_read = self._digested(n_rows)
+        digest = digests.of_first(n_read)
+        if isinstance(self._order, np.ndarray):
             order = np.ascontiguousarray(self._order[:n_rows], np.dtype("<i8"))
-            digest = hashlib.sha256(self._digests.of_first(len(self.rows)).encode() + order.tobytes()).hexdigest()
+            digest = hashlib.sha256(digest.encode() + order.tobytes()).hexdigest()
         self.check_unchanged()
         return digest
 
     def remember_digest(self, n_rows: int) -> None:
         """Have what takes time of `digest` remembered for other processes, where that is possible."""
-        self._digests.remember(n_rows if self._order is None else len(self.rows))
+        digests, n_read = self._digested(n_rows)
+        digests.remember(n_read)
+
+    def _digested(self, n_rows: int) -> tuple[RowDigests, int]:
+        """What is digested of the first rows of the harvest, and how many rows of it."""
+        if self._sample_digests is not None and n_rows < len(self.rows):
+            return self._sample_digests, n_rows
+        return self._all_digests, len(self.rows) if self._order is not None else n_rows
 
     def sample(self, n_rows: int) -> Int[np.ndarray, " row"]:
         """Places of evenly spaced rows of the first ones, 1,024 at most."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lit_attr.data.batch_ids import Ids, all_ids
 from lit_attr.data.cache import TokenCache
+from lit_attr.data.row_order import OrderName, RowOrder, order_entries
 from lit_attr.data.row_source import RowSource
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
 from lit_attr.data.token_file import TokenBatch, check_ids, check_length
@@ -31,9 +32,12 @@ _CACHES = "token_cache"
 class TokenDataModule(LightningDataModule):
     """Batches of token sequences, sharded over processes.
 
-    Batch i holds rows `i * batch_size` to `(i + 1) * batch_size` of the data, however many processes there are; process
-    r of w takes the batches with `i % w == r`. All processes take the same number of steps, the last of them empty
-    where the batches do not divide.
+    Batch i holds rows `i * batch_size` to `(i + 1) * batch_size` of the data in its order, however many processes there
+    are; process r of w takes the batches with `i % w == r`. All processes take the same number of steps, the last of
+    them empty where the batches do not divide.
+
+    That order is a random one by default, a function of seed and number of rows alone: the first batches are a sample
+    of all rows, however these are sorted, and stay what they are where a harvest is extended.
 
     The data is a token file, or the dataset that the run was trained on. `prepare_data` tokenizes a dataset into a
     cache under the output root, once: one process on each machine, the others wait. `setup` opens the data on every
@@ -53,9 +57,13 @@ class TokenDataModule(LightningDataModule):
             own workers, and holds the sums of its own targets only. Fixed when a harvest begins.
         target_shard: Which shard this worker is of, from 0. None to deal the trainer's processes out over the shards,
             process r to shard `r % target_shards`.
+        order: Order of the rows: `random`, or `file` for that of the token file, or that in which the run was trained
+            on its dataset. None for `random`; but a dataset that is streamed has no order but its own, `file`.
+        seed: Which random order, from 0: another one is another sample, where not all batches are harvested.
 
     Raises:
-        ConfigurationError: If a number is not in its range, or neither tokens nor a run nor a dataset are given.
+        ConfigurationError: If a number is not in its range, there is no such order, or neither tokens nor a run nor a
+            dataset are given.
     """
 
     def __init__(
@@ -69,6 +77,8 @@ class TokenDataModule(LightningDataModule):
         world_size: int = 1,
         target_shards: int = 1,
         target_shard: int | None = None,
+        order: OrderName | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= rank < world_size:
@@ -102,6 +112,7 @@ class TokenDataModule(LightningDataModule):
         self.target_shards = target_shards
         self._target_shard = target_shard
         self._tokens = None if tokens is None else user_path(tokens)
+        self._order = RowOrder(order, seed)
         self._max_batches = None if n_batches == WHOLE_DATASET else n_batches
         # Not taken from hparams: there Lightning's command line keeps plain dictionaries.
         self._run = run
@@ -119,14 +130,26 @@ class TokenDataModule(LightningDataModule):
             return DatasetSpec.resolve({}, self._dataset, None)
         return dataset_of_run(self._run, self._dataset)
 
+    @cached_property
+    def _seed(self) -> int | None:
+        """The seed of a random order of rows; None for the order of the file."""
+        return self._order.seed_for(self.spec)
+
+    def order_entries(self) -> dict[str, Any]:
+        """What a plan and a result record of the order of rows, see `lit_attr.data.row_order`."""
+        return order_entries(self._seed, len(self.rows))
+
     def _cache(self, spec: DatasetSpec) -> TokenCache:
         return TokenCache(spec, output_root() / _CACHES)
 
     def prepare_data(self) -> None:
         """Tokenize as many rows as are needed, and compute their digest, where that is not done yet.
 
+        A random order needs all of them.
+
         Raises:
             DataError: If the dataset or its tokenizer cannot be had, or is not as described.
+            ConfigurationError: If a random order is asked for of a dataset that is streamed.
         """
         with self._postponed.with_others(self.trainer):
             self.prepare_batches(self._max_batches)
@@ -139,17 +162,17 @@ class TokenDataModule(LightningDataModule):
         """
         n_rows = None if n_batches is None else n_batches * self.batch_size
         if self.spec is not None:
-            self._cache(self.spec).prepare(n_rows)
+            self._cache(self.spec).prepare(n_rows if self._seed is None else None)
         with suppress(DataError, StorageError):  # `setup` says it, on every process
             source = self._open()
             source.remember_digest(len(source.rows) if n_rows is None else min(n_rows, len(source.rows)))
 
     def _open(self) -> RowSource:
         if self._tokens is not None:
-            return RowSource.of_file(self._tokens)
+            return RowSource.of_file(self._tokens, self._seed)
         if self.spec is None:
             raise DataError("token data is not open")
-        return RowSource.of_cache(self._cache(self.spec))
+        return RowSource.of_cache(self._cache(self.spec), self._seed)
 
     def setup(self, stage: str = "predict") -> None:
         """Open the data.
@@ -179,7 +202,7 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def rows(self) -> np.ndarray:
-        """All sequences of the data, memory-mapped; after `setup`."""
+        """All sequences of the data, as they lie in its file, memory-mapped; after `setup`."""
         return self._opened.rows
 
     @property

@@ -52,6 +52,7 @@ def harvest_record(
         "diagnostics": harvester.diagnose(data).entries(),
         "data_digest": data.digest(data.n_batches),
         "data_shape": [data.n_rows, data.seq_len],
+        **data.order_entries(),
         "configuration": {
             "model": {
                 **harvester.settings(),

@@ -74,6 +74,7 @@ class HarvestSettings:
             "weights_digest": self.weights_digest,
             "seq_len": data.seq_len,
             "batch_size": data.batch_size,
+            **data.order_entries(),
             "precision": self.precision,
             "metrics": self.metrics,
             "abs_share": self.abs_share,

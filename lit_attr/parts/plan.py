@@ -16,7 +16,7 @@ from lit_attr.files.json_file import publish_json, read_object
 from lit_attr.topology.words import PLAN_FILE, Harvested
 
 # 2: `software`. 3: parts whose sums of `attr` are in read space. 4: parts with rows for live sources alone.
-# 5: parts with squares.
+# 5: parts with squares, and the order of rows.
 _FORMAT = 5
 
 

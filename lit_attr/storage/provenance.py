@@ -24,7 +24,10 @@ SCHEMA = 2
 SAME_IN_ALL_PARTS = ("weights_digest", "not_targets", "precision")
 _MOST_INDICES = 1 << 31
 # Entries that would be wrong of a sum of results, even where these agree by chance.
-_OF_ONE_RESULT = ("coverage", "n_tokens", "data_shape", "generations", "merged_from", "n_abs_tokens")
+_OF_ONE_RESULT = (
+    *("coverage", "n_tokens", "n_abs_tokens", "generations", "merged_from"),
+    *("data_shape", "order_seed", "order_rows"),
+)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def test_configuration_files(given, tmp_path, text, problem, capfd):
     ("change", "message"),
     [
         (["--data.n_batches", "some"], "--data.n_batches: expected int or 'whole_dataset', found 'some'"),
+        (["--data.order", "x"], "--data.order: expected 'random' or 'file' or null, found 'x'"),
         (["--model.engine", "x"], "--model.engine: expected 'auto' or 'closed_form' or 'autograd', found 'x'"),
         (["--model.ci_threshold", "nan"], "--model.ci_threshold: expected float, found 'nan'"),
         (["--model.nothing", "1"], "unrecognized arguments: --model.nothing 1"),

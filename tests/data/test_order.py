@@ -34,7 +34,7 @@ def write_dataset(folder: Path, kind: str) -> Path:
 
 
 def harvested_batches(run: Path, batch_size: int) -> list[torch.Tensor]:
-    data = TokenDataModule(run=run, batch_size=batch_size)
+    data = TokenDataModule(run=run, batch_size=batch_size, order="file")
     data.prepare_data()
     return [data.batch(i) for i in range(data.n_batches)]
 

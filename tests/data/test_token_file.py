@@ -15,7 +15,7 @@ def file(tmp_path):
 
 
 def test_batches_are_consecutive_rows_and_the_last_is_partial(file):
-    data = TokenDataModule(file, batch_size=4)
+    data = TokenDataModule(file, batch_size=4, order="file")
     assert data.n_batches == 3
     assert torch.cat([data.batch(i) for i in range(3)]).equal(random_tokens(11))
     assert len(data.batch(2)) == 3
@@ -49,7 +49,7 @@ def test_every_batch_goes_to_the_process_of_its_id_in_equal_steps(file, world_si
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
 def test_integer_dtypes(tmp_path, dtype):
     np.save(tmp_path / "t.npy", random_tokens(3).numpy().astype(dtype))
-    assert TokenDataModule(tmp_path / "t.npy").batch(0).equal(random_tokens(3))
+    assert TokenDataModule(tmp_path / "t.npy", order="file").batch(0).equal(random_tokens(3))
 
 
 def test_the_file_is_mapped_not_read(file):

@@ -43,7 +43,7 @@ def test_a_result_opens_and_answers(folder, tmp_path):
     counted = "tokens: 96, as counted one by one"
     assert lines[-4:] == [counted, "metrics: attr and attr_abs", "written by: not recorded", "coverage: all 6 batches"]
     known = repo.get_attributions().recorded
-    assert (known.schema, known.run_id, known.targets, known.partial) == (1, RUN_ID, None, None)
+    assert (known.schema, known.run_id, known.targets, known.partial, known.order) == (1, RUN_ID, None, None, "file")
     assert known.not_targets("0.mlp.up").tolist() == [0, 1]
     with_index = repo.explore()
     assert with_index.is_indexed
@@ -59,7 +59,7 @@ def test_a_result_opens_and_answers(folder, tmp_path):
 
 
 def test_a_new_harvest_has_the_numbers_of_the_version_before(given, tmp_path):
-    path = work(*given, tmp_path / "out", model=MODEL).path
+    path = work(*given, tmp_path / "out", model=MODEL, data={"order": "file"}).path
     found, expected = (DatasetAttributionStorage.load(file) for file in (path, BEFORE / "expected.pt"))
     assert_same(found, expected, 1e-6)
     assert found.embed_token_count.equal(expected.embed_token_count)

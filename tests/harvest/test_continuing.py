@@ -3,13 +3,13 @@
 import logging
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 
 from lit_attr._version import __version__
 from lit_attr.errors import ConfigurationError, StorageError
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.parts.generations import newest_generation
 from lit_attr.parts.merge import merge_harvest
@@ -138,7 +138,9 @@ def test_more_batches_extend_an_unfinished_harvest(given, expected, tmp_path):
 def means(run, tokens, n_batches):
     """Layer to mean causal importances over the first batches of two rows."""
     harvester = AttributionHarvester(run)
-    found = harvester.load_run().model.causal_importance(torch.from_numpy(np.load(tokens)[: 2 * n_batches]).long(), 0)
+    data = TokenDataModule(tokens, batch_size=2)
+    first = torch.cat([data.batch(batch_id) for batch_id in range(n_batches)])
+    found = harvester.load_run().model.causal_importance(first, 0)
     return {layer: ci.double().mean((0, 1)) for layer, ci in found.items()}
 
 

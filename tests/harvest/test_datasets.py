@@ -53,7 +53,8 @@ def run(tmp_path, described):
 
 
 def prepared(run: Path, batch_size: int = 2, n_batches: Any = "whole_dataset", **changes: Any) -> TokenDataModule:
-    data = TokenDataModule(run=run, batch_size=batch_size, n_batches=n_batches, dataset=DatasetOptions(**changes))
+    options = DatasetOptions(**changes)
+    data = TokenDataModule(run=run, batch_size=batch_size, n_batches=n_batches, dataset=options, order="file")
     data.prepare_data()
     data.setup()
     return data
@@ -179,7 +180,7 @@ def test_setup_needs_no_more_than_the_cache(described, run, monkeypatch):
     prepared(run)
     monkeypatch.setattr("datasets.load_dataset", None)
     monkeypatch.setattr("lit_attr.data.rows.load_tokenizer", None)
-    data = TokenDataModule(run=run, batch_size=2)
+    data = TokenDataModule(run=run, batch_size=2, order="file")
     data.setup()
     assert batches(data) == expected
 
@@ -226,7 +227,7 @@ def test_tokens_and_changes_of_a_dataset(tmp_path):
 
 
 def test_tokens_go_before_the_dataset_of_the_run(tmp_path, run):
-    data = TokenDataModule(write_tokens(tmp_path / "t.npy", 3), run=run, dataset=DatasetOptions())
+    data = TokenDataModule(write_tokens(tmp_path / "t.npy", 3), run=run, dataset=DatasetOptions(), order="file")
     data.prepare_data()
     assert data.batch(0).tolist() == np.load(tmp_path / "t.npy").tolist()
     assert not (tmp_path / "out").exists()
@@ -246,7 +247,7 @@ def test_harvest_of_the_runs_dataset_is_that_of_its_rows(tmp_path, described, ow
     described = {**described, **own}
     run = str(write_dataset_run(tmp_path / "spd-s-toytoy00", described))
     rows = specified(described)[:2]
-    common = ["--model.run", run, "--data.batch_size", "2"]
+    common = ["--model.run", run, "--data.batch_size", "2", "--data.order", "file"]
     found = harvest(*common, "--data.n_batches", "2")
     expected = harvest(*common, "--data.tokens", rows_file(tmp_path / "rows.npy", rows))
     assert found.n_tokens_processed == 2 * 2 * 8
@@ -264,7 +265,7 @@ def test_overrides_on_the_command_line(tmp_path, described, run):
         "seed": 0,
     }
     given = [word for key, value in changes.items() for word in (f"--data.dataset.{key}", str(value))]
-    common = ["--model.run", str(run), "--data.batch_size", "2"]
+    common = ["--model.run", str(run), "--data.batch_size", "2", "--data.order", "file"]
     found = harvest(*common, *given, "--data.n_batches", "2")
     rows = specified({**described, **changes})[:2]
     assert found.n_tokens_processed == 2 * 2 * 4

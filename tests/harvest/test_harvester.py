@@ -153,8 +153,8 @@ def test_harvest_db_decides_targets(run, tokens, tmp_path, expected):
 
 def test_alive_batches_decide_targets(run, tokens, tmp_path, expected):
     """Mean causal importance over the first batches, strictly above the threshold."""
-    harvester = AttributionHarvester(run)
-    means = harvester.load_run().model.causal_importance(torch.from_numpy(np.load(tokens)[:4].astype(np.int64)))
+    harvester, data = AttributionHarvester(run), TokenDataModule(tokens, batch_size=2)
+    means = harvester.load_run().model.causal_importance(torch.cat([data.batch(0), data.batch(1)]))
     threshold = float(means["1.mlp.up"].double().mean((0, 1)).sort().values[1])
     found = harvest(AttributionHarvester(run, alive_batches=2, ci_threshold=threshold), tokens, tmp_path / "found")
     for layer, ci in means.items():

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lit_attr.data.random_order import RandomOrder
 from lit_attr.errors import ConfigurationError, DataError, StorageError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
@@ -101,6 +102,22 @@ def test_other_settings(tmp_path, tokens, entry, change, named, caplog):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+def test_another_order_of_rows(find, tmp_path):
+    """More rows have another random order; in the order of the file, what is appended changes nothing before it."""
+    longer = write_tokens(tmp_path / "longer.npy", 9)
+    np.save(longer, np.concatenate([np.load(tmp_path / "tokens.npy"), np.load(longer)[-1:]]))
+    find("da-random", n_batches=2)
+    for change, entry in (
+        ({"order": "file"}, "order: the harvest has 'random', this command 'file'"),
+        ({"seed": 1}, "order_seed: the harvest has 0, this command 1"),
+        ({"tokens": longer}, "order_rows: the harvest has 8, this command 9"),
+    ):
+        with pytest.raises(ConfigurationError, match=entry):
+            find("da-random", n_batches=2, **change)
+    assert find("da-random", n_batches=2, order="random") == find("da-random", n_batches=3)
+    assert find("da-file", n_batches=2, order="file") == find("da-file", n_batches=5, order="file", tokens=longer)
+
+
 def test_another_harvest_db(tmp_path, tokens):
     run = small_run(tmp_path / "spd-s-toytoy00")
     folder = stop(1, run, tokens, tmp_path / "out", model={"harvest_db": database(tmp_path / "a.db", 0.5)})
@@ -163,9 +180,9 @@ def test_a_row_that_the_version_before_did_not_look_at(find, tmp_path):
     find("da-all", **data)
     find("da-two", **data, n_batches=2)
     find("da-targets", **data, n_batches=2, settings=alive)
-    for row, continued in ((1, []), (2098, ["da-two"])):
+    for place, continued in ((1, []), (2098, ["da-two"])):
         rows = random_tokens(2100).numpy().astype(np.uint16)
-        rows[row] += 1
+        rows[RandomOrder(2100, 0)[np.array([place])]] += 1
         np.save(tokens, rows)
         for name, changes in {
             "da-all": {},
@@ -184,7 +201,7 @@ def test_rows_of_an_extension_count_as_well(find, tokens):
     folder = find("da-one", n_batches=2)
     find("da-one", n_batches=3)
     rows = np.load(tokens)
-    rows[5] += 1
+    rows[RandomOrder(8, 0)[np.array([5])]] += 1
     np.save(tokens, rows)
     for n_batches in (3, 4):
         with pytest.raises(ConfigurationError, match=r"data_digest: the harvest has '\w{64}' for its 3 batches, this"):

@@ -52,7 +52,10 @@ def test_place_and_provenance(run, tokens, tmp_path):
         "world_size": 1,
         "target_shards": 1,
         "target_shard": None,
+        "order": None,
+        "seed": 0,
     }
+    assert (provenance["order"], provenance["order_seed"], provenance["order_rows"]) == ("random", 0, 3)
     assert provenance["coverage"] == {"n_batches": 2, "batches": [[0, 1, 1]], "complete": True}
     assert provenance["configuration"]["writer"] == {"out_dir": str(tmp_path / "results")}
     assert set(provenance["n_alive"]) == set(stored.ci_sum)

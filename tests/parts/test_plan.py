@@ -42,7 +42,7 @@ def test_differences_are_named_with_both_values():
             b'{"format": 1, "entries": {}, "n_batches": "1", "job": null}',
             "n_batches: Input .* int.* '1'",
         ),
-        (b'{"format": 4, "entries": {}, "n_batches": 1000000000}', "n_batches: Input should be less than .*000000000"),
+        (b'{"format": 5, "entries": {}, "n_batches": 1000000000}', "n_batches: Input should be less than .*000000000"),
     ],
 )
 def test_damaged_plans(tmp_path, content, message):
