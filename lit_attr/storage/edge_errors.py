@@ -147,9 +147,7 @@ class EdgeErrors:
             found.append(_rounded(products.square().sum((1, 2))))
         return torch.cat(found)
 
-    def _into_output(
-        self, source: str, sources: slice, targets: slice
-    ) -> Float[Tensor, "_target _source"]:
+    def _into_output(self, source: str, sources: slice, targets: slice) -> Float[Tensor, "_target _source"]:
         """Lengths of the products of unembedding columns with the vectors of sources, piece by piece."""
         w_unembed = self._content.w_unembed[:, targets]
         d_model, n_targets = w_unembed.shape

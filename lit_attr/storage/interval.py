@@ -47,9 +47,7 @@ def t_quantile(df: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     return t
 
 
-def half_width(
-    standard_errors: Float[Tensor, "*axes"], n_groups: Float[Tensor, "..."]
-) -> Float[Tensor, "*axes"]:
+def half_width(standard_errors: Float[Tensor, "*axes"], n_groups: Float[Tensor, "..."]) -> Float[Tensor, "*axes"]:
     """How far intervals reach to either side of their values, float64.
 
     Args:
