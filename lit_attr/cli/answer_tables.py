@@ -7,14 +7,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from lit_attr.cli.answer_remarks import remarks
+from lit_attr.cli.answer_remarks import FEW_GROUPS, remarks
 from lit_attr.query.answers import Edge, EdgeAnswer, Node, Ranking, StrongestEdges, Subgraph
+from lit_attr.query.estimates import Estimated
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.result_name import ResultName
 from lit_attr.query.token_texts import quoted
 from lit_attr.storage.file_content import Content
 
-_SIGNIFICANT, _SIGNIFICANT_IN_MATRIX = 5, 3
+_SIGNIFICANT, _SIGNIFICANT_IN_MATRIX, _SIGNIFICANT_IN_ERROR = 5, 3, 2
+# From here on numbers are shown with an exponent.
+_LARGEST_PLAIN = 10**_SIGNIFICANT
 # Characters of a column of a matrix, borders included.
 _MATRIX_COLUMN = 13
 _BORDERS, _LONGEST_NUMBER = 3, len("-1.23e+10")
@@ -51,7 +54,10 @@ def _table(answer: object, width: int, k: int) -> Table:
     if isinstance(answer, Ranking):
         return _ranking(answer)
     if isinstance(answer, EdgeAnswer):
-        values = [_number(value) if answer.is_held else "not held" for value in (answer.raw, answer.normalized)]
+        values = [
+            _estimate(value, answer.estimated(normalized=normalized)) if answer.is_held else "not held"
+            for value, normalized in ((answer.raw, False), (answer.normalized, True))
+        ]
         title = f"{answer.metric} of one edge"
         return _edges([(answer.source, answer.target, values)], title, ["raw", "normalised"])
     if isinstance(answer, LayerMatrix):
@@ -72,7 +78,7 @@ def _table(answer: object, width: int, k: int) -> Table:
 def _strongest(answer: StrongestEdges | Subgraph, what: str, sections: Iterable[int] = ()) -> Table:
     sign = "" if answer.sign == "both" else f" {answer.sign}"
     title = f"strongest{sign} edges {what} ({answer.metric}, {_scale(normalized=answer.normalized)})"
-    rows = [(edge.source, edge.target, [_number(edge.value)]) for edge in answer.edges]
+    rows = [(edge.source, edge.target, [_estimate(edge.value, edge)]) for edge in answer.edges]
     return _edges(rows, title, ["value"], sections)
 
 
@@ -87,7 +93,7 @@ def _ranking(answer: Ranking) -> Table:
     )
     for place, entry in enumerate(answer.entries, start=1):
         token = [_token(entry)] if has_tokens else []
-        table.add_row(str(place), entry.component_key, *token, _number(entry.value))
+        table.add_row(str(place), entry.component_key, *token, _estimate(entry.value, entry))
     return table
 
 
@@ -175,6 +181,19 @@ def _scale(*, normalized: bool) -> str:
 
 def _number(value: float | None) -> str:
     return _NOT_HARVESTED if value is None else f"{value:+.{_SIGNIFICANT}g}"
+
+
+def _estimate(value: float | None, how_sure: Estimated) -> str:
+    """A value with its standard error, or a mark where its source occurred in too few groups for one."""
+    if how_sure.few_groups:
+        return f"{_number(value)} {FEW_GROUPS}"
+    error = how_sure.standard_error
+    if error is None:
+        return _number(value)
+    digits = (
+        f"{error:.0f}" if 10**_SIGNIFICANT_IN_ERROR <= error < _LARGEST_PLAIN else f"{error:.{_SIGNIFICANT_IN_ERROR}g}"
+    )
+    return f"{_number(value)} ± {digits}"
 
 
 def _magnitude(value: float | None, digits: int) -> str:

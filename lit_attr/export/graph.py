@@ -23,7 +23,8 @@ def export_graphml(
 
     Nodes are keys such as `0.mlp.up:5`, with `layer`, `index`, `token` where there is one, `is_key`, and
     `was_harvested`, which is false where what feeds a node was not measured. Edges have `value_raw`,
-    `value_normalized` and `metric`. The graph's own data say which result it is from.
+    `value_normalized` and `metric`, and where they are known `standard_error_raw`, `standard_error_normalized`,
+    `n_groups` and `few_groups`, as in a table of edges. The graph's own data say which result it is from.
 
     Args:
         explorer: The result that the edges are from.
@@ -48,7 +49,14 @@ def export_graphml(
     for edge in subgraph.edges:
         ends = edge.source.component_key, edge.target.component_key
         known = explorer.edge(*ends, metric=subgraph.metric)
-        graph.add_edge(*ends, value_raw=known.raw, value_normalized=known.normalized, metric=subgraph.metric)
+        sure = {
+            "standard_error_raw": known.raw_standard_error,
+            "standard_error_normalized": known.normalized_standard_error,
+            "n_groups": known.n_groups,
+            "few_groups": known.few_groups,
+        }
+        values = {"value_raw": known.raw, "value_normalized": known.normalized, "metric": subgraph.metric}
+        graph.add_edge(*ends, **values, **{name: value for name, value in sure.items() if value is not None})
     write_file(path, lambda file: networkx.write_graphml(graph, file), _PRODUCT, overwrite=overwrite)
     return path
 

@@ -18,6 +18,8 @@ _TokenText = Callable[[str, int], str | None]
 # Rows that are written together, at least; and as many as one layer's tile of targets has.
 _ROW_GROUP = 1 << 17
 _LAYOUT = "lit_attr.edges"
+# Columns that say how sure values are.
+_N_ESTIMATES = 4
 _PRODUCT = Product("a table of lit-attr export", b"PAR1", _LAYOUT.encode())
 
 
@@ -33,8 +35,11 @@ def export_parquet(
     """Write the strongest edges as a parquet file, in memory that does not grow with the result.
 
     Columns are `source_layer`, `source_index`, `source_token`, `target_layer`, `target_index`, `target_token`,
-    `metric`, `value_raw` and `value_normalized`. The file's metadata say which result it is from, and under
-    `not_harvested` how many components of each layer cannot appear as targets, since they were none of the harvest.
+    `metric`, `value_raw`, `value_normalized`, their standard errors `standard_error_raw` and
+    `standard_error_normalized`, `n_groups`, the effective number of groups of batches in which the source occurred, and
+    `few_groups`, whether these are too few for a standard error. What is not known is null. The file's metadata say
+    which result it is from, and under `not_harvested` how many components of each layer cannot appear as targets, since
+    they were none of the harvest.
 
     Args:
         explorer: The result that is exported.
@@ -75,7 +80,14 @@ def _schema(arrow: Any) -> Any:  # noqa: ANN401 - of pyarrow
         for name, kind in (("layer", text), ("index", index), ("token", text))
     ]
     values = [("metric", text), ("value_raw", value), ("value_normalized", value)]
-    return arrow.schema([*fields, *(arrow.field(*named, nullable=False) for named in values)])
+    errors = [("standard_error_raw", value), ("standard_error_normalized", value), ("n_groups", value)]
+    return arrow.schema(
+        [
+            *fields,
+            *(arrow.field(*named, nullable=False) for named in values),
+            *(arrow.field(*named) for named in (*errors, ("few_groups", arrow.bool_()))),
+        ]
+    )
 
 
 def _groups(edges: Iterable[Edges]) -> Iterator[list[Edges]]:
@@ -96,7 +108,14 @@ def _columns(edges: Edges, metric: AttrMetric, token: _TokenText) -> list[Any]:
     columns: list[Any] = []
     for layers, indices in ((source_layers, edges.sources), (target_layers, edges.targets)):
         columns += [layers, indices.astype(np.int32), _texts(layers, indices, token)]
-    return [*columns, np.full(n_edges, metric, dtype=object), edges.raw, edges.normalized]
+    columns += [np.full(n_edges, metric, dtype=object), edges.raw, edges.normalized]
+    if edges.estimates is None:
+        return [*columns, *[np.full(n_edges, None, dtype=object)] * _N_ESTIMATES]
+    known = edges.estimates
+    numbers = [column.astype(object) for column in (known.raw, known.normalized, known.n_groups)]
+    for column in numbers:
+        column[np.isnan(column.astype(np.float32))] = None
+    return [*columns, *numbers, known.few_groups]
 
 
 def _texts(layers: np.ndarray, indices: np.ndarray, token: _TokenText) -> np.ndarray:

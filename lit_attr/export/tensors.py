@@ -19,6 +19,7 @@ from lit_attr.files.archive import bytes_of
 from lit_attr.files.output import Product, new_folder
 from lit_attr.files.publish import publish
 from lit_attr.storage.file_content import Content
+from lit_attr.storage.fill import leaves
 
 INDEX_FILE = "dataset_attributions.safetensors.index.json"
 _LAYOUT = "lit_attr.dataset_attributions"
@@ -43,8 +44,10 @@ def export_safetensors(
     Tensors are named `regular_attr/<target>/<source>`, `embed_attr/<target>`, `unembed_attr/<source>`,
     `ci_sum/<layer>`, `w_unembed` and so on, after the keys of `dataset_attributions.pt`. As there, rows of components
     that were no targets are zero, and not measured: the metadata's provenance lists them under `not_targets`. There are
-    no tensors of a metric that was not harvested. A result in the compact form stays in it: `live/sources/<layer>` and
-    `live/targets/<layer>` have the components, or token ids, of its columns and rows.
+    no tensors of a metric that was not harvested. Standard errors, where there are some, are named as the sums, behind
+    `standard_errors/`; the metadata's `n_all_groups` has the numbers of all groups by kind of edges. A result in the
+    compact form stays in it: `live/sources/<layer>` and `live/targets/<layer>` have the components, or
+    token ids, of its columns and rows.
 
     Args:
         content: What is exported.
@@ -64,6 +67,8 @@ def export_safetensors(
         raise ConfigurationError(f"shard_mb must be positive, found {shard_mb}")
     content.check_holds_edges()
     metadata = describe(content, _LAYOUT)
+    if content.standard_errors is not None:
+        metadata["n_all_groups"] = json.dumps(dict(content.standard_errors.n_all_groups))
     shards = _shards(list(named_tensors(content)), shard_mb * _MB)
     names = [_SHARD.format(number=number, count=len(shards)) for number in range(1, len(shards) + 1)]
     total = sum(tensor.nbytes for shard in shards for _, tensor in shard)
@@ -83,7 +88,8 @@ def export_safetensors(
 
 def named_tensors(content: Content) -> Iterator[_Named]:
     """All tensors with the names that they have in the export."""
-    for name, tensor in content.named_sums():
+    errors = {} if content.standard_errors is None else {"standard_errors": content.standard_errors.to_entry()}
+    for name, tensor in (*content.named_sums(), *leaves(errors)):
         yield name.replace("][", "/").replace("[", "/").removesuffix("]"), tensor
     yield "w_unembed", content.w_unembed
     for side, by_layer in (content.live.to_entry() if content.live else {}).items():

@@ -32,12 +32,14 @@ class IndexedList:
         raw: Raw attribution of each.
         complete: Whether these are all of the sign.
         not_held: What is known of the others, where they are nowhere; None where the result has them.
+        errors: Stored standard error of each, where the lists have them.
     """
 
     positions: Int[np.ndarray, " edge"]
     raw: Float[np.ndarray, " edge"]
     complete: bool
     not_held: NotHeld | None = None
+    errors: Float[np.ndarray, " edge"] | None = None
 
 
 class Index:
@@ -97,7 +99,7 @@ class Index:
         if name not in self._file.sections:
             return None
         try:
-            positions, raw = self._file.entries(name, record, number, n_entries)
+            positions, raw, _ = self._file.entries(name, record, number, n_entries)
         except StorageError as error:
             if not self._is_known_damaged:
                 _warn(error, "this question, and any other that meets damage")

@@ -8,7 +8,7 @@ import torch
 
 from lit_attr.errors import StorageError, naming
 from lit_attr.files.output import write_file
-from lit_attr.query.index_file import INDEX, INDEX_FORMAT, identity, index_path
+from lit_attr.query.index_file import INDEX, INDEX_FORMAT, VERSION, identity, index_path
 from lit_attr.query.index_lists import indexed_lists
 from lit_attr.query.list_writing import ListWriter
 from lit_attr.storage.blocks import Blocks
@@ -52,6 +52,6 @@ def build_index(storage: Path) -> Path:
 
 def _write(blocks: Blocks, known: dict, file: BinaryIO) -> None:
     file.write(INDEX_FORMAT.mark)  # so that it is known for one even when its end is lost
-    written = ListWriter(blocks, file, N_KEPT, INDEX_FORMAT.section).write(list(indexed_lists(blocks)))
+    written = ListWriter(blocks, file, N_KEPT, INDEX_FORMAT.sections[VERSION]).write(list(indexed_lists(blocks)))
     contents = {"storage": known, "metrics": blocks.content.metrics, "pairs": written.pairs}
-    write_contents(file, INDEX_FORMAT, contents, written.sections)
+    write_contents(file, INDEX_FORMAT, VERSION, contents, written.sections)

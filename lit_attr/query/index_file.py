@@ -9,7 +9,8 @@ from lit_attr.files.publish import reading
 from lit_attr.files.seal import sealed_digest
 from lit_attr.storage.lists_file import Format, ListsFile, Section
 
-INDEX_FORMAT = Format("an index", b"\nlit_attr index\n", 1, Section)
+VERSION = 1
+INDEX_FORMAT = Format("an index", b"\nlit_attr index\n", {VERSION: Section})
 # Files of versions before have the mark at their end alone.
 INDEX = Product("an index of lit-attr index", b"", INDEX_FORMAT.mark)
 

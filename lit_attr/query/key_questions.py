@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from lit_attr.errors import EdgeNotFoundError, NotHeldError
-from lit_attr.query.answers import Edge, EdgeAnswer, Neighbour, Ranking, Subgraph
+from lit_attr.query.answers import Edge, EdgeAnswer, Neighbour, Ranking, Subgraph, n_separated
 from lit_attr.query.found import NotHeld, added
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.query.subgraph import Reach, collect
@@ -30,15 +30,27 @@ class KeyQuestions:
         sample = result.storage.sample(measure.metric)
         self._check_ranking(question, text, key, measure)
         found = result.ranker.neighbours(question, key, measure, selection)
-        nodes = [result.node(ComponentKey(entry.layer, entry.component_idx)) for entry in found.entries]
-        entries = [Neighbour(**vars(node), value=entry.value) for node, entry in zip(nodes, found.entries, strict=True)]
+        nodes = [result.node(_key_of(entry)) for entry in found.entries]
+        values = [entry.value for entry in found.entries]
+        ends = [(other, key) if question == "sources" else (key, other) for other in map(_key_of, found.entries)]
+        estimates = result.estimator.of(ends, values, measure)
+        entries = tuple(
+            Neighbour(**vars(node), **vars(estimate), value=value)
+            for node, estimate, value in zip(nodes, estimates, values, strict=True)
+        )
         node, n_not_harvested = result.node(key), 0
         if question == "targets":
             n_not_harvested = result.harvested.n_missing(self._fed(key, measure, selection))
         was_harvested = question == "targets" or node.was_harvested
         asked = measure.metric, selection.sign, measure.normalized
-        said = was_harvested, n_not_harvested, tuple(entries)
-        return Ranking(question, node, *asked, *said, sample=sample, not_held=found.not_held)
+        said = was_harvested, n_not_harvested, entries
+        return Ranking(
+            *(question, node, *asked, *said),
+            sample=sample,
+            not_held=found.not_held,
+            standard_errors=result.storage.error_basis,
+            n_separated=n_separated(entries),
+        )
 
     def edge(self, source: str, target: str, metric: AttrMetric) -> EdgeAnswer:
         """One edge, raw and normalised."""
@@ -52,8 +64,22 @@ class KeyQuestions:
             is_held = True
         except NotHeldError:
             is_held = False
-        values = was_measured, raw, normalized
-        return EdgeAnswer(node(ends[0]), node(ends[1]), metric, *values, is_held=is_held, sample=sample)
+        of_raw, of_normalized = (
+            self._result.estimator.of([ends], [value], Measure(metric, scaled))[0]
+            for scaled, value in ((False, raw), (True, normalized))
+        )
+        return EdgeAnswer(
+            *(node(ends[0]), node(ends[1]), metric, was_measured, raw, normalized),
+            is_held=is_held,
+            raw_standard_error=of_raw.standard_error,
+            normalized_standard_error=of_normalized.standard_error,
+            raw_interval=of_raw.interval,
+            normalized_interval=of_normalized.interval,
+            n_groups=of_normalized.n_groups,
+            few_groups=of_normalized.few_groups,
+            sample=sample,
+            standard_errors=self._result.storage.error_basis,
+        )
 
     def subgraph(self, keys: Sequence[str], reach: Reach, measure: Measure, selection: Selection) -> Subgraph:
         """The strongest edges that lead to some keys, and those that lead away from them."""
@@ -76,12 +102,21 @@ class KeyQuestions:
             return found.entries
 
         values = collect(begin, follow, reach)
-        edges = tuple(Edge(node(source), node(target), value) for (source, target), value in values.items())
+        estimates = result.estimator.of([*values], [*values.values()], measure)
+        edges = tuple(
+            Edge(node(source), node(target), value, **vars(estimate))
+            for ((source, target), value), estimate in zip(values.items(), estimates, strict=True)
+        )
         nodes = dict.fromkeys([*map(node, begin), *(end for edge in edges for end in (edge.source, edge.target))])
         asked = measure.metric, selection.sign, measure.normalized
         n_not_harvested = result.harvested.n_missing(fed)
         said = n_not_harvested, tuple(nodes), edges
-        return Subgraph(tuple(map(node, begin)), *asked, *said, sample=sample, not_held=added(not_held))
+        return Subgraph(
+            *(tuple(map(node, begin)), *asked, *said),
+            sample=sample,
+            not_held=added(not_held),
+            standard_errors=result.storage.error_basis,
+        )
 
     def _fed(self, key: ComponentKey, measure: Measure, selection: Selection) -> list[str]:
         """The layers among which a key's targets are sought."""
@@ -95,3 +130,7 @@ class KeyQuestions:
             raise EdgeNotFoundError(f"no {question} of {text}: {why}")
         if asks_sources and key.layer == OUTPUT and measure.metric == "attr_abs":
             raise EdgeNotFoundError(f"no sources of {text}: {key_edges.why_no_edges(OUTPUT, measure.metric)}")
+
+
+def _key_of(entry: DatasetAttributionEntry) -> ComponentKey:
+    return ComponentKey(entry.layer, entry.component_idx)

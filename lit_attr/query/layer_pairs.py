@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 
-from lit_attr.query.found import Found, NotHeld, strongest_of
-from lit_attr.query.index import Index
+from lit_attr.query.found import Found, strongest_of
+from lit_attr.query.index import Index, IndexedList
 from lit_attr.query.index_lists import number_in_pair
 from lit_attr.query.running_lists import PairSummary
 from lit_attr.query.tiles import LayerEdges, parts, tiles
@@ -25,11 +24,12 @@ _SIDE = 4096
 
 
 class KeyEdge(NamedTuple):
-    """An edge between two keys."""
+    """An edge between two keys, with its stored standard error where that comes with it."""
 
     source: ComponentKey
     target: ComponentKey
     value: float
+    stored_error: float | None
 
 
 def layer_pairs(blocks: Blocks, metric: AttrMetric) -> list[tuple[str, str]]:
@@ -103,9 +103,9 @@ class LayerPairs:
         summary = cache(lambda: summarise(self._blocks, pair, measure.metric, selection.k))
 
         def of_sign(sign: Sign) -> Found[KeyEdge]:
-            positions, raw, not_held = self._strongest(pair, measure, selection.k, sign, summary)
-            edges = self._edges(pair, measure, positions, raw)
-            return Found(edges) if not_held is None else Found(edges, abs(edges[-1].value), not_held)
+            known = self._strongest(pair, measure, selection.k, sign, summary)
+            edges = self._edges(pair, measure, known)
+            return Found(edges) if known.not_held is None else Found(edges, abs(edges[-1].value), known.not_held)
 
         return strongest_of(map(of_sign, selection.signs), selection.k, attrgetter("value"))
 
@@ -113,10 +113,10 @@ class LayerPairs:
         self,
         pair: tuple[str, str],
         measure: Measure,
-        positions: Int[np.ndarray, " edge"],
-        values: Float[np.ndarray, " edge"],
+        known: IndexedList,
     ) -> list[KeyEdge]:
-        content = self._blocks.content
+        content, positions, values = self._blocks.content, known.positions, known.raw
+        errors = [None] * len(values) if known.errors is None else known.errors.tolist()
         members = content.stored_sources(pair[0]), content.stored_targets(pair[1])
         targets, sources = np.divmod(positions, max(len(members[0]), 1))
         sources, targets = (
@@ -128,19 +128,22 @@ class LayerPairs:
             by_source, by_target = scales.of_sources(pair[0]), scales.of_targets(pair[1])
             values = divided(values, by_source.numpy()[sources], by_target.numpy()[targets])
         return [
-            KeyEdge(ComponentKey(pair[0], source), ComponentKey(pair[1], target), value)
-            for source, target, value in zip(sources.tolist(), targets.tolist(), values.tolist(), strict=True)
+            KeyEdge(ComponentKey(pair[0], source), ComponentKey(pair[1], target), value, error)
+            for source, target, value, error in zip(
+                *(sources.tolist(), targets.tolist(), values.tolist(), errors), strict=True
+            )
         ]
 
     def _strongest(
         self, pair: tuple[str, str], measure: Measure, k: int, sign: Sign, summary: Callable[[], PairSummary]
-    ) -> tuple[Int[np.ndarray, " edge"], Float[np.ndarray, " edge"], NotHeld | None]:
-        """Positions `target * n_sources + source`, of the places of both, raw values, and what is held nowhere."""
+    ) -> IndexedList:
+        """At most so many edges of the sign."""
         n_edges = self._blocks.n_stored(*pair)
         known = self._index.edges(pair, measure, sign, n_edges) if self._index else None
         if known is not None and (k <= len(known.raw) or known.complete):
-            return known.positions[:k], known.raw[:k], None
+            errors = None if known.errors is None else known.errors[:k]
+            return IndexedList(known.positions[:k], known.raw[:k], known.complete, errors=errors)
         if known is not None and known.not_held is not None:
-            return known.positions, known.raw, known.not_held
+            return known
         positions, raw = (part[number_in_pair(measure, sign)].numpy() for part in summary().lists())
-        return positions[positions >= 0], raw[positions >= 0], None
+        return IndexedList(positions[positions >= 0], raw[positions >= 0], complete=False)

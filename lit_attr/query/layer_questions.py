@@ -6,7 +6,7 @@ from operator import attrgetter
 import torch
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.query.answers import Edge, StrongestEdges
+from lit_attr.query.answers import Edge, StrongestEdges, n_separated
 from lit_attr.query.found import Found, added, strongest_of
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.layer_pairs import KeyEdge, layer_pairs
@@ -115,8 +115,10 @@ class LayerQuestions:
         blocks.content.check_harvested(metric)
         if isinstance(index, StrongestLists):
             listed = ListedEdges(blocks, index)
-            return listed.of_pairs(metric, k) if per == "pair" else listed.of_targets(metric, k)
-        return (strongest_of_pairs if per == "pair" else strongest_of_targets)(blocks, metric, k)
+            tables = listed.of_pairs(metric, k) if per == "pair" else listed.of_targets(metric, k)
+        else:
+            tables = (strongest_of_pairs if per == "pair" else strongest_of_targets)(blocks, metric, k)
+        return (self._result.estimator.table(edges, metric) for edges in tables)
 
     def _of_pairs(self, pairs: Iterable[_Pair], measure: Measure, selection: Selection) -> Iterable[Found[KeyEdge]]:
         return (self._result.pairs.edges(pair, measure, selection) for pair in pairs)
@@ -131,11 +133,24 @@ class LayerQuestions:
     ) -> StrongestEdges:
         node, n_not_harvested = self._result.node, self._result.harvested.n_missing(targets)
         found = list(of_pairs)
-        shown = tuple(Edge(node(e.source), node(e.target), e.value) for some in found for e in some.entries)
-        asked = measure.metric, selection.sign, measure.normalized
-        sample = self._result.storage.sample(measure.metric)
-        not_held = added(some.not_held for some in found)
-        return StrongestEdges(*asked, by, n_not_harvested, shown, sample=sample, not_held=not_held)
+        entries = [entry for some in found for entry in some.entries]
+        estimates = self._result.estimator.of(
+            [(e.source, e.target) for e in entries],
+            [e.value for e in entries],
+            measure,
+            [e.stored_error for e in entries],
+        )
+        shown = tuple(
+            Edge(node(e.source), node(e.target), e.value, **vars(estimate))
+            for e, estimate in zip(entries, estimates, strict=True)
+        )
+        return StrongestEdges(
+            *(measure.metric, selection.sign, measure.normalized, by, n_not_harvested, shown),
+            sample=self._result.storage.sample(measure.metric),
+            not_held=added(some.not_held for some in found),
+            standard_errors=self._result.storage.error_basis,
+            n_separated=n_separated(shown) if by == "strength" else None,
+        )
 
     def _pairs(self, metric: AttrMetric, layers: Container[str] | None) -> list[_Pair]:
         pairs = layer_pairs(self._result.blocks, metric)

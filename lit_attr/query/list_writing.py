@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from lit_attr.query.index_lists import PAIRS, RANKINGS, KeyLists
@@ -14,6 +15,7 @@ from lit_attr.query.layer_pairs import layer_pairs
 from lit_attr.query.running_lists import PairSummary, RunningLists, Totals
 from lit_attr.query.tiles import Tile, parts, tiles
 from lit_attr.storage.blocks import Blocks
+from lit_attr.storage.edge_errors import EdgeErrors
 from lit_attr.storage.lists_file import Section
 from lit_attr.topology.words import AttrMetric, Direction
 
@@ -53,9 +55,10 @@ class ListWriter:
 
     def __init__(self, blocks: Blocks, file: BinaryIO, k: int, section: type[Section]) -> None:
         self._blocks, self._file, self._k, self._section = blocks, file, k, section
+        self._errors = EdgeErrors.of(blocks) if section.has_errors else None
         self._end = file.tell()
         stored = blocks.content.stored_sources, blocks.content.stored_targets
-        self._summaries = {
+        self._summaries: dict[tuple[str, str, AttrMetric], PairSummary] = {
             (*pair, metric): PairSummary(len(stored[0](pair[0])), len(stored[1](pair[1])), k)
             for metric in blocks.content.metrics
             for pair in layer_pairs(blocks, metric)
@@ -76,10 +79,12 @@ class ListWriter:
             self._write_keys(some)
         largest = max((self._blocks.n_stored(*pair) for *pair, _ in self._summaries), default=0)
         section = self._section(PAIRS, self._end, len(self._summaries), len(RANKINGS), self._k, largest)
-        for summary in self._summaries.values():
+        for pair, summary in self._summaries.items():
             lists_of_pair = dict(zip(("position", "raw"), summary.lists(), strict=True))
             dropped = summary.dropped() if section.counts_dropped else None
-            self._write_records(section, {name: part[None] for name, part in (lists_of_pair | _named(dropped)).items()})
+            errors = self._errors_of_pair(pair, lists_of_pair["position"])
+            columns = lists_of_pair | _named(dropped) | errors
+            self._write_records(section, {name: part[None] for name, part in columns.items()})
         self._add(section)
         self.written.pairs = [
             [*pair, *(summary.mass(normalized=scaled) for scaled in (False, True))]
@@ -113,7 +118,36 @@ class ListWriter:
             running.add(tile.raw, tile.normalized, tile.neighbours)
             del tile  # before the next one is made
         dropped = totals.less(running.totals()) if section.counts_dropped else None
-        return dict(zip(("position", "raw"), running.lists(), strict=True)) | _named(dropped)
+        columns = dict(zip(("position", "raw"), running.lists(), strict=True))
+        return columns | _named(dropped) | self._errors_of_keys(lists, metric, keys, columns["position"])
+
+    def _errors_of_keys(
+        self, lists: KeyLists, metric: AttrMetric, keys: slice, positions: Int[Tensor, "key list k"]
+    ) -> _Columns:
+        """The stored standard errors of what is listed, as bits; nothing where records have none."""
+        if self._errors is None:
+            return {}
+        errors = torch.zeros(positions.shape)
+        neighbours = lists.edges.neighbours
+        of_layer = torch.from_numpy(np.searchsorted(neighbours.starts, positions.numpy(), side="right")) - 1
+        for number, layer in enumerate(neighbours.layers):
+            mask = (positions >= 0) & (of_layer == number)
+            places = positions[mask] - int(neighbours.starts[number])
+            of_keys = keys.start + mask.nonzero()[:, 0]
+            ends = (of_keys, places) if lists.edges.direction == "targets" else (places, of_keys)
+            errors[mask] = self._errors.stored(*lists.edges.pair(layer), metric, *ends)
+        return {"error": _bits(errors)}
+
+    def _errors_of_pair(self, pair: tuple[str, str, AttrMetric], positions: Int[Tensor, "list k"]) -> _Columns:
+        """The same of the edges between two layers."""
+        if self._errors is None:
+            return {}
+        source, target, metric = pair
+        errors, mask = torch.zeros(positions.shape), positions >= 0
+        n_sources = len(self._blocks.content.stored_sources(source))
+        places = positions[mask]
+        errors[mask] = self._errors.stored(source, target, metric, places % n_sources, places // n_sources)
+        return {"error": _bits(errors)}
 
     def _see(self, tile: Tile, direction: Direction, metric: AttrMetric, totals: Totals) -> None:
         for piece in tile.pieces:
@@ -137,3 +171,8 @@ class ListWriter:
 
 def _named(dropped: Totals | None) -> _Columns:
     return {} if dropped is None else {"n_dropped": dropped.n, "mass_dropped": dropped.mass}
+
+
+def _bits(errors: Float[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """The bits that numbers have as bfloat16."""
+    return errors.bfloat16().view(torch.uint16)

@@ -103,7 +103,8 @@ class _EdgesInto:
     def see(self, known: IndexedList, sources: Int[np.ndarray, " edge"], targets: Int[np.ndarray, " edge"]) -> None:
         """Add a list, of sources by their positions and targets by their places."""
         values: Float[np.ndarray, " edge"] = divided(known.raw, self._by_source[sources], self._by_target[targets])
-        self._seen.append((sources, targets, known.raw, values))
+        errors = np.full(len(values), np.nan, np.float32) if known.errors is None else known.errors
+        self._seen.append((sources, targets, errors, known.raw, values))
         if not known.complete:
             self._bound = max(self._bound, float(abs(values[-1])))
 
@@ -128,9 +129,10 @@ class _EdgesInto:
     def table(self) -> Edges:
         """All edges that were kept."""
         columns = (
-            [np.concatenate(parts) for parts in zip(*self._kept, strict=True)] if self._kept else [np.empty(0)] * 4
+            [np.concatenate(parts) for parts in zip(*self._kept, strict=True)] if self._kept else [np.empty(0)] * 5
         )
         positions, places = (column.astype(np.int64) for column in columns[:2])
         numbers, indices = self.sources.locate(positions)
         targets = self._targets.indices(torch.from_numpy(places)).numpy()
-        return Edges(self.sources.layers, numbers, indices, self._target, targets, *columns[2:])
+        raw, normalized = columns[3:]
+        return Edges(self.sources.layers, numbers, indices, self._target, targets, raw, normalized, columns[2])

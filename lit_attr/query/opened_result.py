@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lit_attr.errors import EdgeNotFoundError
 from lit_attr.query.answers import Node
+from lit_attr.query.estimates import Estimator
 from lit_attr.query.index import Index
 from lit_attr.query.keys import KeyReader, tables_of
 from lit_attr.query.layer_pairs import LayerPairs
@@ -46,6 +47,8 @@ class OpenedResult:
         self.index = index
         self.ranker = Ranker(self.key_edges, index)
         self.pairs = LayerPairs(self.blocks, index)
+        held = self.ranker.stored_error if isinstance(index, StrongestLists) else None
+        self.estimator = Estimator(self.blocks, held)
 
     @cached_property
     def reader(self) -> KeyReader:

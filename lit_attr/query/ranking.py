@@ -14,13 +14,13 @@ from lit_attr.errors import NotHeldError
 from lit_attr.query.found import Found, strongest_of
 from lit_attr.query.index import Index
 from lit_attr.query.index_lists import KeyLists, all_lists, kind_of, section_name
-from lit_attr.query.strongest_lists import StrongestLists
+from lit_attr.query.strongest_lists import HeldEdge, StrongestLists
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.normalisation import divided
 from lit_attr.storage.top_k import DatasetAttributionEntry, strongest
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import Measure, Selection
-from lit_attr.topology.words import Direction
+from lit_attr.topology.words import AttrMetric, Direction
 
 
 class Ranker:
@@ -81,16 +81,30 @@ class Ranker:
             return self._key_edges.edge(source, target, measure)
         if not self._key_edges.was_measured(source, target, measure.metric):
             return None
+        raw = np.array([self._held(self._index, source, target, measure.metric).raw], np.float32)
+        return float((self._normalized(raw, "sources", target, [source]) if measure.normalized else raw)[0])
+
+    def stored_error(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> float:
+        """The stored standard error of an edge that a result holds which has its strongest edges alone.
+
+        Raises:
+            NotHeldError: If the result does not hold it.
+            StorageError: If the result is damaged.
+        """
+        assert isinstance(self._index, StrongestLists)
+        return self._held(self._index, source, target, metric).error
+
+    def _held(self, index: StrongestLists, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> HeldEdge:
+        """What lists of the strongest edges have of one edge."""
         ways: tuple[tuple[Direction, ComponentKey, ComponentKey], ...]
         ways = (("sources", target, source), ("targets", source, target))
         for direction, key, other in ways:
             lists = self._lists[section_name(direction, key.layer, kind_of(other.layer))]
-            value = self._index.value(lists, key.index, other, measure.metric)
-            if value is not None:
-                raw = np.array([value], np.float32)
-                return float((self._normalized(raw, "sources", target, [source]) if measure.normalized else raw)[0])
+            held = index.edge(lists, key.index, other, metric)
+            if held is not None:
+                return held
         raise NotHeldError(
-            f"the edge from {source} to {target} is not held: this result keeps the {self._index.k} strongest of each "
+            f"the edge from {source} to {target} is not held: this result keeps the {index.k} strongest of each "
             "list, and it is neither among those of its source nor among those of its target"
         )
 

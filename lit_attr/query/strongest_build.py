@@ -57,9 +57,10 @@ def write_strongest(
 def _write(blocks: Blocks, k: int, check: Callable[[], object] | None, file: BinaryIO) -> None:
     kind = STRONGEST_FORMAT
     file.write(kind.mark)
-    written = ListWriter(blocks, file, k, kind.section).write(list(all_lists(blocks)))
+    version = 1 if blocks.content.standard_errors is None else 2  # earlier programs read what has none
+    written = ListWriter(blocks, file, k, kind.sections[version]).write(list(all_lists(blocks)))
     head = write_head(file, blocks.content, written.keys)
     contents = {"k": k, "metrics": blocks.content.metrics, "pairs": written.pairs, "head": head}
-    write_contents(file, kind, contents, written.sections)
+    write_contents(file, kind, version, contents, written.sections)
     if check is not None:
         check()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lit_attr.query.tiles import LayerEdges, parts, tiles
@@ -19,6 +19,23 @@ _TILE = 1 << 21
 
 
 @dataclass(frozen=True)
+class EdgeColumns:
+    """How sure edges are; not a number where that is not known.
+
+    Attributes:
+        raw: Standard errors of raw attributions.
+        normalized: Those of normalised ones.
+        n_groups: The effective number of groups of batches in which each source occurred.
+        few_groups: Whether these are too few for an interval.
+    """
+
+    raw: Float[np.ndarray, " edge"]
+    normalized: Float[np.ndarray, " edge"]
+    n_groups: Float[np.ndarray, " edge"]
+    few_groups: Bool[np.ndarray, " edge"]
+
+
+@dataclass(frozen=True)
 class Edges:
     """Edges into one layer.
 
@@ -30,6 +47,8 @@ class Edges:
         targets: Component indices or token ids.
         raw: Raw attributions.
         normalized: Normalised attributions.
+        stored_errors: Stored standard errors, where they come with lists of edges.
+        estimates: How sure they are; None where that was not looked up, or the result has no standard errors.
     """
 
     source_layers: Sequence[str]
@@ -39,6 +58,8 @@ class Edges:
     targets: Int[np.ndarray, " edge"]
     raw: Float[np.ndarray, " edge"]
     normalized: Float[np.ndarray, " edge"]
+    stored_errors: Float[np.ndarray, " edge"] | None = None
+    estimates: EdgeColumns | None = None
 
 
 def strongest_of_pairs(blocks: Blocks, metric: AttrMetric, k: int) -> Iterator[Edges]:

@@ -3,7 +3,9 @@
 What it does not hold is nowhere else: it is said, and never taken for zero.
 """
 
+import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +18,20 @@ from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.words import SIGNS, AttrMetric, Sign
 
+
+class HeldEdge(NamedTuple):
+    """An edge as lists have it.
+
+    Attributes:
+        raw: Raw attribution.
+        error: Stored standard error; not a number where the lists have none.
+    """
+
+    raw: float
+    error: float
+
+
+_ZERO = HeldEdge(0.0, math.nan)
 _NOTHING = IndexedList(np.empty(0, np.int64), np.empty(0, np.float32), complete=True)
 
 
@@ -64,8 +80,8 @@ class StrongestLists(Index):
             raise StorageError(f"{self._lists.path} is damaged: it has no mass from {pair[0]} to {pair[1]}")
         return known
 
-    def value(self, lists: KeyLists, key: int, other: ComponentKey, metric: AttrMetric) -> float | None:
-        """The raw attribution of an edge between a key and one of its neighbours; None if the key's lists lack it.
+    def edge(self, lists: KeyLists, key: int, other: ComponentKey, metric: AttrMetric) -> HeldEdge | None:
+        """An edge between a key and one of its neighbours; None if the key's lists lack it.
 
         Args:
             lists: Lists of the key's layer.
@@ -78,17 +94,18 @@ class StrongestLists(Index):
         """
         place, position = lists.edges.keys.place(key), lists.edges.neighbours.of_key(other)
         if place is None or position is None:  # it has zeros alone
-            return 0.0
+            return _ZERO
         for normalized in (False, True):
             complete = True
             for sign in SIGNS:
                 known = self.neighbours(lists, place, Measure(metric, normalized), sign)
                 places = np.flatnonzero(known.positions == position)
                 if len(places):
-                    return float(known.raw[places[0]])
+                    error = math.nan if known.errors is None else float(known.errors[places[0]])
+                    return HeldEdge(float(known.raw[places[0]]), error)
                 complete = complete and known.complete
             if complete:  # all that are not zero are there
-                return 0.0
+                return _ZERO
         return None
 
     def _list(self, name: str, record: int, number: int, n_entries: int) -> IndexedList:
@@ -97,4 +114,4 @@ class StrongestLists(Index):
             return _NOTHING
         known = self._lists.list_of(name, place, number, n_entries)
         not_held = NotHeld(known.n_dropped, known.mass_dropped) if known.n_dropped else None
-        return IndexedList(known.positions, known.raw, complete=not_held is None, not_held=not_held)
+        return IndexedList(known.positions, known.raw, not_held is None, not_held, known.errors)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -41,8 +41,9 @@ class Section:
         n_positions: Bound of the positions, which are smaller.
     """
 
-    # Whether records say what is in no list.
+    # Whether records say what is in no list, and have the standard errors of what is in one.
     counts_dropped: ClassVar[bool] = False
+    has_errors: ClassVar[bool] = False
 
     name: str
     offset: int
@@ -109,21 +110,35 @@ class Format:
     Attributes:
         name: What it is called in messages, such as `an index`.
         mark: Bytes that it begins and ends with.
-        version: Number of the version that is read and written.
-        section: What its sections are.
+        sections: Numbers of the versions that are read, and what their sections are.
     """
 
     name: str
     mark: bytes
-    version: int
-    section: type[Section]
+    sections: Mapping[int, type[Section]]
 
 
-def write_contents(file: BinaryIO, kind: Format, contents: Mapping[str, Any], sections: list[Section]) -> None:
+def write_contents(
+    file: BinaryIO, kind: Format, version: int, contents: Mapping[str, Any], sections: list[Section]
+) -> None:
     """Write the table of contents behind the records."""
     entries = [asdict(section) for section in sections]
-    table = json.dumps({**contents, "version": kind.version, "sections": entries}).encode()
+    table = json.dumps({**contents, "version": version, "sections": entries}).encode()
     file.write(table + np.array((len(table), zlib.crc32(table)), _NUMBERS).tobytes() + kind.mark)
+
+
+class Listed(NamedTuple):
+    """A list of strongest edges, best first.
+
+    Attributes:
+        positions: What stands for each.
+        raw: Raw attribution of each.
+        errors: Stored standard error of each, where the file has them.
+    """
+
+    positions: Int[np.ndarray, " entry"]
+    raw: Float[np.ndarray, " entry"]
+    errors: Float[np.ndarray, " entry"] | None
 
 
 class ListsFile:
@@ -152,14 +167,16 @@ class ListsFile:
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error}") from error
         self.contents = self._read_contents(kind)
-        if self.contents.get("version") != kind.version:
+        version = self.contents.get("version")
+        section = kind.sections.get(version) if type(version) is int else None
+        if section is None:
             raise StorageError(
-                f"{path} has version {shown(self.contents.get('version'))}, which this version of lit_attr does not "
-                f"know (it knows {kind.version})"
+                f"{path} has version {shown(version)}, which this version of lit_attr does not know (it knows "
+                f"{' and '.join(map(str, kind.sections))})"
             )
         with naming(path):
             entries = _list_in(self.contents, "sections")
-            self.sections = {s.name: s for s in (kind.section.from_entry(entry, self._size) for entry in entries)}
+            self.sections = {s.name: s for s in (section.from_entry(entry, self._size) for entry in entries)}
             self.pairs = [_pair(entry) for entry in _list_in(self.contents, "pairs")]
 
     def _read_contents(self, kind: Format) -> dict[str, Any]:
@@ -201,9 +218,7 @@ class ListsFile:
             raise self.damaged(name, number)
         return record
 
-    def entries(
-        self, name: str, record: int, number: int, n_possible: int
-    ) -> tuple[Int[np.ndarray, " entry"], Float[np.ndarray, " entry"]]:
+    def entries(self, name: str, record: int, number: int, n_possible: int) -> Listed:
         """A list of a record, as far as it is filled.
 
         Args:
@@ -212,29 +227,31 @@ class ListsFile:
             number: Number of the list in its record, from 0.
             n_possible: How many things may stand in the list; positions are smaller.
 
-        Returns:
-            Positions, and raw values.
-
         Raises:
             StorageError: If it is damaged.
         """
         return self.filled(self.record(name, record), name, record, number, n_possible)
 
-    def filled(
-        self, lists: np.void, name: str, record: int, number: int, n_possible: int
-    ) -> tuple[Int[np.ndarray, " entry"], Float[np.ndarray, " entry"]]:
+    def filled(self, lists: np.void, name: str, record: int, number: int, n_possible: int) -> Listed:
         """A list of a record that was read already; the others as for `entries`."""
         if number < self.sections[name].n_lists:
             positions = lists["position"][number].astype(np.int64)
             n_filled = int((positions >= 0).sum())
             positions, raw = positions[:n_filled], lists["raw"][number][:n_filled]
-            if np.isfinite(raw).all() and ((positions >= 0) & (positions < n_possible)).all():
-                return positions, raw
+            errors = _widened(lists["error"][number][:n_filled]) if self.sections[name].has_errors else None
+            are_errors = errors is None or (np.isfinite(errors) & (errors >= 0)).all()
+            if are_errors and np.isfinite(raw).all() and ((positions >= 0) & (positions < n_possible)).all():
+                return Listed(positions, raw, errors)
         raise self.damaged(name, record)
 
     def damaged(self, name: str, record: int) -> StorageError:
         """What to say of a record that is not what was written."""
         return StorageError(f"{self.path} is damaged: record {record} of {name} is not what was written")
+
+
+def _widened(bits: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Numbers from the bits that they have as bfloat16."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _list_in(contents: Mapping[str, Any], name: str) -> list[Any]:

@@ -22,6 +22,7 @@ from lit_attr.files.output import Product
 from lit_attr.files.publish import reading
 from lit_attr.storage.file_content import EDGES, Content, checked_keys, to_file
 from lit_attr.storage.lists_file import Format, ListsFile, Section
+from lit_attr.storage.standard_errors import EDGES as ERRORS_OF_EDGES
 
 
 class CountedSection(Section):
@@ -37,7 +38,16 @@ class CountedSection(Section):
         ]
 
 
-STRONGEST_FORMAT = Format("a file of strongest edges", b"\nlit_attr strongest\n", 1, CountedSection)
+class SureSection(CountedSection):
+    """Records that have the standard errors of their edges, too, as bits of bfloat16."""
+
+    has_errors: ClassVar[bool] = True
+
+    def _columns(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        return [*super()._columns(), ("error", "<u2", (self.n_lists, self.k))]
+
+
+STRONGEST_FORMAT = Format("a file of strongest edges", b"\nlit_attr strongest\n", {1: CountedSection, 2: SureSection})
 STRONGEST = Product("a file of strongest edges of lit-attr export", b"", STRONGEST_FORMAT.mark)
 
 
@@ -47,12 +57,14 @@ class StoredList(NamedTuple):
     Attributes:
         positions: What stands for each.
         raw: Raw attribution of each.
+        errors: Stored standard error of each, where the file has them.
         n_dropped: How many weaker edges of the same sign there were.
         mass_dropped: Sum of their magnitudes, in the measure that ranks.
     """
 
     positions: Int[np.ndarray, " edge"]
     raw: Float[np.ndarray, " edge"]
+    errors: Float[np.ndarray, " edge"] | None
     n_dropped: int
     mass_dropped: float
 
@@ -80,10 +92,11 @@ def write_head(file: BinaryIO, content: Content, keys: Mapping[str, Int[Tensor, 
     """
     start, archive = file.tell(), io.BytesIO()
     shapes = {name: _shapes(getattr(content, name)) for name in EDGES}
-    torch.save(
-        {"content": to_file(content, without=(*EDGES, "standard_errors")), "shapes": shapes, "keys": dict(keys)},
-        archive,
-    )
+    head = {"content": to_file(content, without=(*EDGES, "standard_errors")), "shapes": shapes, "keys": dict(keys)}
+    if (errors := content.standard_errors) is not None:
+        head["standard_errors"] = {"n_groups": errors.n_groups, "n_all_groups": errors.n_all_groups}
+        head["standard_errors"] |= {name: _shapes(getattr(errors, name)) for name in ERRORS_OF_EDGES}
+    torch.save(head, archive)
     data = archive.getvalue()
     file.write(data)
     return {"offset": start, "length": len(data), "crc": zlib.crc32(data)}
@@ -139,6 +152,13 @@ class StrongestFile(ListsFile):
         """
         with naming(self.path):
             edges = {name: _without_numbers(shapes) for name, shapes in self._head["shapes"].items()}
+            if isinstance(errors := self._head.get("standard_errors"), dict):
+                of_edges = {
+                    name: _without_numbers(shapes, torch.bfloat16)
+                    for name, shapes in errors.items()
+                    if name in ERRORS_OF_EDGES
+                }
+                edges["standard_errors"] = {**errors, **of_edges}
             return checked_keys({**self._head["content"], **edges})
 
     def place(self, name: str, key: int) -> int | None:
@@ -174,11 +194,11 @@ class StrongestFile(ListsFile):
             StorageError: If it is damaged.
         """
         lists = self.record(name, record)
-        positions, raw = self.filled(lists, name, record, number, n_possible)
+        positions, raw, errors = self.filled(lists, name, record, number, n_possible)
         n_dropped, mass = int(lists["n_dropped"][number]), float(lists["mass_dropped"][number])
         if not (0 <= n_dropped <= n_possible - len(positions) and 0 <= mass < float("inf")):
             raise self.damaged(name, record)
-        return StoredList(positions, raw, n_dropped, mass)
+        return StoredList(positions, raw, errors, n_dropped, mass)
 
     def check_all(self) -> int:
         """Compare every record with its check sum, and look whether its numbers are finite.
@@ -209,10 +229,10 @@ def _shapes(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a mapping of such
     return {key: _shapes(v) for key, v in value.items()} if isinstance(value, Mapping) else list(value.shape)
 
 
-def _without_numbers(shapes: Any) -> Any:  # noqa: ANN401 - a shape, or a mapping of such
+def _without_numbers(shapes: Any, dtype: torch.dtype = torch.float32) -> Any:  # noqa: ANN401 - a shape, or a mapping
     if isinstance(shapes, dict):
-        return {key: _without_numbers(inner) for key, inner in shapes.items()}
+        return {key: _without_numbers(inner, dtype) for key, inner in shapes.items()}
     try:
-        return torch.empty(shapes, dtype=torch.float32, device="meta")
+        return torch.empty(shapes, dtype=dtype, device="meta")
     except (RuntimeError, TypeError) as error:
         raise StorageError(f"expected the shape of a tensor, found {shown(shapes)}") from error

@@ -99,7 +99,7 @@ class SummedBlocks(Blocks):
         edges = of_target if source == EMBED else of_target[source]
         if isinstance(targets, Tensor) and isinstance(sources, Tensor):
             return edges.at(targets, sources).bfloat16()
-        return edges.part(targets, sources).bfloat16()
+        return edges.part(*_slices(targets, sources)).bfloat16()
 
     def error_vectors(self, source: str, sources: Places) -> BFloat16[Tensor, "source block_x_d_model"]:
         """Vectors of standard errors as a result would store them."""
@@ -120,11 +120,15 @@ class SummedBlocks(Blocks):
 
 def _at(name: str, edges: SummedEdges, targets: Places, sources: Places) -> Float[Tensor, "..."]:
     """Some edges, rounded as in a file; without the axes of which one place is meant."""
-    axes = [slice(place, place + 1) if isinstance(place, int) else place for place in (targets, sources)]
-    part = edges.part(*axes).float()
+    part = edges.part(*_slices(targets, sources)).float()
     if not is_finite(part):
         raise not_finite(name, edges)
     return part[tuple(0 if isinstance(place, int) else _ALL for place in (targets, sources))]
+
+
+def _slices(*places: Places) -> list[slice]:
+    """Places that are one, or follow each other."""
+    return [slice(place, place + 1) if isinstance(place, int) else place for place in places]  # type: ignore[misc]
 
 
 def _without_numbers(summed: Summed) -> Tensor:

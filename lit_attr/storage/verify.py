@@ -1,5 +1,6 @@
 """Is a result what it says? Digests, shapes, metrics, coverage, finiteness, rounding."""
 
+import math
 import os
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from lit_attr.errors import StorageError, naming
 from lit_attr.files.publish import reading
 from lit_attr.files.seal import check_open_seal, is_sealed
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.fill import leaves
 from lit_attr.storage.rounding import ROUNDED_KEYS, Rounding
+from lit_attr.storage.standard_errors import TO_OUTPUT
 from lit_attr.storage.strongest_file import StrongestFile, is_strongest
 from lit_attr.topology.sums import CHUNK
 
+# Numbers of groups are rounded to float32.
+_ROUNDING = 1e-6
 # How an archive ends: a record of this length, without a comment.
 _ARCHIVE_END, _ARCHIVE_END_LENGTH = b"PK\x05\x06", 22
 
@@ -43,6 +48,7 @@ def verify(path: Path) -> list[str]:
     lines.append("finite: all entries")
     if storage.rounding is not None:
         lines.append(_rounding(path, storage, storage.rounding))
+    lines.append(_errors(path, storage))
     counted = int(storage.embed_token_count.sum(dtype=torch.int64))
     if counted != storage.n_tokens_processed:
         raise StorageError(f"{path}: {storage.n_tokens_processed} tokens in all, but {counted} counted one by one")
@@ -60,6 +66,25 @@ def _rounding(path: Path, storage: DatasetAttributionStorage, rounding: Rounding
         if not all(torch.equal(c, c.bfloat16().to(c.dtype)) for c in tensor.reshape(-1).split(CHUNK)):
             raise StorageError(f"{path}: expected numbers that were rounded to bfloat16 in {name}, found others")
     return f"rounding: {rounding}"
+
+
+def _errors(path: Path, storage: DatasetAttributionStorage) -> str:
+    """Standard errors are finite and not negative, and no source occurred in more groups than there were."""
+    errors = storage.standard_errors
+    if errors is None:
+        return "standard errors: none"
+    by_kind = {str(kind): n for kind, n in errors.n_all_groups.items()}
+    for name, tensor in leaves(errors.to_entry() if storage.holds_edges else {"n_groups": errors.n_groups}):
+        key, _, rest = name.partition("[")
+        most = by_kind[rest.partition("]")[0]] if key == "n_groups" else math.inf
+        least = -math.inf if key in TO_OUTPUT else 0.0
+        for piece in tensor.reshape(-1).split(CHUNK) if tensor.numel() else ():
+            if not piece.isfinite().all() or piece.min() < least or piece.max() > most * (1 + _ROUNDING):
+                raise StorageError(
+                    f"{path}: standard_errors: {name}: expected finite numbers from {least:g} to {most:g}, found others"
+                )
+    groups = ", ".join(f"{n:,} of {kind}" for kind, n in errors.n_all_groups.items())
+    return f"standard errors: finite, from groups: {groups}; rows in {storage.error_basis}"
 
 
 def _form(storage: DatasetAttributionStorage) -> str:

@@ -53,7 +53,8 @@ def subgraph(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
             lacking.append({"source": ends[0], "target": ends[1], "walked": ends in steps})
         # A step is shown in any case: it is how one came here.
         elif value and (ends in steps or _is_shown(value, threshold, parameters)):
-            edges[ends] = Edge(answer.source, answer.target, value)
+            estimated = answer.estimated(normalized=parameters.normalized)
+            edges[ends] = Edge(answer.source, answer.target, value, **vars(estimated))
     nodes = dict.fromkeys(explorer.node(explorer.reader.key(key)) for key in kept)
     nodes |= dict.fromkeys(end for edge in edges.values() for end in (edge.source, edge.target))
     return {

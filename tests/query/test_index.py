@@ -15,6 +15,7 @@ from lit_attr.query.index_file import INDEX_FORMAT, identity, index_path, open_i
 from lit_attr.query.layer_pairs import summarise
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.file_content import file_keys
+from lit_attr.storage.lists_file import Section
 from tests.storage.examples import READ, TOPOLOGY, random_storage, random_sums, unembedding
 
 
@@ -135,7 +136,7 @@ def test_a_damaged_index(path, caplog, damage):
     index.write_bytes(changed)
     if damage == "version":
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lit_attr.query.index_file.INDEX_FORMAT", replace(INDEX_FORMAT, version=2))
+            patch.setattr("lit_attr.query.index_file.INDEX_FORMAT", replace(INDEX_FORMAT, sections={2: Section}))
             found = answers(path)
         assert "has version 1, which this version of lit_attr does not know (it knows 2)" in caplog.text
     else:

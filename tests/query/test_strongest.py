@@ -311,7 +311,11 @@ def test_damage_is_an_error(file):
 
 
 def test_another_version(file, monkeypatch):
-    monkeypatch.setattr(strongest_file, "STRONGEST_FORMAT", replace(strongest_file.STRONGEST_FORMAT, version=2))
+    monkeypatch.setattr(
+        strongest_file,
+        "STRONGEST_FORMAT",
+        replace(strongest_file.STRONGEST_FORMAT, sections={2: strongest_file.SureSection}),
+    )
     with pytest.raises(
         StorageError, match=r"has version 1, which this version of lit_attr does not know \(it knows 2\)"
     ):
