@@ -1,10 +1,15 @@
-"""Fixtures that all tests share."""
+"""What all tests share, the examples in docstrings included."""
 
 import os
 import signal
 from pathlib import Path
 
 import pytest
+
+from tests.shapes import check_signatures
+
+# The rooms that compute.
+check_signatures("lit_attr.attribution", "lit_attr.decomposition", "lit_attr.harvest")
 
 # The tensors of most tests are tiny: threads would only wait for each other, and for other processes of the test.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,7 +21,7 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
+SHARED = Path(__file__).parents[1] / "shared" / "fixtures"
 
 
 @pytest.fixture(scope="session")
