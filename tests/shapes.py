@@ -1,8 +1,8 @@
 """The import hook under which tests run: it has shapes and types of signatures checked at every call.
 
-That of jaxtyping does so for functions inside functions too, each time that they are made, which took a fifth of the time of
-all tests; and it lets nothing be imported from compiled files while it works (its issue 329), which took fifteen seconds of
-every start.
+That of jaxtyping does so for functions inside functions too, each time that they are made, which took a fifth of the
+time of all tests; and it lets nothing be imported from compiled files while it works (its issue 329), which took
+fifteen seconds of every start.
 """
 
 import ast
@@ -28,7 +28,7 @@ def check_signatures(*packages: str) -> None:
 
 
 def checked(defined: Any) -> Any:
-    """The function or class, whose calls are refused where an argument or what is returned is not as the signature says."""
+    """The function or class, whose calls are refused where an argument or a result is not as the signature says."""
     if inspect.isclass(defined):
         if "__dataclass_fields__" in vars(defined):
             defined.__init__ = checked(defined.__init__)

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from benchmarks.large_storage import write_large_storage
 from benchmarks.query import _QUESTIONS, ask, build
 from lit_attr.query.index_file import index_path
@@ -21,4 +19,5 @@ def test_a_small_one(tmp_path, capsys):
         ask(path, name, *keys)
         found = json.loads(capsys.readouterr().out)
         assert found["warm_median"] > 0
-        assert found["anonymous_mb"] == pytest.approx(found["anonymous_mb_of_imports"], abs=50)
+        # It may be less: what other tests had is given back.
+        assert found["anonymous_mb"] < found["anonymous_mb_of_imports"] + 50

@@ -1,4 +1,4 @@
-"""The kernel in Triton's interpreter (see `conftest.py`), compiled for GPUs that are not here, and on one."""
+"""The kernel in Triton's interpreter (see `tests/conftest.py`), compiled for GPUs that are not here, and on one."""
 
 import os
 import re

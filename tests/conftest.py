@@ -1,4 +1,4 @@
-"""What all tests share, the examples in docstrings included."""
+"""Fixtures that all tests share."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SHARED = Path(__file__).parents[1] / "shared" / "fixtures"
+SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
 
 
 @pytest.fixture(scope="session")
