@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lit_attr.cli.arguments import add_place, add_result, add_tokenizer, check_keys, finite
 from lit_attr.errors import ConfigurationError
 from lit_attr.topology.choice import check_count
-from lit_attr.topology.words import ANY_SIGNS, EDGE_ORDERS, METRICS, STATISTICS, WAYS
+from lit_attr.topology.words import ANY_SIGNS, EDGE_ORDERS, METRICS, SORTS, STATISTICS, WAYS
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         ranking = question(name, text, _ask_ranking)
         ranking.add_argument("keys", metavar="KEY", nargs=1)
         ranked(ranking, 10, "positive")
+        _sure(ranking)
     edge = question("edge", "the attribution of one edge", _ask_edge)
     edge.add_argument("keys", metavar="KEY", nargs=2, help="the source, and the target")
     matrix = question("matrix", "how much layers influence each other, or all edges between two layers", _ask_matrix)
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     _scaled(matrix)
     edges = question("edges", "the strongest edges of each pair of layers, or of all", _ask_edges)
     ranked(edges, 5, "both")
+    _sure(edges)
     edges.add_argument(
         "--by",
         choices=EDGE_ORDERS,
@@ -99,6 +101,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _sure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sort",
+        choices=SORTS,
+        default="value",
+        help="lower: by the end of the 95 %% interval that is nearer to zero, without those that have zero in it; "
+        "looks at all edges; default: value",
+    )
+    parser.add_argument(
+        "--min_z", type=finite, default=0.0, help="only values so many standard errors away from zero; default: 0"
+    )
+
+
+def _how_sure(options: argparse.Namespace) -> dict[str, Any]:
+    return {"sort": options.sort, "min_z": options.min_z}
+
+
 def _scaled(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--raw", action="store_true", help="raw sums instead of normalised values, in ranking too")
     parser.add_argument(
@@ -112,7 +131,8 @@ def _scaled(parser: argparse.ArgumentParser) -> None:
 
 def _ask_ranking(explorer: "Explorer", options: argparse.Namespace) -> object:
     ask = explorer.sources if options.question == "sources" else explorer.targets
-    return ask(options.keys[0], k=options.k, sign=options.sign, **_measure(options), layers=options.layer)
+    asked = {**_measure(options), **_how_sure(options)}
+    return ask(options.keys[0], k=options.k, sign=options.sign, layers=options.layer, **asked)
 
 
 def _ask_edge(explorer: "Explorer", options: argparse.Namespace) -> object:
@@ -137,7 +157,8 @@ def _ask_matrix(explorer: "Explorer", options: argparse.Namespace) -> object:
 
 
 def _ask_edges(explorer: "Explorer", options: argparse.Namespace) -> object:
-    return explorer.edges(k=options.k, by=options.by, sign=options.sign, **_measure(options), layers=options.layer)
+    asked = {**_measure(options), **_how_sure(options)}
+    return explorer.edges(k=options.k, by=options.by, sign=options.sign, layers=options.layer, **asked)
 
 
 def _ask_subgraph(explorer: "Explorer", options: argparse.Namespace) -> object:

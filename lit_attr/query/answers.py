@@ -147,10 +147,10 @@ class EdgeAnswer(SureAnswer):
         normalized: The sum divided by the scales of source and target; None if the edge was not measured, or is not
             held.
         is_held: False where the result holds its strongest edges alone, and this is none of them.
-        raw_standard_error: That of the raw value; see `Estimated`.
-        normalized_standard_error: That of the normalised value.
+        raw_standard_error: Standard error of the raw value; see `Estimated`.
+        normalized_standard_error: Standard error of the normalised value.
         raw_interval: The 95 % interval of the raw value.
-        normalized_interval: That of the normalised value.
+        normalized_interval: The interval of the normalised value.
         n_groups: The effective number of groups of batches in which the source occurred.
         few_groups: Whether these are too few for an interval.
     """
@@ -203,7 +203,7 @@ class StrongestEdges(SureAnswer):
         n_not_harvested: How many components of the pairs' target layers cannot appear as targets, since they were no
             targets of the harvest.
         edges: Best first; of `pair`, pair by pair.
-        n_separated: As in a `Ranking`; None for `pair`, too.
+        n_separated: Number of first edges, as in a `Ranking`; None for `pair`, too.
     """
 
     metric: AttrMetric

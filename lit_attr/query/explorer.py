@@ -21,7 +21,7 @@ from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.harvested_targets import HarvestedTargets
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure
-from lit_attr.topology.words import AnySign, AttrMetric, EdgeOrder, Per, Statistic, Ways
+from lit_attr.topology.words import AnySign, AttrMetric, EdgeOrder, Per, SortBy, Statistic, Ways
 
 
 class Explorer:
@@ -64,6 +64,8 @@ class Explorer:
         metric: AttrMetric = "attr",
         normalized: bool = True,
         layers: Sequence[str] = (),
+        sort: SortBy = "value",
+        min_z: float = 0.0,
     ) -> Ranking:
         """What feeds a component or an output token most.
 
@@ -74,13 +76,17 @@ class Explorer:
             metric: `attr`, or `attr_abs` for effects on the activation's magnitude; output tokens have only `attr`.
             normalized: Divide by the scales of source and target; otherwise raw sums are ranked.
             layers: Layers to look at; all if none are given.
+            sort: `value`, or `lower`, which ranks by the ends of 95 % intervals that are nearer to zero, and leaves out
+                those with zero in them or without one. It looks at all edges of the key, without an index.
+            min_z: Standard errors that values are away from zero at least; it looks at all edges, too.
 
         Raises:
             EdgeNotFoundError: If nothing feeds the key.
             KeyFormatError: If the key is malformed.
-            ConfigurationError: If an option is not understood, or the metric was not harvested.
+            ConfigurationError: If an option is not understood, or the metric, or standard errors that an option needs,
+                were not harvested.
         """
-        selection = self._result.selection(k, sign, layers)
+        selection = self._result.selection(k, sign, layers, sort, min_z)
         return self._key_questions.ranking("sources", key, Measure(metric, normalized), selection)
 
     def targets(
@@ -92,9 +98,11 @@ class Explorer:
         metric: AttrMetric = "attr",
         normalized: bool = True,
         layers: Sequence[str] = (),
+        sort: SortBy = "value",
+        min_z: float = 0.0,
     ) -> Ranking:
         """What a component or a token feeds most; arguments and errors as for `sources`."""
-        selection = self._result.selection(k, sign, layers)
+        selection = self._result.selection(k, sign, layers, sort, min_z)
         return self._key_questions.ranking("targets", key, Measure(metric, normalized), selection)
 
     def edge(self, source: str, target: str, *, metric: AttrMetric = "attr") -> EdgeAnswer:
@@ -196,6 +204,8 @@ class Explorer:
         metric: AttrMetric = "attr",
         normalized: bool = True,
         layers: Sequence[str] = (),
+        sort: SortBy = "value",
+        min_z: float = 0.0,
     ) -> StrongestEdges:
         """The strongest edges between layers.
 
@@ -207,11 +217,14 @@ class Explorer:
             metric: `attr` or `attr_abs`.
             normalized: Divide by the scales of source and target.
             layers: Pairs take part that have one of these at either end; all if none are given.
+            sort: `value` or `lower`, as for `sources`; `lower` looks at all edges between the layers.
+            min_z: Standard errors that values are away from zero at least, likewise.
 
         Raises:
-            ConfigurationError: If an option is not understood, or the metric was not harvested.
+            ConfigurationError: If an option is not understood, or what it needs was not harvested.
         """
-        return self._layer_questions.edges(by, Measure(metric, normalized), self._result.selection(k, sign, layers))
+        selection = self._result.selection(k, sign, layers, sort, min_z)
+        return self._layer_questions.edges(by, Measure(metric, normalized), selection)
 
     def pair_edges(
         self,

@@ -1,12 +1,13 @@
 """Answers about pairs of layers."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from lit_attr.query.answers import ENDS, Answer, Node, ends
+from lit_attr.query.answers import ENDS, Answer, Node, SureAnswer, ends
 from lit_attr.query.frames import to_frame
 from lit_attr.topology.words import AttrMetric, Statistic
 
@@ -73,7 +74,7 @@ class LayerMatrix(Answer):
 
 
 @dataclass(frozen=True, eq=False)
-class LayerBlock(Answer):
+class LayerBlock(SureAnswer):
     """All edges between two layers.
 
     Attributes:
@@ -84,6 +85,9 @@ class LayerBlock(Answer):
         n_not_harvested: How many rows were not measured, since their components were no targets of the harvest.
         values: Attributions; rows that were not measured are NaN. Raw ones may be the file's own bytes, which must not
             be written to.
+        standard_error: Standard errors of the values, see `Estimated`; not a number where they are not known. None
+            without standard errors, and where there are too many edges to compute them at once.
+        n_groups: The effective number of groups of batches in which each source occurred; None likewise.
     """
 
     sources: tuple[Node, ...]
@@ -92,6 +96,8 @@ class LayerBlock(Answer):
     normalized: bool
     n_not_harvested: int
     values: Float[np.ndarray, "_target _source"]
+    standard_error: Float[np.ndarray, "_target _source"] | None = field(default=None, kw_only=True)
+    n_groups: Float[np.ndarray, " _source"] | None = field(default=None, kw_only=True)
 
     def frame(self) -> "polars.DataFrame":
         """A row for each edge that is not zero, those that were not measured included, with no value.
@@ -103,6 +109,10 @@ class LayerBlock(Answer):
         for place, source in zip(*self.values.nonzero(), strict=True):  # what is not a number is not zero
             target = self.targets[place]
             value = float(self.values[place, source]) if target.was_harvested else None
-            marks = {"value": value, "was_harvested": target.was_harvested}
+            error = math.nan if self.standard_error is None else float(self.standard_error[place, source])
+            n_groups = None if self.n_groups is None or value is None else float(self.n_groups[source])
+            how_sure = {"standard_error": None if math.isnan(error) else error, "n_groups": n_groups}
+            marks = {"value": value, "was_harvested": target.was_harvested, **how_sure}
             rows.append({**ends(self.sources[source], target), **marks})
-        return to_frame(rows, {**ENDS, "value": float, "was_harvested": bool})
+        columns = {"value": float, "was_harvested": bool, "standard_error": float, "n_groups": float}
+        return to_frame(rows, {**ENDS, **columns})

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from lit_attr.query.found import Found, strongest_of
 from lit_attr.query.index import Index, IndexedList
 from lit_attr.query.index_lists import number_in_pair
 from lit_attr.query.running_lists import PairSummary
+from lit_attr.query.sure_ranking import surest_edges
 from lit_attr.query.tiles import LayerEdges, parts, tiles
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.normalisation import divided
@@ -24,11 +26,12 @@ _SIDE = 4096
 
 
 class KeyEdge(NamedTuple):
-    """An edge between two keys, with its stored standard error where that comes with it."""
+    """An edge between two keys, with the number that ranks it, and its stored standard error where that is known."""
 
     source: ComponentKey
     target: ComponentKey
     value: float
+    score: float
     stored_error: float | None
 
 
@@ -97,8 +100,14 @@ class LayerPairs:
             selection: How many, of which sign.
 
         Raises:
+            ConfigurationError: If the selection needs standard errors, and the result has none.
+            NotHeldError: If it needs them, and the result holds its strongest edges alone.
             StorageError: If a value is not finite.
         """
+        if selection.needs_errors:
+            found = surest_edges(self._blocks, pair, measure, selection)
+            scores, raw, positions = (numbers[0].numpy() for numbers in found)
+            return Found(self._edges(pair, measure, IndexedList(positions, raw, complete=False), scores))
         # Looked at once for both signs, and not at all where the index knows enough.
         summary = cache(lambda: summarise(self._blocks, pair, measure.metric, selection.k))
 
@@ -107,13 +116,14 @@ class LayerPairs:
             edges = self._edges(pair, measure, known)
             return Found(edges) if known.not_held is None else Found(edges, abs(edges[-1].value), known.not_held)
 
-        return strongest_of(map(of_sign, selection.signs), selection.k, attrgetter("value"))
+        return strongest_of(map(of_sign, selection.signs), selection.k, attrgetter("score"))
 
     def _edges(
         self,
         pair: tuple[str, str],
         measure: Measure,
         known: IndexedList,
+        scores: Float[np.ndarray, " edge"] | None = None,
     ) -> list[KeyEdge]:
         content, positions, values = self._blocks.content, known.positions, known.raw
         errors = [None] * len(values) if known.errors is None else known.errors.tolist()
@@ -128,9 +138,16 @@ class LayerPairs:
             by_source, by_target = scales.of_sources(pair[0]), scales.of_targets(pair[1])
             values = divided(values, by_source.numpy()[sources], by_target.numpy()[targets])
         return [
-            KeyEdge(ComponentKey(pair[0], source), ComponentKey(pair[1], target), value, error)
-            for source, target, value, error in zip(
-                *(sources.tolist(), targets.tolist(), values.tolist(), errors), strict=True
+            KeyEdge(ComponentKey(pair[0], source), ComponentKey(pair[1], target), value, score, error)
+            for source, target, value, score, error in zip(
+                *(
+                    sources.tolist(),
+                    targets.tolist(),
+                    values.tolist(),
+                    (values if scores is None else scores).tolist(),
+                    errors,
+                ),
+                strict=True,
             )
         ]
 

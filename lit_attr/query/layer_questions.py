@@ -15,6 +15,7 @@ from lit_attr.query.opened_result import OpenedResult
 from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
 from lit_attr.query.strongest_lists import StrongestLists
 from lit_attr.storage.compact import with_zeros
+from lit_attr.storage.edge_errors import EdgeErrors
 from lit_attr.storage.top_k import check_finite
 from lit_attr.topology.address import OUTPUT, ComponentKey, in_order
 from lit_attr.topology.choice import Measure, Selection, check_count
@@ -85,8 +86,18 @@ class LayerQuestions:
             tuple(result.node(ComponentKey(layer, index)) for index in range(result.storage.layer_size(layer)))
             for layer in (source, target)
         )
-        asked = measure.metric, measure.normalized
-        return LayerBlock(sources, targets, *asked, len(not_harvested), values.numpy(), sample=sample)
+        errors = n_groups = None
+        if n_edges <= _LARGEST_BLOCK and (known := EdgeErrors.of(blocks)) is not None:
+            stored = with_zeros(result.storage, source, target, known.tile(source, target, measure), torch.nan)
+            errors = stored.index_fill(0, not_harvested, torch.nan).numpy()
+            n_groups = known.n_groups_of_all(source, target, measure.metric).numpy()
+        return LayerBlock(
+            *(sources, targets, measure.metric, measure.normalized, len(not_harvested), values.numpy()),
+            standard_error=errors,
+            n_groups=n_groups,
+            sample=sample,
+            standard_errors=result.storage.error_basis,
+        )
 
     def edges(self, by: EdgeOrder, measure: Measure, selection: Selection) -> StrongestEdges:
         """The strongest edges of each pair of layers, or of all."""
@@ -95,7 +106,7 @@ class LayerQuestions:
         pairs = self._pairs(measure.metric, selection.layers)
         of_pairs = self._of_pairs(pairs, measure, selection)
         if by == "strength":
-            of_pairs = [strongest_of(of_pairs, selection.k, attrgetter("value"))]
+            of_pairs = [strongest_of(of_pairs, selection.k, attrgetter("score"))]
         return self._answer(by, {target for _, target in pairs}, measure, selection, of_pairs)
 
     def pair_edges(

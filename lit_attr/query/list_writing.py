@@ -139,7 +139,7 @@ class ListWriter:
         return {"error": _bits(errors)}
 
     def _errors_of_pair(self, pair: tuple[str, str, AttrMetric], positions: Int[Tensor, "list k"]) -> _Columns:
-        """The same of the edges between two layers."""
+        """Stored standard errors of the listed edges between two layers, likewise."""
         if self._errors is None:
             return {}
         source, target, metric = pair

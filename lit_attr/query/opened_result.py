@@ -19,7 +19,7 @@ from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 from lit_attr.topology.choice import Selection
-from lit_attr.topology.words import AnySign, AttrMetric
+from lit_attr.topology.words import AnySign, AttrMetric, SortBy
 
 
 class OpenedResult:
@@ -83,19 +83,23 @@ class OpenedResult:
         text = None if tokens is None else tokens.text(key.index)
         return Node(str(key), key.layer, key.index, text, was_harvested=self.harvested.include(key))
 
-    def selection(self, k: int, sign: AnySign, layers: Sequence[str]) -> Selection:
+    def selection(
+        self, k: int, sign: AnySign, layers: Sequence[str], sort: SortBy = "value", min_z: float = 0.0
+    ) -> Selection:
         """Which edges a ranking keeps.
 
         Args:
             k: How many at most.
             sign: `positive`, `negative` or `both`.
             layers: Names of layers, or patterns; all if none are given.
+            sort: By what they rank.
+            min_z: Standard errors that their values are away from zero at least.
 
         Raises:
             ConfigurationError: If an option is not understood.
             KeyFormatError: If a module path may be that of several layers.
         """
-        return Selection(k, sign, self.reader.matching(layers))
+        return Selection(k, sign, self.reader.matching(layers), sort, min_z)
 
     def layer_pair(self, source: str, target: str, metric: AttrMetric) -> tuple[str, str]:
         """The canonical addresses of two layers between which there are edges.

@@ -15,6 +15,7 @@ from lit_attr.query.found import Found, strongest_of
 from lit_attr.query.index import Index
 from lit_attr.query.index_lists import KeyLists, all_lists, kind_of, section_name
 from lit_attr.query.strongest_lists import HeldEdge, StrongestLists
+from lit_attr.query.sure_ranking import surest_neighbours
 from lit_attr.storage.key_edges import KeyEdges
 from lit_attr.storage.normalisation import divided
 from lit_attr.storage.top_k import DatasetAttributionEntry, strongest
@@ -49,8 +50,12 @@ class Ranker:
             selection: How many, of which sign, in which layers.
 
         Raises:
+            ConfigurationError: If the selection needs standard errors, and the result has none.
+            NotHeldError: If it needs them, and the result holds its strongest edges alone.
             StorageError: If values are not finite, or the result is damaged.
         """
+        if selection.needs_errors:
+            return Found(surest_neighbours(self._key_edges, direction, key, measure, selection))
         find = self._blocks.source_layers if direction == "sources" else self._blocks.target_layers
         by_kind: dict[str, list[str]] = {}
         for layer in find(key.layer, measure.metric):

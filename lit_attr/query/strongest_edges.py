@@ -24,7 +24,7 @@ class EdgeColumns:
 
     Attributes:
         raw: Standard errors of raw attributions.
-        normalized: Those of normalised ones.
+        normalized: Standard errors of normalised ones.
         n_groups: The effective number of groups of batches in which each source occurred.
         few_groups: Whether these are too few for an interval.
     """

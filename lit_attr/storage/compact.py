@@ -208,11 +208,21 @@ def map_moved(nested: Any, function: Callable[[Moved], Any]) -> Any:  # noqa: AN
 
 
 def with_zeros(
-    content: Content, source: str, target: str, block: Float[Tensor, "_row _column"]
+    content: Content, source: str, target: str, block: Float[Tensor, "_row _column"], zero: float = 0.0
 ) -> Float[Tensor, "_target _source"]:
-    """A block of stored edges between two layers, with rows and columns for what has no place."""
+    """A block of stored edges between two layers, with rows and columns for what has no place.
+
+    Args:
+        content: A result.
+        source: Layer of the columns.
+        target: Layer of the rows.
+        block: Numbers of the stored edges.
+        zero: What stands for the others.
+    """
     sources, targets = content.stored_sources(source), content.stored_targets(target)
-    return Moved(block, (targets, LiveSet(targets.n_all)), (sources, LiveSet(sources.n_all))).whole
+    whole = block.new_full((targets.n_all, sources.n_all), zero)
+    whole[targets.all_indices[:, None], sources.all_indices] = block
+    return whole
 
 
 def compacted(content: AnyContent) -> AnyContent:

@@ -67,8 +67,12 @@ class EdgeErrors:
             sources: Places of the sources.
         """
         stored = self._content.stored_sources(source)
-        numbers = self._errors.n_groups[kind_of(target, metric)][source]
+        numbers = self.n_groups_of_all(source, target, metric)
         return (numbers if stored.ids is None else numbers[stored.ids])[sources]
+
+    def n_groups_of_all(self, source: str, target: str, metric: AttrMetric) -> Float[Tensor, " component"]:
+        """Effective numbers of groups of all components of a layer, or token ids, whether they have a place or not."""
+        return self._errors.n_groups[kind_of(target, metric)][source]
 
     def tile(
         self, source: str, target: str, measure: Measure, sources: slice = _ALL, targets: slice = _ALL

@@ -307,13 +307,17 @@ def _has_kind(name: str, value: object) -> bool:
     return fits(value, nesting)
 
 
-def file_keys(content: Content) -> dict[str, Any]:
+def file_keys(content: Content, without: Container[str] = ()) -> dict[str, Any]:
     """What a content is in a file, key by key, with the tensors as they are; keys without a value are left out.
 
     That of rounding comes last, behind the numbers that it is of.
+
+    Args:
+        content: What was harvested.
+        without: Other keys that are left out.
     """
-    keys = {field.name: getattr(content, field.name) for field in fields(Content)}
-    own = {name: keys.pop(name) for name in ("live", "standard_errors", "rounding")}
+    keys = {field.name: getattr(content, field.name) for field in fields(Content) if field.name not in without}
+    own = {name: keys.pop(name, None) for name in ("live", "standard_errors", "rounding")}
     return {**keys, **{name: value.to_entry() for name, value in own.items() if value is not None}}
 
 
@@ -334,8 +338,7 @@ def to_file(content: Content, without: Container[str] = ()) -> dict[str, Any]:
         else value
         if name == "standard_errors"
         else _plain(value, half)
-        for name, value in file_keys(content).items()
-        if name not in without
+        for name, value in file_keys(content, without).items()
     }
 
 

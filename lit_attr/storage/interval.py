@@ -51,7 +51,7 @@ def half_width(standard_errors: Float[Tensor, "*axes"], n_groups: Float[Tensor, 
     """How far intervals reach to either side of their values, float64.
 
     Args:
-        standard_errors: Of values; not a number where nothing is said of a spread.
+        standard_errors: Standard errors of values; not a number where nothing is said of a spread.
         n_groups: Effective numbers of groups behind them, or behind each column.
     """
     return t_quantile(n_groups - 1) * standard_errors.double()
@@ -64,7 +64,7 @@ def nearer_end(
 
     Args:
         values: Attributions.
-        standard_errors: Theirs.
+        standard_errors: Standard errors of these.
         n_groups: Effective numbers of groups behind them, or behind each column.
     """
     distance = (values.double().abs() - half_width(standard_errors, n_groups)).nan_to_num(nan=0.0).clamp(min=0)

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import get_args
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.topology.words import METRICS, SIGNS, AnySign, AttrMetric, Sign
+from lit_attr.topology.words import METRICS, SIGNS, SORTS, AnySign, AttrMetric, Sign, SortBy
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,25 @@ class Selection:
         k: How many at most.
         sign: `positive`, `negative`, or `both`, which ranks by magnitude.
         layers: Canonical addresses of the layers that take part; None for all.
+        sort: By what they rank: `value`, or `lower` for the ends of 95 % intervals that are nearer to zero.
+        min_z: Edges take part whose values are at least so many standard errors away from zero.
 
     Raises:
-        ConfigurationError: If `k` is no whole number of at least 1, or the sign is unknown.
+        ConfigurationError: If `k` is no whole number of at least 1, or another choice is not understood.
     """
 
     k: int
     sign: AnySign
     layers: Container[str] | None = None
+    sort: SortBy = "value"
+    min_z: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the number and the sign."""
+        """Check the choices."""
+        if self.sort not in SORTS:
+            raise ConfigurationError(f"sort must be one of {list(SORTS)}, found {self.sort!r}")
+        if not 0 <= self.min_z < float("inf"):  # not a number is no bound either
+            raise ConfigurationError(f"min_z must be a number of at least 0, found {self.min_z!r}")
         check_count("k", self.k)
         if self.sign not in get_args(AnySign):
             raise ConfigurationError(f"sign must be one of {list(get_args(AnySign))}, found {self.sign!r}")
@@ -56,6 +64,11 @@ class Selection:
     def signs(self) -> tuple[Sign, ...]:
         """The signs of the edges that are ranked."""
         return SIGNS if self.sign == "both" else (self.sign,)
+
+    @property
+    def needs_errors(self) -> bool:
+        """Whether standard errors decide which edges are ranked, or how."""
+        return self.sort != "value" or self.min_z > 0
 
     def admits(self, layer: str) -> bool:
         """Whether a layer takes part."""

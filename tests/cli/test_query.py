@@ -34,7 +34,9 @@ def test_lists_are_the_storages(file, capsys, question, metric, sign):
     method = storage.get_top_sources if question == "sources" else storage.get_top_targets
     answer = ask(capsys, file, question, "0.mlp.up:2", "--k", 3, "--sign", sign, "--metric", metric)
     expected = method("0.mlp.up:2", k=3, sign=sign, metric=metric)
-    assert answer["entries"] == [{**vars(e), "token": None, "was_harvested": True} for e in expected]
+    unknown = dict.fromkeys(("standard_error", "n_groups", "few_groups", "interval"))
+    assert answer["entries"] == [{**vars(e), "token": None, "was_harvested": True, **unknown} for e in expected]
+    assert answer["standard_errors"] == "not harvested"
     assert (answer["question"], answer["key"], answer["metric"]) == (question, "0.mlp.up:2", metric)
     assert answer["n_tokens"] == storage.n_tokens_processed
 

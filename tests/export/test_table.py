@@ -58,7 +58,9 @@ def test_polars_reads_it_and_best_edges_come_first(tmp_path):
     assert frame.columns == [
         *("source_layer", "source_index", "source_token", "target_layer", "target_index", "target_token"),
         *("metric", "value_raw", "value_normalized"),
+        *("standard_error_raw", "standard_error_normalized", "n_groups", "few_groups"),
     ]
+    assert frame["standard_error_raw"].null_count() == frame["few_groups"].null_count() == len(frame) > 0
     for _, pair in frame.group_by("source_layer", "target_layer"):
         sizes = pair["value_normalized"].abs().to_list()
         assert sizes == sorted(sizes, reverse=True)

@@ -3,12 +3,14 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from lit_attr.cli.answer_tables import print_answer
+from lit_attr.errors import ConfigurationError, NotHeldError
 from lit_attr.export.graph import export_graphml
 from lit_attr.export.table import export_parquet
 from lit_attr.export.tensors import export_safetensors
@@ -21,6 +23,7 @@ from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.edge_errors import FEW, SOME, EdgeErrors
 from lit_attr.storage.summed_blocks import SummedBlocks
 from lit_attr.storage.verify import verify
+from lit_attr.storage.write import write_result
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.squares import N_BLOCKS
@@ -29,6 +32,7 @@ from tests.storage.test_summed import W_UNEMBED, random_part
 
 # What bfloat16 rounds.
 ROUNDED = 2.0**-8
+NOT_TARGETS = {"not_targets": {"0.attn.q": [1], "0.attn.k": [0, 1]}}
 ASKED = [(metric, normalized) for metric in ("attr", "attr_abs") for normalized in (False, True)]
 
 
@@ -48,14 +52,21 @@ def opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("estimates")
     groups = [random_part(8, 8 if number % 3 else 0) for number in range(24)]
     for number, group in enumerate(groups):
-        for layer, ci in group.ci.items():
+        group.token_count[group.live[EMBED].ids] = torch.randint(1, 5, (len(group.live[EMBED].ids),))
+        group.n_tokens.fill_(int(group.token_count.sum()))
+        for ci in group.ci.values():
             ci.abs_()
-            if number > 1:
-                ci[:2] = 0  # two of each layer occur in two groups
-                if layer in group.live:
-                    for name, table in group.edges():
-                        rows = np.isin(table.live.ids, [0, 1])
-                        table.numbers[torch.from_numpy(rows)] *= f"/{layer}->" not in name
+        for name, table in group.edges():  # noise alone would not be told apart from zero
+            source = name.partition("/")[2].partition("->")[0]
+            weights = group.token_count if source == EMBED else group.ci[source]
+            by_target = 2.0 * (-1) ** torch.arange(table.width)
+            table.numbers.add_(weights[torch.from_numpy(np.asarray(table.live.ids))].double()[:, None] * by_target)
+        if number > 1:  # the first of each layer occurs in two groups at most
+            for weights in (*group.ci.values(), group.token_count):
+                weights[0] = 0
+            group.n_tokens.fill_(int(group.token_count.sum()))
+            for _, table in group.edges():
+                table.numbers[torch.from_numpy(np.asarray(table.live.ids) == 0)] = 0
         for squares in (*group.act_sq.values(), group.logit_sq):
             squares.abs_()
     parts = [accumulated(groups[:15]), accumulated(groups[15:])]
@@ -65,12 +76,13 @@ def opened(tmp_path_factory):
             name = f"{form}{' with index' * is_indexed}"
             (folder / name).mkdir()
             path = folder / name / "x.pt"
-            written(path, parts, is_dense=form == "dense")
+            named = {f"part {n}": part for n, part in enumerate(parts)}
+            write_result(path, named, READ, W_UNEMBED, 0.0, NOT_TARGETS, is_dense=form == "dense")
             if is_indexed:
                 build_index(path)
             explorers[name] = Explorer(path)
             assert explorers[name].is_indexed == is_indexed
-    summed = SummedBlocks({f"part {n}": part for n, part in enumerate(parts)}, READ, W_UNEMBED, 0.0, {})
+    summed = SummedBlocks(named, READ, W_UNEMBED, 0.0, NOT_TARGETS)
     for name, blocks in (("strongest", Blocks(explorers["compact"].storage)), ("strongest of parts", summed)):
         explorers[name] = Explorer(write_strongest(blocks, folder / name, 100))
     assert (folder / "strongest").read_bytes() == (folder / "strongest of parts").read_bytes()
@@ -129,10 +141,10 @@ def test_lists_have_what_the_formula_says(opened, metric, normalized):
                 assert (low + high) / 2 == pytest.approx(entry.value, rel=1e-6, abs=1e-9 * (high - low))
             seen.append(error is None)
     assert sum(seen) > 10
-    assert len(seen) - sum(seen) > 100
+    assert len(seen) - sum(seen) > 30
 
 
-@pytest.mark.parametrize(("metric", "normalized"), ASKED)
+@pytest.mark.parametrize(("metric", "normalized"), ASKED[1:])
 def test_all_forms_say_the_same(opened, metric, normalized):
     right = opened["dense"]
     for explorer in opened.values():
@@ -150,7 +162,7 @@ def test_all_forms_say_the_same(opened, metric, normalized):
 def test_edges_tables_and_exports_say_what_lists_say(opened, tmp_path):
     polars = pytest.importorskip("polars")
     networkx = pytest.importorskip("networkx")
-    for number, explorer in enumerate(opened.values()):
+    for number, explorer in enumerate((opened["compact with index"], opened["strongest of parts"])):
         graph = explorer.subgraph(["0.attn.o:1", "embed:2"], k=20)
         known = {(e.source.component_key, e.target.component_key): e for e in graph.edges}
         assert any(edge.standard_error is not None for edge in graph.edges)
@@ -185,6 +197,68 @@ def test_edges_tables_and_exports_say_what_lists_say(opened, tmp_path):
 def edge_estimate(one):
     fields = ("standard_error", "n_groups", "few_groups", "interval")
     return type(one).__mro__[1](**{name: getattr(one, name) for name in fields})
+
+
+def nearer(entry):
+    """The end of an interval that is nearer to zero, 0 where it has zero in it."""
+    low, high = entry.interval or (-1, 1)
+    return low if low > 0 else high if high < 0 else 0.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "normalized", "sign"),
+    [("attr", False, "positive"), ("attr", True, "both"), ("attr_abs", True, "negative")],
+)
+def test_lists_by_the_nearer_end_and_by_z(opened, metric, normalized, sign):
+    asked = {"metric": metric, "normalized": normalized, "sign": sign}
+    n_seen = 0
+    for name in ("dense", "compact with index"):
+        explorer = opened[name]
+        for key, everything in all_rankings(explorer, metric, normalized):
+            ask = getattr(explorer, everything.question)
+            of_sign = [e for e in everything.entries if sign == "both" or (e.value > 0) == (sign == "positive")]
+            surest = sorted((e for e in of_sign if nearer(e)), key=lambda e: -abs(nearer(e)))
+            assert list(ask(str(key), k=100, sort="lower", **asked).entries) == surest
+            assert list(ask(str(key), k=2, sort="lower", **asked).entries) == surest[:2]
+            far = [e for e in of_sign if e.standard_error is not None and abs(e.value) / e.standard_error >= 2.5]
+            assert list(ask(str(key), k=100, min_z=2.5, **asked).entries) == far
+            n_seen += len(surest)
+        for by in ("pair", "strength"):
+            edges = explorer.edges(k=1000, by="strength", **asked).edges
+            surest = sorted((e for e in edges if nearer(e)), key=lambda e: -abs(nearer(e)))
+            found = explorer.edges(k=1000, by=by, sort="lower", **asked).edges
+            if by == "strength":
+                assert list(found) == surest
+            assert {(e.source, e.target) for e in found} == {(e.source, e.target) for e in surest}
+    assert n_seen > 20
+
+
+def test_what_lists_by_sureness_need(opened, tmp_path):
+    replace(opened["dense"].storage, standard_errors=None).save(tmp_path / "x.pt")
+    for options in ({"sort": "lower"}, {"min_z": 1.0}):
+        with pytest.raises(
+            ConfigurationError, match="--sort lower and --min_z need standard errors, and the result has"
+        ):
+            Explorer(tmp_path / "x.pt").sources("0.attn.o:1", **options)
+        for ask in (partial(opened["strongest"].sources, "0.attn.o:1"), opened["strongest"].edges):
+            with pytest.raises(NotHeldError):
+                ask(**options)
+    for wrong in ({"sort": "z"}, {"min_z": -1.0}, {"min_z": math.nan}):
+        with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} must be"):
+            opened["dense"].sources("0.attn.o:1", **wrong)
+
+
+def test_blocks_say_it_of_all_edges(opened):
+    dense, compact = (opened[name].block("embed", "0.attn.q") for name in ("dense", "compact"))
+    np.testing.assert_array_equal(dense.standard_error, compact.standard_error)
+    np.testing.assert_array_equal(dense.n_groups, compact.n_groups)
+    n_known = 0
+    for (target, source), error in np.ndenumerate(dense.standard_error):
+        known = opened["dense"].edge(f"embed:{source}", f"0.attn.q:{target}").normalized_standard_error
+        assert (known is None and np.isnan(error)) or known == error
+        n_known += known is not None
+    assert n_known > 3
+    assert opened["dense"].block("embed", "output").frame()["standard_error"].count() > 0
 
 
 def test_tiles_and_single_edges_of_parts_and_results(opened):
@@ -266,7 +340,7 @@ def test_verify_and_tensors(opened, tmp_path):
     torch.testing.assert_close(found["standard_errors/regular_attr/0.attn.o/0.attn.q"], block, rtol=0, atol=0)
     errors = storage.standard_errors
     for name, wrong in (
-        ("regular_attr", {**errors.regular_attr, "0.attn.o": {"0.attn.q": -block}}),
+        ("regular_attr", {**errors.regular_attr, "0.attn.o": {**errors.regular_attr["0.attn.o"], "0.attn.q": -block}}),
         (
             "n_groups",
             {**errors.n_groups, "attr": {**errors.n_groups["attr"], EMBED: errors.n_groups["attr"][EMBED] + 30}},

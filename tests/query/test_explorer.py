@@ -93,13 +93,15 @@ def test_frames(explorer):
     pytest.importorskip("polars")
     answer = explorer.sources("output:0", k=3, sign="both")
     frame = answer.frame()
-    assert frame.columns == ["component_key", "layer", "component_idx", "token", "value"]
+    how_sure = ["standard_error", "n_groups", "few_groups", "low", "high"]
+    assert frame.columns == ["component_key", "layer", "component_idx", "token", "value", *how_sure]
     assert frame["value"].to_list() == [entry.value for entry in answer.entries]
-    assert explorer.sources("0.attn.q:0", layers=["0.mlp.up"]).frame().shape == (0, 5)
+    assert explorer.sources("0.attn.q:0", layers=["0.mlp.up"]).frame().shape == (0, 10)
     edge = explorer.edge("embed:2", "output:0")
     assert edge.frame().row(0, named=True) == {
         **{"source": "embed:2", "source_token": "Mia", "target": "output:0", "target_token": "<s>"},
         **{"raw": edge.raw, "normalized": edge.normalized, "was_harvested": True},
+        **dict.fromkeys(("raw_standard_error", "normalized_standard_error", "n_groups", "few_groups")),
     }
     matrix = explorer.matrix().frame()
     assert matrix.columns == ["source_layer", "target_layer", "value", "harvested"]
@@ -109,11 +111,11 @@ def test_frames(explorer):
     assert len(rows) == 15
     assert rows.row(0, named=True) == {
         **{"source": "embed:0", "source_token": "<s>", "target": "0.mlp.up:0", "target_token": None},
-        **{"value": float(block.values[0, 0]), "was_harvested": True},
+        **{"value": float(block.values[0, 0]), "was_harvested": True, "standard_error": None, "n_groups": None},
     }
     for answer in (explorer.edges(), explorer.subgraph(["output:0"])):
         frame = answer.frame()
-        assert frame.columns == ["source", "source_token", "target", "target_token", "value"]
+        assert frame.columns == ["source", "source_token", "target", "target_token", "value", *how_sure]
         assert frame["target"].to_list() == [edge.target.component_key for edge in answer.edges]
 
 

@@ -161,7 +161,7 @@ def test_what_is_not_held_is_said(file, tmp_path):
     assert answer.not_held.n == len(others) > 0
     # The token that never occurred has a value of 1e10: what is small beside it is known to the last bits of that.
     assert answer.not_held.mass == pytest.approx(abs(others).sum(), abs=1e-15 * abs(row).sum())
-    assert list(remarks(answer)) == [str(answer.not_held)]
+    assert list(remarks(answer)) == [str(answer.not_held), "no standard errors: they were not harvested"]
     graph = explorer.subgraph(["0.mlp.up:1"], k=9, depth=1)
     assert graph.not_held.n > len(others)
     weak = int(abs(row).argmin())

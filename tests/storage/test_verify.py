@@ -36,6 +36,7 @@ def test_what_is_in_order_is_said(result):
         f"digest: sha256 {check_seal(result)}",
         "shapes: 18 sums belong together",
         "finite: all entries",
+        "standard errors: none",
         "tokens: 1023, as counted one by one",
         "metrics: attr and attr_abs",
         "written by: not recorded",
