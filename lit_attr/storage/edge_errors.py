@@ -148,7 +148,7 @@ class EdgeErrors:
             if target != OUTPUT:
                 found.append(self._blocks.errors(source, target, metric, others, some).float())
                 continue
-            vectors = self._blocks.error_vectors(source, some).double().view(len(some), N_BLOCKS, -1)
+            vectors = self._blocks.error_vectors(source, some).double().view(len(some), N_BLOCKS, len(w_unembed))
             products = vectors @ w_unembed[:, others].double().T[:, :, None]
             found.append(_rounded(products.square().sum((1, 2))))
         return torch.cat(found)

@@ -20,7 +20,7 @@ from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.query.strongest_build import write_strongest
 from lit_attr.storage.blocks import Blocks
-from lit_attr.storage.edge_errors import FEW, SOME, EdgeErrors
+from lit_attr.storage.edge_errors import FEW, EdgeErrors
 from lit_attr.storage.summed_blocks import SummedBlocks
 from lit_attr.storage.verify import verify
 from lit_attr.storage.write import write_result
@@ -101,9 +101,10 @@ def by_formula(storage, source, target, metric, normalized):
     else:
         error = float(stored[target.index, source.index])
     value = storage.get_attribution(str(source), str(target), metric=metric)
-    if n < SOME or not normalized:
+    if n and not (normalized and target.layer == OUTPUT):
         n_all = errors.n_all_groups[kind]
-        error = math.hypot(error, value * math.sqrt(max((n_all / n - 1) / (n_all - 1), 0)))
+        share = min(2 / n, 1) if normalized else 1
+        error = math.hypot(error, value * share * math.sqrt(max((n_all / n - 1) / (n_all - 1), 0)))
     if normalized:
         weights = storage.embed_token_count if source.layer == EMBED else storage.ci_sum[source.layer]
         squares = storage.logit_sq_sum if target.layer == OUTPUT else storage.component_act_sq_sum[target.layer]
@@ -274,6 +275,8 @@ def test_tiles_and_single_edges_of_parts_and_results(opened):
                     source, target, Measure("attr"), columns.reshape(-1), rows.reshape(-1), values.reshape(-1)
                 )
                 torch.testing.assert_close(one_by_one, tile.reshape(-1), rtol=0, atol=0, equal_nan=True)
+                nothing = torch.empty(0, dtype=torch.int64)
+                assert errors.stored(source, target, "attr", nothing, nothing).shape == (0,)
 
 
 def test_with_even_weights_it_is_the_standard_error_of_a_mean(tmp_path):
