@@ -38,6 +38,7 @@ def about(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
         "rounding": None if storage.rounding is None else str(storage.rounding),
         **_about_abs(storage),
         "provenance": _plain_json(storage.provenance),
+        "standard_errors": storage.error_basis,
         "indexed": explorer.is_indexed,
         "n_kept": explorer.n_kept,
         "tokenizer": None if tokens is None else str(tokens.file),

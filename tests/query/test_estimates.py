@@ -320,9 +320,9 @@ def test_a_result_without_them_says_so_once(opened, tmp_path, capsys):
     assert (answer.standard_errors, answer.n_separated) == ("not harvested", None)
     assert [e.value for e in answer.entries] == [e.value for e in known.entries]
     assert {(e.standard_error, e.n_groups, e.few_groups, e.interval) for e in answer.entries} == {(None,) * 4}
-    print_answer(answer, explorer.name, 1, 10)
+    print_answer(answer, explorer.name, explorer.storage, 10)
     assert capsys.readouterr().out.count("no standard errors: they were not harvested") == 1
-    print_answer(known, explorer.name, 1, 10)
+    print_answer(known, explorer.name, explorer.storage, 10)
     shown = capsys.readouterr().out
     assert " ± " in shown
     assert "(few)" in shown

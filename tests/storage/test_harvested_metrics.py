@@ -54,7 +54,7 @@ def test_a_result_of_attr_alone_answers_as_one_of_both(tmp_path):
     assert alone.get_attribution("embed:2", "0.mlp.up:1") == both.get_attribution("embed:2", "0.mlp.up:1")
     assert alone.has_source("embed:0")
     assert alone.has_target("0.attn.q:0")
-    assert verify(path)[4].startswith("metrics: attr alone; attr_abs was not harvested (--model.metrics attr): ask for")
+    assert verify(path)[5].startswith("metrics: attr alone; attr_abs was not harvested (--model.metrics attr): ask for")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_share_is_known_of_its_metric_alone(tmp_path):
     assert storage.sample("attr_abs") == Sample(0.25, 3, 10)
     assert str(Sample(0.1, 13_107, 131_072)) == "attr_abs from 10 % of the sequences (13,107 of 131,072 tokens)"
     storage.save(tmp_path / "a.pt")
-    assert verify(tmp_path / "a.pt")[4] == "metrics: attr; attr_abs from 25 % of the sequences (3 of 10 tokens)"
+    assert verify(tmp_path / "a.pt")[5] == "metrics: attr; attr_abs from 25 % of the sequences (3 of 10 tokens)"
     assert random_storage().sample("attr_abs") is None
 
 
