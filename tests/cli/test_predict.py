@@ -57,6 +57,7 @@ def test_print_config(given, capsys):
         "patience_minutes": 5.0,
         "allow_other_versions": False,
         "dense": "auto",
+        "dtype": "float32",
         "keep": None,
     }
 

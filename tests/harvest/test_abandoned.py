@@ -74,7 +74,7 @@ def test_mistakes_that_are_seen_before_a_folder_is_made(given, out, monkeypatch,
     monkeypatch.setattr(writer, "open_harvest", lambda *_: pytest.fail("a folder would be made"))
     trainer = pl.Trainer(**QUIET, **trainer, callbacks=[StorageWriter(out)])
     with pytest.raises((ConfigurationError, DataError), match=message):
-        trainer.predict(AttributionHarvester(run, **model), datamodule=TokenDataModule(path, 2))
+        trainer.predict(AttributionHarvester(run, **model), datamodule=TokenDataModule(path, 2, order="file"))
     assert not out.parent.exists()
 
 

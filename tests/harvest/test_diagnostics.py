@@ -2,7 +2,6 @@
 
 import logging
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -55,7 +54,9 @@ def test_an_unsound_decomposition(tokens, tmp_path, caplog, precision):
     harvester = AttributionHarvester(run)
     stored = harvest(harvester, tokens, tmp_path / "out", precision=precision)
     known = stored.provenance["diagnostics"]
-    rows = torch.from_numpy(np.load(tokens)[:2].astype(np.int64))
+    data = TokenDataModule(tokens, 2)
+    data.setup("predict")
+    rows = data.batch(0)
     assert known == pytest.approx(diagnose(harvester.model, rows).entries())
     assert (known["n_tokens"], known["mean_ci"], known["dead_share"]) == (2 * 8, 0, 1)
     assert not stored.ci_sum["0.mlp.up"].any()

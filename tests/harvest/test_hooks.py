@@ -81,4 +81,4 @@ def test_attributes_are_born_in_the_constructor(cls, called, tmp_path):
     trainer = pl.Trainer(**{**QUIET, "enable_progress_bar": True}, callbacks=objects[:2])
     trainer.predict(objects[2], datamodule=objects[3])
     lightnings = {"log", "log_dict"}  # put on callbacks by the trainer
-    assert set(vars(mine)) - before - lightnings <= {"spec"}, "a cached property"
+    assert set(vars(mine)) - before - lightnings <= {"spec", "_seed"}, "cached properties"

@@ -67,15 +67,15 @@ def assert_half(path, half):
 
 
 def test_a_share_is_that_of_the_chosen_batches_scaled(run, tokens, half, whole, tmp_path):
-    written = work(run, tokens, tmp_path / "out", model=HALF)
+    written = work(run, tokens, tmp_path / "out", model=HALF, data={"order": "file"})
     assert_half(written.path, half)
     assert not torch.allclose(half.embed_attr_abs["0.mlp.up"], whole.embed_attr_abs["0.mlp.up"], rtol=0.01)
 
 
 def test_a_share_after_a_restart_with_other_workers(run, tokens, half, tmp_path):
-    folder = stop(3, run, tokens, tmp_path / "out", model=HALF)
+    folder = stop(3, run, tokens, tmp_path / "out", model=HALF, data={"order": "file"})
     for rank in range(2):
-        data = {"rank": rank, "world_size": 2}
+        data = {"rank": rank, "world_size": 2, "order": "file"}
         written = work(run, tokens, tmp_path / "out", model=HALF, data=data, subrun_id=folder.name)
     assert_half(written.path or merge_harvest(folder), half)
 
