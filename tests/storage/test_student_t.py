@@ -54,5 +54,5 @@ def test_extremes():
     assert of(1.959963985, 1e6) == pytest.approx(0.05, rel=1e-5)
     t, df = torch.rand(2, 3, 4, dtype=torch.float64) * 5 + 0.5
     assert tail(t, df).flatten().tolist() == pytest.approx(
-        [of(*one) for one in zip(t.flatten(), df.flatten())], rel=1e-14
+        [of(*one) for one in zip(t.flatten(), df.flatten(), strict=True)], rel=1e-14
     )
