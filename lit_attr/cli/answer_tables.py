@@ -24,7 +24,9 @@ _BORDERS, _LONGEST_NUMBER = 3, len("-1.23e+10")
 _NOT_HARVESTED = "not harvested"
 
 
-class _Console(Console):
+class AnswerConsole(Console):
+    """Where answers are printed."""
+
     def on_broken_pipe(self) -> None:
         """Leave it to `main`, which treats all commands alike: rich would end the process with 1."""
         raise
@@ -39,7 +41,7 @@ def print_answer(answer: object, result: ResultName, content: Content, k: int) -
         content: What is in it.
         k: How many rows and columns of a block are shown.
     """
-    console = _Console(markup=False, emoji=False, highlight=False)  # a token may be [b] or :smile:
+    console = AnswerConsole(markup=False, emoji=False, highlight=False)  # a token may be [b] or :smile:
     table = _table(answer, console.width, k)
     # Beside the table, since its own title and caption would be wrapped to its width.
     title, table.title = table.title, None
@@ -67,7 +69,7 @@ def _table(answer: object, width: int, k: int) -> Table:
     if isinstance(answer, LayerBlock):
         return _block(answer, width, k)
     if isinstance(answer, Subgraph):
-        return _strongest(answer, f"around {_names(answer.keys)}")
+        return _strongest(answer, f"around {names_of(answer.keys)}")
     if not isinstance(answer, StrongestEdges):
         raise TypeError(f"no table for {type(answer).__name__}")
     if answer.by == "strength":
@@ -84,7 +86,7 @@ def _strongest(answer: StrongestEdges | Subgraph, what: str, sections: Iterable[
 
 def _ranking(answer: Ranking) -> Table:
     sign = "" if answer.sign == "both" else f" {answer.sign}"
-    of = _names([answer.key])
+    of = names_of([answer.key])
     has_tokens = any(entry.token is not None for entry in answer.entries)
     name = answer.question.removesuffix("s")
     table = Table(
@@ -148,18 +150,18 @@ def _block(answer: LayerBlock, width: int, k: int) -> Table:
     rows, columns = (np.argsort(-magnitudes.sum(axis)) for axis in (1, 0))
     harvested = np.array([node.was_harvested for node in answer.targets], dtype=bool)
     rows, columns = rows[harvested[rows]][:k], columns[:k]
-    widths = np.array([max(len(_names([answer.sources[n]])), _LONGEST_NUMBER) + _BORDERS for n in columns])
-    room = width - max((len(_names([answer.targets[n]])) for n in rows), default=0) - _BORDERS - 1
+    widths = np.array([max(len(names_of([answer.sources[n]])), _LONGEST_NUMBER) + _BORDERS for n in columns])
+    room = width - max((len(names_of([answer.targets[n]])) for n in rows), default=0) - _BORDERS - 1
     columns = columns[: max(int((widths.cumsum() <= room).sum()), 1)]
     rows, columns = np.sort(rows), np.sort(columns)
     table = Table(
-        *_columns("fed by", *(_names([answer.sources[column]]) for column in columns)),
+        *_columns("fed by", *(names_of([answer.sources[column]]) for column in columns)),
         title=f"strongest rows and columns of {len(answer.targets):,} x {len(answer.sources):,} edges "
         f"({answer.metric}, {_scale(normalized=answer.normalized)})",
     )
     for row in rows:
         numbers = (f"{value:+.{_SIGNIFICANT_IN_MATRIX}g}" for value in answer.values[row, columns])
-        table.add_row(_names([answer.targets[row]]), *numbers)
+        table.add_row(names_of([answer.targets[row]]), *numbers)
     return table
 
 
@@ -167,7 +169,8 @@ def _columns(*names: str) -> list[Column]:
     return [Column(name, overflow="fold") for name in names]  # on a narrow terminal nothing is cut off
 
 
-def _names(nodes: Iterable[Node]) -> str:
+def names_of(nodes: Iterable[Node]) -> str:
+    """The keys of some nodes, with the texts of tokens."""
     return ", ".join(f"{n.component_key} {_token(n)}".rstrip() for n in nodes)
 
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "status": ("lit_attr.cli.status", "how far a running harvest is, across its workers"),
     "verify": ("lit_attr.cli.verify", "check a stored result: digest, shapes, finiteness, coverage"),
     "query": ("lit_attr.cli.query", "ask a result: sources, targets, edges, layers, subgraphs"),
+    "compare": ("lit_attr.cli.compare", "compare two results: which edges differ, and how sure that is"),
     "index": ("lit_attr.cli.index", "make questions to a large result fast"),
     "export": ("lit_attr.cli.export", "write a result as safetensors, parquet or GraphML, or log it to wandb"),
     "plot": ("lit_attr.cli.plot", "draw a result: edge mass, a component, a subgraph, stability"),

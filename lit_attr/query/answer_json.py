@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lit_attr.query.answers import Edge, EdgeAnswer, Node
+from lit_attr.query.compare_answers import ComparedEdge, PairOfMasses
 from lit_attr.query.found import NotHeld
 from lit_attr.storage.harvested_metrics import Sample
 
@@ -17,7 +18,7 @@ def plain(answer: object) -> dict[str, Any]:
         value = getattr(answer, field.name)
         if field.name == "question":  # named by the command already
             continue
-        if (isinstance(answer, Edge | EdgeAnswer) and isinstance(value, Node)) or field.name == "key":
+        if (isinstance(answer, Edge | EdgeAnswer | ComparedEdge) and isinstance(value, Node)) or field.name == "key":
             entries[field.name] = value.component_key
             entries["token" if field.name == "key" else f"{field.name}_token"] = value.token
         else:
@@ -26,9 +27,9 @@ def plain(answer: object) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever an answer holds
-    if isinstance(value, Node | Sample | NotHeld):
+    if isinstance(value, Node | Sample | NotHeld | PairOfMasses):
         return vars(value)
-    if isinstance(value, Edge):
+    if isinstance(value, Edge | ComparedEdge):
         return plain(value)
     if isinstance(value, tuple):
         return [_plain(one) for one in value]

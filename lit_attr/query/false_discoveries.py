@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-# Positive numbers of double precision have the order of their bits, read as whole numbers. Over all numbers up to 1 that
-# makes 1024 bins of each octave.
+# Positive numbers of double precision have the order of their bits, read as whole numbers. Over all numbers up to 1
+# that makes 1024 bins of each octave.
 _N_BINS = 1 << 20
 _ONE = int(torch.ones(1, dtype=torch.float64).view(torch.int64))
 
