@@ -63,7 +63,7 @@ def shape(name: str, batch: int, density: str, seconds: int) -> Stage:
 
 
 ON_GPU = [
-    Stage("tests", ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"), 120),
+    Stage("tests", ("-m", "pytest", "-q", "-n", "0", "-m", "gpu", "-p", "no:cacheprovider", "tests"), 120),
     stage("correctness", 60, "correctness", "--batch", "8"),
     stage("kernel", 60, "kernel"),
     stage("harvest", 90, "harvest"),
@@ -76,7 +76,7 @@ ON_GPU = [
 _SMALL = ("--device", "cpu", "--batch", "1", "--rounds", "1", "--workspace_mb", "256")
 _TEST = "tests/attribution/closed_form/test_mlp_kernel.py::test_without_a_device_the_plain_way_is_taken"
 ON_CPU = [
-    Stage("tests", ("-m", "pytest", "-q", "-p", "no:cacheprovider", _TEST), 120),
+    Stage("tests", ("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", _TEST), 120),
     stage("correctness", 120, "correctness", *_SMALL),
     stage("kernel", 120, "kernel", *_SMALL),
     stage("ss-2l 0.01", 120, "shape", *_SMALL),

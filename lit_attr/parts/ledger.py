@@ -10,7 +10,7 @@ from typing import Annotated, BinaryIO
 from pydantic import AfterValidator, Field
 
 from lit_attr.data.batch_ids import Ids, check_ranges, count, from_ranges
-from lit_attr.errors import StorageError
+from lit_attr.errors import StorageError, reason
 from lit_attr.files.json_file import parse_object
 from lit_attr.files.publish import reading
 from lit_attr.parts.software import Software
@@ -121,7 +121,7 @@ def read_head(file: BinaryIO, path: Path) -> Head:
         metadata, end = json.JSONDecoder().raw_decode(text.decode(), len(_BEGIN))
         ledger = metadata["ledger"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StorageError(f"{path} is no part of a harvest, or damaged: {error!r}") from error
+        raise StorageError(f"{path} is no part of a harvest, or damaged: {reason(error)}") from error
     table = text[end:].removeprefix(_COMMA).rstrip(b" ")
     return Head(parse_object(ledger, Ledger, path), table, _ALIGNED + length)
 

@@ -35,7 +35,7 @@ def check_correspondence(one: Explorer, other: Explorer, match: Match | None) ->
             f"cannot compare {one.path} with itself: name two results by their folders, da-..., or files"
         )
     sizes, others = one.layers, other.layers
-    if wrong := [layer for layer in sizes | others if sizes.get(layer) != others.get(layer)]:
+    if wrong := [layer for layer in {**sizes, **others} if sizes.get(layer) != others.get(layer)]:
         layer = wrong[0]
         found, expected = others.get(layer, "none"), sizes.get(layer, "none")
         raise ConfigurationError(

@@ -178,7 +178,7 @@ class SummedEdges:
             if len(columns) == len(self.targets):
                 total += self._rows(name, piece)
             else:
-                total.index_add_(1, columns, self._rows(name, piece))
+                total.index_add_(1, columns, self._rows(name, piece).to(total.dtype))
         total = total[:, targets]
         return total if self.factor == 1 else total * self.factor
 

