@@ -88,7 +88,7 @@ class _Best:
 
     @property
     def rows(self) -> list[list[float]]:
-        """Those that are kept, best first."""
+        """The rows that are kept, best first."""
         return self._kept[0].T.tolist() if self._kept else []
 
 
