@@ -86,8 +86,8 @@ class Comparison:
             nothing differs.
         n_different: Number of discoveries: edges that differ, of which at most a share of the level is expected not to.
         correlation: Pearson correlation of the values over all compared edges; None where it is not defined.
-        correlation_without_noise: Pearson correlation if values had no error; None where nothing was tested, or the
-            errors are as large as the spread.
+        correlation_without_noise: Pearson correlation if values had no sampling error; None where nothing was tested,
+            or the errors are as large as the spread.
         rank_correlation: Spearman correlation of the values, rounded to bfloat16; None where it is not defined.
         masses: Pairs of layers side by side.
         edges: The discoveries that differ most; where nothing was tested, the edges that differ most. Best first.

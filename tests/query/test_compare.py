@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from lit_attr.assets import ASSETS, TOKENS
 from lit_attr.cli.main import main
 from lit_attr.demo import grammar
 from lit_attr.errors import ConfigurationError
+from lit_attr.query import paired_tiles
 from lit_attr.query.compare import compare
 from lit_attr.query.explorer import Explorer
 from lit_attr.storage.blocks import Blocks
@@ -18,6 +20,8 @@ from lit_attr.storage.edge_errors import EdgeErrors
 from lit_attr.storage.student_t import tail
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import Measure
+from tests.query.examples import all_edges
+from tests.storage.examples import random_storage
 from tests.storage.test_result_errors import accumulated, written
 from tests.storage.test_summed import random_part
 
@@ -96,6 +100,77 @@ def test_what_cannot_be_compared(results):
     for options, message in (({"sort": "size"}, "sort must be"), ({"level": 1.0}, "level q"), ({"k": 0}, "k")):
         with pytest.raises(ConfigurationError, match=message):
             compare(*results, match="index", **options)
+
+
+def stored(folder, storage, name):
+    storage.save(folder / f"{name}.pt")
+    return Explorer(folder / f"{name}.pt")
+
+
+def pooled(one, other):
+    """All edges of two results in units of one root mean square, in float64: pair of layers to two blocks."""
+    n = one.n_tokens_processed, other.n_tokens_processed
+    found = {}
+    for pair, block in all_edges(one, "attr", normalized=True).items():
+        target = pair[1]
+        squares = [
+            (s.logit_sq_sum if target == "output" else s.component_act_sq_sum[target]).double().numpy()
+            for s in (one, other)
+        ]
+        unit = np.sqrt((squares[0] + squares[1]) / sum(n))
+        blocks = block, all_edges(other, "attr", normalized=True)[pair]
+        found[pair] = [b * (np.sqrt(sq / k) / unit)[:, None] for b, sq, k in zip(blocks, squares, n, strict=True)]
+    return found
+
+
+def test_values_masses_and_correlations(tmp_path, monkeypatch):
+    monkeypatch.setattr(paired_tiles, "_SIDE", 2)
+    one, other = (random_storage(seed, provenance={"weights_digest": "x"}) for seed in (1, 2))
+    answer = compare(*(stored(tmp_path, s, n) for s, n in ((one, "a"), (other, "b"))), k=10_000)
+    assert "without standard errors" in answer.why_not_tested
+    expected, masses = {}, {}
+    for (source, target), (a, b) in pooled(one, other).items():
+        occur = (one.embed_token_count > 0) & (other.embed_token_count > 0)
+        columns = occur.nonzero()[:, 0].tolist() if source == "embed" else range(a.shape[1])
+        masses[source, target] = abs(a[:, columns]).sum(), abs(b[:, columns]).sum()
+        expected |= {(f"{source}:{s}", f"{target}:{t}"): (a[t, s], b[t, s]) for s in columns for t in range(a.shape[0])}
+    found = {(e.source.component_key, e.target.component_key): (e.value_a, e.value_b) for e in answer.edges}
+    assert found.keys() == expected.keys()
+    assert all(found[key] == pytest.approx(expected[key], rel=1e-5) for key in found)
+    assert answer.n_compared == len(expected)
+    differences = [abs(e.difference) for e in answer.edges]
+    assert differences == sorted(differences, reverse=True)
+    assert {(m.source_layer, m.target_layer): (m.mass_a, m.mass_b) for m in answer.masses} == {
+        pair: pytest.approx(mass, rel=1e-5) for pair, mass in masses.items()
+    }
+    values = np.array(list(expected.values())).T
+    assert answer.correlation == pytest.approx(np.corrcoef(values)[0, 1], rel=1e-5)
+    rounded = torch.from_numpy(values).to(torch.bfloat16).double().numpy()
+    ranks = [(v[:, None] > v).sum(1) + (v[:, None] == v).sum(1) / 2 for v in rounded]
+    assert answer.rank_correlation == pytest.approx(np.corrcoef(ranks)[0, 1], abs=1e-3)
+
+
+def test_results_of_the_same_data_are_not_tested(results, tmp_path):
+    storages = [replace(one.storage, provenance={"weights_digest": "x", "data_digest": "same"}) for one in results]
+    one, other = (stored(tmp_path, storage, name) for storage, name in zip(storages, "ab", strict=True))
+    answer = compare(one, other)
+    assert "both are of the same data" in answer.why_not_tested
+    assert (answer.n_tested, answer.edges[0].p) == (0, None)
+    with pytest.raises(ConfigurationError, match="nothing can be sorted by z: both are of the same data"):
+        compare(one, other, sort="z")
+
+
+def test_what_only_rounding_tells_apart_is_no_difference(tmp_path):
+    """The spread is zero, and sums are one rounding off."""
+    paths, part = [tmp_path / "a.pt", tmp_path / "b.pt"], groups(2.0)[0]
+    for path in paths:
+        written(path, [accumulated([part] * 24)])
+    one, other = map(Explorer, paths)
+    for block in (other.storage.embed_unembed_attr, *other.storage.unembed_attr.values()):
+        block.copy_(block.nextafter(torch.tensor(torch.inf)))
+    found = compare(one, stored(tmp_path, other.storage, "c"), match="index", targets=[OUTPUT])
+    assert found.n_tested > 10
+    assert (found.n_nominal, found.n_different) == (0, 0)
 
 
 def harvested(folder, rows, capsys):
