@@ -51,23 +51,26 @@ class PValues:
         bins = self._counts.nonzero()[:, 0]
         return bins, self._n_below + self._counts.cumsum(0)[bins]
 
-    def threshold(self, n_tests: int, level: float) -> "tuple[float | None, PValues | None]":
-        """Up to which number p values are discoveries for certain, and the range in which more may lie, if any.
+    def threshold(self, n_tests: int, level: float, see_again: "Callable[[PValues], object]") -> float | None:
+        """Up to which number the p values of the range are discoveries; None if none is.
 
         Args:
             n_tests: Number of all tests.
             level: Level q.
+            see_again: Adds all p values to others.
         """
         bins, ranks = self._occupied()
         smallest, largest = self._ends(bins)
-        certain, possible = (
-            ((ends.view(torch.float64) * n_tests) <= level * ranks).nonzero()[:, 0] for ends in (largest, smallest)
-        )
-        n_certain, n_possible = (int(found[-1]) + 1 if len(found) else 0 for found in (certain, possible))
-        sure = largest[n_certain - 1].view(torch.float64).item() if n_certain else None
-        if n_possible <= n_certain:
-            return sure, None
-        return sure, PValues(int(smallest[n_certain]), int(largest[n_possible - 1]))
+        # A bin has discoveries for certain if its largest number would be one, and may have some if its smallest would.
+        highest = level * ranks.double()
+        certain, possible = ((ends.view(torch.float64) * n_tests) <= highest for ends in (largest, smallest))
+        for place in possible.nonzero()[:, 0].flip(0).tolist():
+            if certain[place]:
+                return float(largest[place : place + 1].view(torch.float64))
+            see_again(closer := PValues(int(smallest[place]), int(largest[place])))
+            if (found := closer.threshold(n_tests, level, see_again)) is not None:
+                return found
+        return None
 
     def q_values(self, p: Float64[Tensor, " test"], n_tests: int) -> Float64[Tensor, " test"]:
         """The smallest levels at which some of the p values are discoveries, rounded up by a thousandth at most.
@@ -106,15 +109,10 @@ class Discoveries:
             seen: All p values; those above the level may be left out.
             n_tests: Number of all tests.
             level: Level q.
-            see_again: Adds all p values to others; called while bins hold both discoveries and others, up to three
-                times.
+            see_again: Adds all p values to others; called up to three times for each bin, from the last on, of which it
+                is not clear whether it has discoveries: as a rule one, or none.
         """
-        threshold, doubtful = seen.threshold(n_tests, level)
-        while doubtful is not None:
-            see_again(doubtful)
-            more, doubtful = doubtful.threshold(n_tests, level)
-            threshold = threshold if more is None else more
-        return cls(n_tests, level, threshold, seen)
+        return cls(n_tests, level, seen.threshold(n_tests, level, see_again), seen)
 
     def q_values(self, p: Float64[Tensor, " test"]) -> Float64[Tensor, " test"]:
         """The smallest levels at which discoveries are discoveries, rounded up by a thousandth at most."""
