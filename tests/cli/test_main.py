@@ -92,7 +92,8 @@ def test_help_of_predict_imports_no_optional_library():
 def test_a_reader_that_has_seen_enough(arguments, unbuffered):
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     done = lit_attr_process(arguments, "| true; exit ${PIPESTATUS[0]}", env=environment)
-    assert done.returncode == (2 if arguments == "predct" else 0)
+    # Without a command, help is an error; but not where the reader has left before it came.
+    assert done.returncode in {"predct": (2,), "": (0, 2)}.get(arguments, (0,))
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
 
