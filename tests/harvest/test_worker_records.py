@@ -24,7 +24,7 @@ def test_of_three_workers_one_is_done_one_fails_and_one_is_killed(tmp_path, caps
     writer = {"out_dir": tmp_path / "out", "subrun_id": "da-x", "commit_batches": 1}
     workers = []
     for rank, log in enumerate(logs):
-        data = {"batch_size": 500, "rank": rank, "world_size": 3}
+        data = {"batch_size": 500, "rank": rank, "world_size": 3, "order": "file"}
         signals = {1: int(signal.SIGKILL)} if rank == 2 else {}
         workers.append(start(Work(run, tmp_path / "tokens.npy", log, data=data, writer=writer, signals=signals)))
     for worker in workers:
