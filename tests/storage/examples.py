@@ -4,6 +4,7 @@ Each input has as many entries as its target has components, and these read one 
 targets already, to the last bit. What read vectors do is tested in `test_summed.py`.
 """
 
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -60,7 +61,7 @@ def random_storage(seed: int = 0, **options) -> DatasetAttributionStorage:
 
 def partly_harvested(not_targets: dict[str, list[int]], seed: int = 0, **provenance) -> DatasetAttributionStorage:
     """A storage as a harvest leaves it whose targets were not all components: the rows of the others are zero."""
-    storage = random_storage(seed, provenance={"not_targets": not_targets, **provenance})
+    storage = random_storage(seed, provenance={"not_targets": deepcopy(not_targets), **provenance})
     for layer, indices in not_targets.items():
         for by_source in (storage.regular_attr, storage.regular_attr_abs):
             for block in by_source.get(layer, {}).values():
