@@ -221,7 +221,7 @@ class Content:
             raise StorageError(f"shapes do not belong together ({len(problems)} problems): {shown}")
         if self.standard_errors is not None:
             n_all = {layer: self.layer_size(layer) for layer in (EMBED, *self.ci_sum)}
-            self.standard_errors.check(shapes, n_all, "attr_abs" in self.metrics)
+            self.standard_errors.check(shapes, n_all)
         unpaired = {*_edges(self.regular_attr, self.embed_attr)} ^ {*_edges(self.regular_attr_abs, self.embed_attr_abs)}
         if unpaired and (self.regular_attr_abs or self.embed_attr_abs):
             raise StorageError(

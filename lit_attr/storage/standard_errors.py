@@ -5,8 +5,9 @@ source occurs; see `lit_attr.storage.summed_errors` for where it comes from. It 
 are normalised alike.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lit_attr.errors import StorageError
 from lit_attr.errors import shown as short
+from lit_attr.storage.fill import leaves
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.squares import N_BLOCKS
 from lit_attr.topology.words import AttrMetric
@@ -92,13 +94,12 @@ class StandardErrors:
             return (self.embed_attr if metric == "attr" else self.embed_attr_abs)[target]
         return (self.regular_attr if metric == "attr" else self.regular_attr_abs)[target][source]
 
-    def check(self, shapes: Mapping[str, tuple[int, ...]], n_all: Mapping[str, int], has_abs: bool) -> None:  # noqa: FBT001 - a fact, no mode
+    def check(self, shapes: Mapping[str, tuple[int, ...]], n_all: Mapping[str, int]) -> None:
         """Refuse what does not belong to the sums of a result.
 
         Args:
             shapes: Name of each tensor of sums, as `Content.named_sums` gives it, to its shape.
             n_all: Layer, or `embed`, to the number of its components, or token ids.
-            has_abs: Whether there are sums of `attr_abs`.
 
         Raises:
             StorageError: If a tensor is missing, or has another shape than its sums.
@@ -107,22 +108,36 @@ class StandardErrors:
         for name, (d_model, n_sources) in list(expected.items()):
             if name.partition("[")[0] in TO_OUTPUT:
                 expected[name] = (n_sources, N_BLOCKS * d_model)
-        found = {name: tuple(tensor.shape) for key in EDGES for name, tensor in _named(key, getattr(self, key))}
+        tensors = dict(leaves({key: getattr(self, key) for key in EDGES}))
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         for name in expected | found:
             if expected.get(name) != found.get(name):
                 raise StorageError(
                     f"standard_errors: {name}: expected {expected.get(name, 'nothing')}, "
                     f"found {found.get(name, 'nothing')}"
                 )
-        kinds = {"attr", "output", *(["attr_abs"] if has_abs else [])}
-        if self.n_groups.keys() != kinds:
-            raise StorageError(f"standard_errors: expected groups of {sorted(kinds)}, found {sorted(self.n_groups)}")
-        for kind, by_layer in self.n_groups.items():
-            for layer, numbers in by_layer.items():
-                if layer not in n_all or not _is_vector(numbers, n_all[layer]):
+        groups = dict(leaves({kind: self.n_groups.get(kind, {}) for kind in (*self.n_groups, *self._sources)}))
+        for kind, layers in self._sources.items():
+            for layer in layers:
+                vector = groups.get(f"{kind}[{layer}]")
+                if vector is None or vector.dtype != torch.float32 or vector.shape != (n_all[layer],):
+                    found_one = "nothing" if vector is None else f"{vector.dtype} of shape {tuple(vector.shape)}"
                     raise StorageError(
-                        f"standard_errors: n_groups of {kind}: {short(layer)} is no layer, or of another size"
+                        f"standard_errors: n_groups of {kind}: expected {n_all[layer]} float32 numbers of "
+                        f"{short(layer)}, found {found_one}"
                     )
+
+    @property
+    def _sources(self) -> dict[Kind, set[str]]:
+        """Kind of edges to the layers that they come from."""
+        return {
+            "attr": {*chain.from_iterable(self.regular_attr.values()), *([EMBED] if self.embed_attr else [])},
+            "attr_abs": {
+                *chain.from_iterable(self.regular_attr_abs.values()),
+                *([EMBED] if self.embed_attr_abs else []),
+            },
+            "output": {*self.unembed_attr, EMBED},
+        }
 
 
 # Names of the tensors of edges, and of those into output tokens.
@@ -146,22 +161,7 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < _MOST_GROUPS
 
 
-def _is_vector(value: object, length: int) -> bool:
-    return isinstance(value, Tensor) and value.dtype == torch.float32 and tuple(value.shape) == (length,)
-
-
-def _named(name: str, value: Any) -> list[tuple[str, Tensor]]:  # noqa: ANN401 - a tensor, or a mapping of such
-    if isinstance(value, Tensor):
-        return [(name, value)]
-    return [pair for key, inner in value.items() for pair in _named(f"{name}[{key}]", inner)]
-
-
-def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:  # noqa: ANN401 - a tensor, a number, or a mapping
-    """Another nesting of the same form; what is no tensor stays."""
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a tensor, a number, or a mapping of such
     if isinstance(value, Mapping):
-        return {key: map_tensors(inner, function) for key, inner in value.items()}
-    return function(value) if isinstance(value, Tensor) else value
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - as above
-    return map_tensors(value, lambda tensor: tensor.detach().cpu().contiguous())
+        return {key: _plain(inner) for key, inner in value.items()}
+    return value.detach().cpu().contiguous() if isinstance(value, Tensor) else value

@@ -143,7 +143,7 @@ def test_those_of_another_result_are_refused(groups, tmp_path):
         StorageError, match=r"standard_errors: unembed_attr\[0.attn.o\]: expected \(5, 96\), found \(4, 96\)"
     ):
         replace(one, standard_errors=replace(errors, unembed_attr=smaller))
-    with pytest.raises(StorageError, match="expected groups of"):
+    with pytest.raises(StorageError, match=r"n_groups of attr_abs: expected \d float32 numbers of .*, found nothing"):
         replace(one, standard_errors=replace(errors, n_groups={"attr": errors.n_groups["attr"]}))
     torch.save({**torch.load(tmp_path / "one.pt"), "standard_errors": {"regular_attr": {}}}, tmp_path / "odd.pt")
     with pytest.raises(StorageError, match="standard_errors: expected"):
