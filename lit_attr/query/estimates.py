@@ -1,10 +1,12 @@
 """How sure the edges of answers are: standard errors, groups and intervals beside their values."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.query.strongest_edges import EdgeColumns, Edges
@@ -67,10 +69,12 @@ class Estimator:
             StorageError: If the result is damaged.
         """
         found = [Estimated()] * len(edges)
+        if self._errors is None:
+            return found
         by_layers: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
         for number, ((source, target), value) in enumerate(zip(edges, values, strict=True)):
             of_target = self._content.stored_targets(target.layer).place(target.index)
-            if self._errors is None or value is None or of_target is None:
+            if value is None or of_target is None:
                 continue
             of_source = self._content.stored_sources(source.layer).place(source.index)
             if of_source is None:  # it never occurred
@@ -80,14 +84,15 @@ class Estimator:
         for layers, places in by_layers.items():
             numbers, sources, targets = (torch.tensor(column) for column in zip(*places, strict=True))
             known = None
-            if self._held is not None:
+            if (held := self._held) is not None:
+                of_lists = ((edges[n], stored[n] if stored else None) for n in numbers.tolist())
                 known = torch.tensor(
-                    [self._known(edges[n], measure, stored[n] if stored else None) for n in numbers.tolist()]
+                    [held(s, t, measure.metric) if error is None else error for (s, t), error in of_lists]
                 )
             shown = torch.tensor([values[n] for n in numbers.tolist()], dtype=torch.float32)
-            for number, estimate in zip(
-                numbers.tolist(), self._of_layers(*layers, measure, sources, targets, shown, known), strict=True
-            ):
+            errors = self._errors.of_edges(*layers, measure, sources, targets, shown, known)
+            n_groups = self._errors.n_groups(*layers, measure.metric, sources)
+            for number, estimate in zip(numbers.tolist(), _estimates(shown, errors, n_groups), strict=True):
                 found[number] = estimate
         return found
 
@@ -116,32 +121,18 @@ class Estimator:
         raw, normalized, n_groups = columns
         return replace(edges, estimates=EdgeColumns(raw, normalized, n_groups, n_groups < FEW))
 
-    def _known(self, edge: _Pair, measure: Measure, stored: float | None) -> float:
-        assert self._held is not None
-        return self._held(*edge, measure.metric) if stored is None else stored
 
-    def _of_layers(
-        self,
-        source: str,
-        target: str,
-        measure: Measure,
-        sources: Tensor,
-        targets: Tensor,
-        values: Tensor,
-        stored: Tensor | None,
-    ) -> list[Estimated]:
-        assert self._errors is not None
-        errors = self._errors.of_edges(source, target, measure, sources, targets, values, stored)
-        n_groups = self._errors.n_groups(source, target, measure.metric, sources)
-        width = half_width(errors, n_groups)
-        return [
-            Estimated(n_groups=n, few_groups=n < FEW)
-            if error != error
-            else Estimated(standard_error=error, n_groups=n, few_groups=False, interval=(value - half, value + half))
-            for value, error, n, half in zip(
-                *(column.tolist() for column in (values, errors, n_groups, width)), strict=True
-            )
-        ]
+def _estimates(
+    values: Float[Tensor, " edge"], errors: Float[Tensor, " edge"], n_groups: Float[Tensor, " edge"]
+) -> Iterator[Estimated]:
+    """How sure values are, whose standard errors are not a number where there are too few groups."""
+    columns = values, errors, n_groups, half_width(errors, n_groups)
+    for value, error, n, half in zip(*(column.tolist() for column in columns), strict=True):
+        if math.isnan(error):
+            yield Estimated(n_groups=n, few_groups=n < FEW)
+        else:
+            interval = value - half, value + half
+            yield Estimated(standard_error=error, n_groups=n, few_groups=False, interval=interval)
 
 
 def _places(ids: Tensor | None, indices: np.ndarray) -> Tensor:

@@ -47,8 +47,7 @@ class OpenedResult:
         self.index = index
         self.ranker = Ranker(self.key_edges, index)
         self.pairs = LayerPairs(self.blocks, index)
-        held = self.ranker.stored_error if isinstance(index, StrongestLists) else None
-        self.estimator = Estimator(self.blocks, held)
+        self.estimator = Estimator(self.blocks, self.ranker.stored_errors)
 
     @cached_property
     def reader(self) -> KeyReader:

@@ -89,15 +89,16 @@ class Ranker:
         raw = np.array([self._held(self._index, source, target, measure.metric).raw], np.float32)
         return float((self._normalized(raw, "sources", target, [source]) if measure.normalized else raw)[0])
 
-    def stored_error(self, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> float:
-        """The stored standard error of an edge that a result holds which has its strongest edges alone.
+    @property
+    def stored_errors(self) -> Callable[[ComponentKey, ComponentKey, AttrMetric], float] | None:
+        """Gives the stored standard error of an edge, where the result holds its strongest edges alone; else None.
 
-        Raises:
-            NotHeldError: If the result does not hold it.
-            StorageError: If the result is damaged.
+        It raises a NotHeldError if the result does not hold the edge, and a StorageError if the result is damaged.
         """
-        assert isinstance(self._index, StrongestLists)
-        return self._held(self._index, source, target, metric).error
+        index = self._index
+        if not isinstance(index, StrongestLists):
+            return None
+        return lambda source, target, metric: self._held(index, source, target, metric).error
 
     def _held(self, index: StrongestLists, source: ComponentKey, target: ComponentKey, metric: AttrMetric) -> HeldEdge:
         """What lists of the strongest edges have of one edge."""

@@ -7,7 +7,7 @@ as X / C (over the target's root mean square). With the sum Q of x^2 / c,
     sum of (x - c X / C)^2 / c  =  Q - X^2 / C,
 
 so that the spread of the groups about their common ratio needs one number for each edge, which adds up over processes,
-parts and restarts as all sums do. What follows from it is in `lit_attr.storage.spread`.
+parts and restarts as all sums do. What follows from it is in `lit_attr.storage.summed_errors`.
 """
 
 from collections.abc import Iterator, Mapping
