@@ -290,8 +290,10 @@ class AttributionHarvester(LightningModule):
                 self.sums.updates_per_flush = updates_per_group(data.n_batches)
                 rank, world_size = data.worker()
                 first_block = N_BLOCKS * rank // world_size
-        read = self.read_vectors(alive)
-        of_targets = {layer: read.of_targets(layer) for layer in layout.squares}
+        of_targets = {}
+        if layout.squares:
+            read = self.read_vectors(alive)
+            of_targets = {layer: read.of_targets(layer) for layer in layout.squares}
         self.sums.allocate(layout, self._sums_dtype, self.trainer.strategy.root_device, of_targets, first_block)
 
     def on_predict_start(self) -> None:
