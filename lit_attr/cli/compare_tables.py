@@ -42,7 +42,7 @@ def _title(answer: Comparison) -> str:
 def _edges(answer: Comparison) -> Table:
     names = ["source", "target", "A", "B", "B - A"]
     if answer.why_not_tested is None:
-        names += ["error", "z", "df", "p", "q"]
+        names += ["±", "z", "p", "q"]
     table = Table(*(Column(name, overflow="fold") for name in names))
     for edge in answer.edges:
         table.add_row(names_of([edge.source]), names_of([edge.target]), *_numbers(edge))
@@ -54,7 +54,7 @@ def _numbers(edge: ComparedEdge) -> Iterator[str]:
     if edge.z is not None:
         yield f"{edge.standard_error:.2g}"
         yield f"{edge.z:+.2f}"
-        yield from (f"{number:.2g}" for number in (edge.df, edge.p, edge.q))
+        yield from (f"{number:.2g}" for number in (edge.p, edge.q))
 
 
 def _remarks(answer: Comparison) -> Iterator[str]:
@@ -82,3 +82,5 @@ def _remarks(answer: Comparison) -> Iterator[str]:
     if said := [f"{name} {value:.4f}" for name, value in known.items() if value is not None]:
         yield f"correlation over the edges in both: {', '.join(said)}"
     yield "values of A and B are in units of one root mean square of the target, over the data of both"
+    if answer.why_not_tested is None:
+        yield "±: standard error of B - A"

@@ -8,13 +8,12 @@ from typing import Any, BinaryIO
 from lit_attr.errors import ConfigurationError
 from lit_attr.files.output import Product, write_file
 from lit_attr.optional import require
-from lit_attr.query.compare_answers import Comparison, edge_row
+from lit_attr.query.answers import ENDS
+from lit_attr.query.compare_answers import NUMBERS, Comparison, edge_row
 from lit_attr.query.result_name import ResultName
 
 _LAYOUT = "lit_attr.compared"
-_TEXTS = ("source", "source_token", "target", "target_token")
-_NUMBERS = ("value_a", "value_b", "difference", "standard_error", "z", "df", "p", "q")
-_HEADER = ",".join(f'"{name}"' for name in (*_TEXTS, *_NUMBERS))
+_HEADER = ",".join(f'"{name}"' for name in (*ENDS, *NUMBERS))
 _PRODUCTS = {
     ".csv": Product("a table of lit-attr compare", b'"source","so', _HEADER[len('"source","so') :].encode()),
     ".parquet": Product("a table of lit-attr compare", b"PAR1", _LAYOUT.encode()),
@@ -43,7 +42,7 @@ def export_compared(answer: Comparison, names: Sequence[ResultName], path: Path,
         raise ConfigurationError(f"a table's name ends in {' or '.join(_PRODUCTS)}, found {str(path)!r}")
     arrow = require("pyarrow", "export")
     rows = [edge_row(edge) for edge in answer.edges]
-    kinds = [*((name, arrow.string()) for name in _TEXTS), *((name, arrow.float64()) for name in _NUMBERS)]
+    kinds = [*((name, arrow.string()) for name in ENDS), *((name, arrow.float64()) for name in NUMBERS)]
     table = arrow.Table.from_pylist(rows, arrow.schema(kinds).with_metadata(_description(answer, names)))
 
     def write(file: BinaryIO) -> None:

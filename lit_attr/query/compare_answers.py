@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CompareOrder = Literal["difference", "z"]
 COMPARE_ORDERS: tuple[CompareOrder, ...] = ("difference", "z")
 # Columns of a frame that say how an edge differs.
-_NUMBERS = ("value_a", "value_b", "difference", "standard_error", "z", "df", "p", "q")
+NUMBERS = ("value_a", "value_b", "difference", "standard_error", "z", "df", "p", "q")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Comparison:
 
     def frame(self) -> "polars.DataFrame":
         """A row for each edge; raises a ConfigurationError if polars is not installed."""
-        return to_frame([edge_row(edge) for edge in self.edges], {**ENDS, **dict.fromkeys(_NUMBERS, float)})
+        return to_frame([edge_row(edge) for edge in self.edges], {**ENDS, **dict.fromkeys(NUMBERS, float)})
 
     def masses_frame(self) -> "polars.DataFrame":
         """A row for each pair of layers; raises a ConfigurationError if polars is not installed."""
@@ -127,4 +127,4 @@ class Comparison:
 
 def edge_row(edge: ComparedEdge) -> dict[str, Any]:
     """An edge in the columns of a table."""
-    return {**ends(edge.source, edge.target), **{name: getattr(edge, name) for name in _NUMBERS}}
+    return {**ends(edge.source, edge.target), **{name: getattr(edge, name) for name in NUMBERS}}

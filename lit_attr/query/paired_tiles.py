@@ -16,11 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from lit_attr.errors import ConfigurationError
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.tiles import parts
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.edge_errors import EdgeErrors
 from lit_attr.storage.harvested_targets import HarvestedTargets
+from lit_attr.storage.standard_errors import WHY_NO_ERRORS
 from lit_attr.storage.top_k import check_finite
 from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import Measure
@@ -75,22 +77,25 @@ class _Side:
         were[self.harvested.missing(layer)] = False
         return were
 
-    def rounding(
+    def errors_of(
         self, source: str, target: str, measure: Measure, sources: slice, targets: slice
     ) -> Float[Tensor, "_target _source"]:
-        """How far values are off by rounding alone.
+        """Standard errors, and what rounding adds to those of edges into output tokens.
 
         An edge whose source always stands in one context, such as the first token, has no spread between groups, and no
-        two results agree on its last digits. Those of edges into output tokens are lost in products, which are as large
-        as the lengths of their factors.
+        two results agree on its last digits. Stored errors of edges into components are never below their rounding.
+        Those of edges into output tokens are lost in products, which are as large as the lengths of their factors.
         """
+        asked = source, target, measure, sources, targets
+        if self.errors is None:
+            raise ConfigurationError(WHY_NO_ERRORS)
+        errors, content = self.errors.tile(*asked), self.content
         if target != OUTPUT:
-            return self.blocks.tile(source, target, measure, sources, targets).abs() * _ROUNDING
-        content = self.content
+            return errors
         sums = content.embed_unembed_attr if source == EMBED else content.unembed_attr[source]
         lengths = [some.float().norm(dim=0) for some in (content.w_unembed[:, targets], sums[:, sources])]
         raw = torch.outer(*lengths) * _ROUNDING
-        return self.blocks.normalisation.apply(raw, source, target, sources, targets)
+        return torch.hypot(errors, self.blocks.normalisation.apply(raw, source, target, sources, targets))
 
 
 class PairedResults:
@@ -162,7 +167,7 @@ class PairedResults:
             values.append(chosen(side.blocks.tile(*asked)))
             check_finite(values[-1], f"{pair[0]} to {pair[1]}")
             if with_errors and side.errors is not None:
-                errors.append(torch.hypot(chosen(side.errors.tile(*asked)), chosen(side.rounding(*asked))))
+                errors.append(chosen(side.errors_of(*asked)))
                 groups = side.errors.n_groups(*pair, self._measure.metric, columns)
                 n_groups.append(groups[some_sources].double())
         found = (tuple(errors), tuple(n_groups)) if with_errors else (None, None)

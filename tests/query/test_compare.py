@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 
 import numpy as np
+import polars
 import pytest
 import torch
 
@@ -173,6 +174,31 @@ def test_what_only_rounding_tells_apart_is_no_difference(tmp_path):
     assert (found.n_nominal, found.n_different) == (0, 0)
 
 
+def test_the_command(results, tmp_path, capsys, monkeypatch):
+    """The same edges in tables, JSON and files; a file is not replaced without being told."""
+    monkeypatch.setenv("COLUMNS", "120")
+    given = ["compare", *(str(explorer.path) for explorer in results), "--match", "index", "--q", "0.2", "-k", "5"]
+    expected = compare(*results, match="index", level=0.2, k=5).edges
+    ends = [(edge.source.component_key, edge.target.component_key) for edge in expected]
+    assert main([*given, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [(edge["source"], edge["target"]) for edge in answer["edges"]] == ends
+    assert main(given) == 0
+    shown = capsys.readouterr().out
+    assert all(key in shown for pair in ends for key in pair)
+    assert "tested edges differ at a false discovery rate of 0.2" in shown
+    for name in ("x.csv", "x.parquet"):
+        assert main([*given, "--to", str(tmp_path / name)]) == 0
+        table = getattr(polars, f"read_{name.partition('.')[2]}")(tmp_path / name)
+        assert list(zip(table["source"], table["target"], strict=True)) == ends
+        assert table["z"].to_list() == pytest.approx([edge.z for edge in expected])
+        assert main([*given, "--to", str(tmp_path / name)]) == 2
+        assert "exists already" in capsys.readouterr().err
+        assert main([*given, "--to", str(tmp_path / name), "--overwrite"]) == 0
+    assert main([*given, "--to", str(tmp_path / "x.txt")]) == 2
+    assert ".csv or .parquet" in capsys.readouterr().err
+
+
 def harvested(folder, rows, capsys):
     np.save(folder / "rows.npy", rows)
     arguments = ["predict", "--config", "configs/demo.yaml", "--data.tokens", str(folder / "rows.npy")]
@@ -224,5 +250,4 @@ def test_a_rule_that_was_dropped_is_found(tmp_path, capsys):
     one, other = map(Explorer, paths)
     found = compare(one, other, sort="z", k=20, sources=["embed"], targets=["[0-9]*"])
     pronouns = {word for kind in forms for word in kind}
-    print(found.n_different, [(e.source.token, e.target.component_key, round(e.z, 1)) for e in found.edges])
     assert sum(edge.source.token in pronouns for edge in found.edges) >= 10 > 20 * len(pronouns) / len(ids)
