@@ -1,12 +1,14 @@
 """Student's t distribution with any number of degrees of freedom, whole or not."""
 
+import math
+
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 # Steps of the continued fraction; it takes about the root of the degrees of freedom.
 _MOST_STEPS = 100_000
-_PRECISION = 1e-15
+_PRECISION = 1e-14
 _TINY = 1e-300
 
 
@@ -29,6 +31,17 @@ def tail(t: Float64[Tensor, "*any"], df: Float64[Tensor, "*any"]) -> Float64[Ten
     first, second = torch.where(is_direct, a, b), torch.where(is_direct, b, a)
     part = front * _fraction(first, second, torch.where(is_direct, x, rest)) / first
     return torch.where(is_direct, part, 1 - part).clamp(0, 1)
+
+
+def log_density(t: Float64[Tensor, "*any"], df: Float64[Tensor, "*any"]) -> Float64[Tensor, "*any"]:
+    """The logarithm of the density.
+
+    Args:
+        t: Values.
+        df: Degrees of freedom, above 0.
+    """
+    scale = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - (df * math.pi).log() / 2
+    return scale - (df + 1) / 2 * torch.log1p(t.square() / df)
 
 
 def _fraction(

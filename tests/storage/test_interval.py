@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_attr.storage.interval import half_width, nearer_end, t_quantile, z_scores
+from lit_attr.storage.student_t import tail
 
 # 97.5 % quantiles as printed in tables.
 TABLE = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 8: 2.306, 12: 2.179, 20: 2.086, 30: 2.042, 120: 1.980, 1000: 1.962}
@@ -23,6 +24,12 @@ def test_the_distribution_reaches_its_level_there(df):
     log_scale = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
     density = torch.exp(log_scale - (df + 1) / 2 * torch.log1p(at.square() / df))
     assert float(torch.trapezoid(density, at)) == pytest.approx(0.475, abs=1e-8)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.975, 1 - 0.05 / 64, 1 - 0.05 / 2**20])
+def test_other_levels(level):
+    df = torch.tensor([2.0, 3.7, 63.25, 1e5], dtype=torch.float64)
+    torch.testing.assert_close(tail(t_quantile(df, level), df), torch.full_like(df, 1 - level), rtol=1e-9, atol=0)
 
 
 def test_below_two_degrees_of_freedom_there_is_no_interval():
