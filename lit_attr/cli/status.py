@@ -48,6 +48,8 @@ def run(arguments: Sequence[str]) -> None:
         left = state.seconds_left
         eta = _duration(left) if math.isfinite(left) else "unknown"
         print(f"  speed       {state.tokens_per_second:,.0f} tokens/s\n  time left   {eta}")
+    if state.last_look is not None:
+        print(f"  {'settled' if state.is_settled else 'looked':<12}{state.last_look}")
     for line in _troubles(state, time.time(), options.silent_minutes * 60):
         print(line)
 

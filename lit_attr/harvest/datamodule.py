@@ -118,7 +118,9 @@ class TokenDataModule(LightningDataModule):
         self._run = run
         self._dataset = dataset
         self._source: RowSource | None = None
-        self._assigned: tuple[Ids, int] | None = None
+        self._assigned: tuple[Ids, int, int] | None = None
+        self._stream: BatchStream | None = None
+        self._settled_with: int | None = None
         self._postponed = Postponed()
 
     @cached_property
@@ -183,6 +185,7 @@ class TokenDataModule(LightningDataModule):
         Raises:
             DataError: If a file is missing, damaged, empty, or holds something else.
         """
+        self._settled_with = None
         with self._postponed.with_others(self.trainer):
             self._source = self._open()
             at_hand = self.n_batches_at_hand
@@ -218,8 +221,12 @@ class TokenDataModule(LightningDataModule):
     @property
     def n_batches(self) -> int:
         """Batches of the harvest, over all processes."""
-        there = self.n_batches_at_hand
+        there = self._settled_with or self.n_batches_at_hand
         return there if self._max_batches is None else min(self._max_batches, there)
+
+    def shorten(self, n_batches: int) -> None:
+        """Have no more batches than those with which the harvest was settled, until the next `setup`."""
+        self._settled_with = n_batches
 
     def batch(self, batch_id: int) -> Int[Tensor, "batch seq"]:
         """The token ids of a batch: a function of its id and the data alone.
@@ -329,21 +336,27 @@ class TokenDataModule(LightningDataModule):
         places = self._opened.sample(self.n_rows)
         check_ids(self._tensor(places), vocab_size, lambda row: divmod(int(places[row]), self.batch_size))
 
-    def assign(self, batch_ids: Ids, n_steps: int) -> None:
+    def assign(self, batch_ids: Ids, n_steps: int, lead: int = 0) -> None:
         """Decide what this process does, in place of every `world_size`-th batch.
 
         Args:
             batch_ids: Its batches, in order.
             n_steps: Steps of every process, at least 1; those without a batch are empty.
+            lead: How many of its first steps are empty: others have to catch up with it.
         """
-        self._assigned = batch_ids, n_steps
+        self._assigned = batch_ids, n_steps, lead
+
+    def end(self) -> None:
+        """Let no more batches come."""
+        if self._stream is not None:
+            self._stream.has_ended = True
 
     def predict_dataloader(self) -> "BatchStream":
         """The batches of this process."""
-        if self._assigned is not None:
-            return BatchStream(self, *self._assigned)
-        rank, world_size = self.worker()
-        return BatchStream(self, all_ids(self.n_batches)[rank::world_size], -(-self.n_batches // world_size))
+        rank, world_size = (0, 1) if self._assigned else self.worker()
+        assigned = self._assigned or (all_ids(self.n_batches)[rank::world_size], -(-self.n_batches // world_size), 0)
+        self._stream = BatchStream(self, *assigned)
+        return self._stream
 
 
 class BatchStream:
@@ -354,20 +367,28 @@ class BatchStream:
     Args:
         data: Where batches come from.
         batch_ids: The batches that the process does.
-        n_steps: Number of batches that it yields; empty ones where it has none left.
+        n_steps: Number of batches that it yields; empty ones where it has none.
+        lead: Number of empty ones before its first.
+
+    Attributes:
+        has_ended: Whether no more of them come.
     """
 
-    def __init__(self, data: TokenDataModule, batch_ids: Ids, n_steps: int) -> None:
+    def __init__(self, data: TokenDataModule, batch_ids: Ids, n_steps: int, lead: int) -> None:
         self.data = data
         self.batch_ids = batch_ids
         self.n_steps = n_steps
+        self.lead = lead
+        self.has_ended = False
 
     def __len__(self) -> int:
         return self.n_steps
 
     def __iter__(self) -> Iterator[TokenBatch]:
-        for step in range(self.n_steps):
-            if step < len(self.batch_ids):
+        for step in range(-self.lead, self.n_steps - self.lead):
+            if self.has_ended:
+                return
+            if 0 <= step < len(self.batch_ids):
                 batch_id = int(self.batch_ids[step])
                 yield TokenBatch(batch_id, self.data.batch(batch_id))
             else:

@@ -30,8 +30,9 @@ from lit_attr.harvest.postponed import Postponed
 from lit_attr.harvest.preflight import Preflight
 from lit_attr.harvest.processes import Processes, group_of_shard
 from lit_attr.harvest.sources import ModelSource
+from lit_attr.harvest.stopping import StopRule
 from lit_attr.harvest.targets import Alive, TargetRule
-from lit_attr.harvest.trainer_settings import prepare_trainer
+from lit_attr.harvest.trainer_settings import describe_place, prepare_trainer
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.layout import Layout
 from lit_attr.topology.paths import PathTable
@@ -39,7 +40,7 @@ from lit_attr.topology.read_vectors import ReadVectors
 from lit_attr.topology.shards import deal
 from lit_attr.topology.squares import N_BLOCKS
 from lit_attr.topology.sums import Sums
-from lit_attr.topology.words import HARVESTED, Harvested
+from lit_attr.topology.words import HARVESTED, Harvested, StopWhen
 
 _Value = TypeVar("_Value")
 # A batch whose `attr_abs` is taken, whatever the share.
@@ -80,6 +81,9 @@ class AttributionHarvester(LightningModule):
             them, and every answer says so. Without it, the cost is nearly that of `attr` alone.
         uncertainty: Whether standard errors are harvested, too: how far every value would move on other data. They take
             memory as large as a float32 copy of the sums, and that of the sums of one group of batches.
+        stop_when: `settled` ends the harvest before `n_batches` once more data would change little, see
+            `lit_attr.harvest.stopping`. None for all batches.
+        stop_error: Relative error below which it is settled; None for 0.05.
 
     Raises:
         ConfigurationError: If the settings contradict each other.
@@ -100,6 +104,8 @@ class AttributionHarvester(LightningModule):
         metrics: Harvested = "both",
         abs_share: float = 1.0,
         uncertainty: bool = True,  # noqa: FBT001, FBT002 - YAML names it
+        stop_when: StopWhen | None = None,
+        stop_error: float | None = None,
     ) -> None:
         super().__init__()
         if metrics not in HARVESTED:
@@ -108,10 +114,9 @@ class AttributionHarvester(LightningModule):
             raise ConfigurationError(f"model.abs_share must be above 0 and at most 1, found {abs_share}")
         if abs_share < 1 and metrics == "attr":
             raise ConfigurationError(f"model.abs_share {abs_share} does nothing with metrics attr: drop one of them")
-        if targets_per_pass < 1:
-            raise ConfigurationError(f"model.targets_per_pass must be at least 1, found {targets_per_pass}")
-        if workspace_mb < 1:
-            raise ConfigurationError(f"model.workspace_mb must be at least 1, found {workspace_mb}")
+        for name, number in (("targets_per_pass", targets_per_pass), ("workspace_mb", workspace_mb)):
+            if number < 1:
+                raise ConfigurationError(f"model.{name} must be at least 1, found {number}")
         if memory_gb is not None and not memory_gb > 0:
             raise ConfigurationError(f"model.memory_gb must be positive, found {memory_gb}")
         if harvest_db is not None and decomposition is not None:
@@ -121,6 +126,7 @@ class AttributionHarvester(LightningModule):
         self.metrics = metrics
         self.abs_share = abs_share
         self.uncertainty = uncertainty
+        self.stop_rule = StopRule.of(stop_when, stop_error, uncertainty=uncertainty)
         self.targets_per_pass = targets_per_pass
         self.workspace_bytes = workspace_mb << 20
         self.memory_gb = memory_gb
@@ -219,7 +225,7 @@ class AttributionHarvester(LightningModule):
         dtype = prepare_trainer(self.trainer)
         preflight = Preflight(self.target_rule, self.metrics, self.uncertainty, self.trainer, dtype)
         is_checked = self._run is None and preflight.check_source(self.source)
-        run = self._run = self._run or self.source.load()
+        run = self.load_run()
         if self._topology is None or self._choice is None:
             self._topology = trace_topology(run.model)
             self._choice = choose_engines(self.engine_name, run.model, self._topology)
@@ -236,17 +242,14 @@ class AttributionHarvester(LightningModule):
         Raises:
             LitAttrError: If `check` refuses something.
         """
-        dtype = self.check()
+        self._sums_dtype = self.check()
         keep_freed_memory()
         self._alive = None
         self.add_module("decomposed", self.model)  # so that Lightning moves it to the device
         device = self.trainer.strategy.root_device
-        self._sums_dtype = dtype
-        counts, place = self.topology.n_components, _describe(device, self.trainer.world_size)
-        rank_zero_info(
-            f"lit_attr: harvesting {self.load_run().run_id} on {place}: {sum(counts.values())} components in "
-            f"{len(counts)} matrices"
-        )
+        place, counts = describe_place(device, self.trainer.world_size), self.topology.n_components
+        what = f"{self.load_run().run_id} on {place}: {sum(counts.values())} components in {len(counts)} matrices"
+        rank_zero_info(f"lit_attr: harvesting {what}")
         rank_zero_info(f"lit_attr: {self.choice.describe()}")
 
     def find_alive(self) -> Alive:
@@ -287,7 +290,7 @@ class AttributionHarvester(LightningModule):
             layout = deal(layout, data.target_shards)[data.shard]
             self.sums.process_group = group_of_shard(data.shard, len(data.shards))
             if self.uncertainty:
-                self.sums.updates_per_flush = updates_per_group(data.n_batches)
+                self.sums.updates_per_flush = updates_per_group(data.n_batches if self.stop_rule is None else 0)
                 rank, world_size = data.worker()
                 first_block = N_BLOCKS * rank // world_size
         of_targets = {}
@@ -304,6 +307,8 @@ class AttributionHarvester(LightningModule):
         """
         self._rows_at_once = None
         if self._alive is None:
+            if self.stop_rule is not None:
+                raise ConfigurationError("model.stop_when needs a StorageWriter: looks are at what is committed")
             rank_zero_warn(
                 "lit_attr: no StorageWriter among the trainer's callbacks: nothing is stored, the sums stay in "
                 "`harvester.sums`. To store a result: Trainer(callbacks=[StorageWriter()])"
@@ -339,12 +344,14 @@ class AttributionHarvester(LightningModule):
             batch_idx: Step of this process.
 
         Returns:
-            Nothing, as a dictionary: Lightning warns of None.
+            An empty dictionary: Lightning warns of None.
 
         Raises:
             DataError: If the tokens do not belong to the model.
         """
         batch_id, tokens = batch
+        if self.stop_rule is not None:  # which may look at the sums after few batches: groups grow with what is done
+            self.sums.updates_per_flush = updates_per_group(batch_idx * self.trainer.world_size)
         if len(tokens):
             check_batch(batch, self.model.vocab_size, self.model.block_size)
             if self._rows_at_once is None:
@@ -380,13 +387,6 @@ class AttributionHarvester(LightningModule):
     def _data(self) -> object:
         """The trainer's data module; None where it has none."""
         return getattr(self.trainer, "datamodule", None)
-
-
-def _describe(device: torch.device, n_processes: int) -> str:
-    kind = "the CPU" if device.type == "cpu" else str(device)
-    if device.type == "cuda":
-        kind = f"{torch.cuda.get_device_name(device)} ({device})"
-    return kind if n_processes == 1 else f"{kind}, the first of {n_processes} processes"
 
 
 def started(value: _Value | None) -> _Value:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from enum import IntEnum
 from types import FrameType
 
 from lightning.pytorch import Trainer
@@ -30,6 +31,25 @@ _PATIENCE = 2.0
 _TIME_TO_ASK = 30.0
 # No warning of a job's end is sent earlier, but where a site or user asks for it.
 _EARLIEST_WARNING = timedelta(seconds=600)
+
+
+class Decision(IntEnum):
+    """What happens at the end of a step; the greatest that any process decides counts for all."""
+
+    GO_ON = 0
+    COMMIT = 1
+    LOOK = 2  # commit, and end the harvest if it is settled
+    REQUEUE = 3  # commit, stop, and ask for another job
+    STOP = 4
+
+
+# SIGUSR1 announces the end of a job's time. SIGTERM is how a job is cancelled, and one that is preempted is put back by
+# SLURM itself: nobody must ask for that. SIGINT is Ctrl-C.
+_DECISIONS = {
+    signal.SIGUSR1: Decision.REQUEUE,
+    signal.SIGTERM: Decision.STOP,
+    signal.SIGINT: Decision.STOP,
+}
 
 
 class StopSignals:
@@ -70,6 +90,11 @@ class StopSignals:
         """
         if early_signal.take():
             self._hear(signal.SIGUSR1, None)
+
+    @property
+    def decision(self) -> Decision:
+        """What the signal asks for at the end of a step."""
+        return Decision.GO_ON if self.received is None else _DECISIONS[self.received]
 
     def defer(self) -> None:
         """Only note signals from now on: there will be something to commit, and a place where all processes agree.

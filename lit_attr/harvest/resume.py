@@ -12,6 +12,7 @@ from typing import Any
 from lit_attr.errors import ConfigurationError, StorageError, few
 from lit_attr.files.publish import make_folder
 from lit_attr.harvest.datamodule import TokenDataModule
+from lit_attr.parts.ending import end_settled
 from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.generations import Generation, newest_generations
 from lit_attr.parts.plan import Plan
@@ -116,7 +117,13 @@ def check_same_settings(entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def open_harvest(
-    settings: HarvestSettings, data: TokenDataModule, world_size: int, out_dir: str | Path | None, subrun_id: str | None
+    settings: HarvestSettings,
+    data: TokenDataModule,
+    world_size: int,
+    out_dir: str | Path | None,
+    subrun_id: str | None,
+    *,
+    may_settle: bool = False,
 ) -> tuple[dict[int, Generation], Presence]:
     """Find the harvest that these settings continue, or begin one.
 
@@ -129,6 +136,7 @@ def open_harvest(
         world_size: Number of workers that share the batches.
         out_dir: Root of the results.
         subrun_id: Id of the harvest; None to find one.
+        may_settle: Whether it has as many batches as it was settled with, where it was, and not those of the data.
 
     Returns:
         Target shard to its generation, for those of this trainer; and the mark that this process works on the harvest.
@@ -142,7 +150,8 @@ def open_harvest(
         plan = Plan.load(presence.folder)
         if differences := _differences(presence.folder, plan, settings, data):
             raise ConfigurationError(f"cannot continue {presence.folder}: {'; '.join(differences)}")
-        begin = partial(current_generation, presence.folder, plan, world_size, data.n_batches, data.digest)
+        n_batches = end_settled(presence.folder, plan, data.digest) if may_settle else None
+        begin = partial(current_generation, presence.folder, plan, world_size, n_batches or data.n_batches, data.digest)
         return {shard: begin(shard=shard) for shard in data.shards}, presence
     except BaseException:
         presence.leave()

@@ -1,4 +1,4 @@
-"""Trainer settings under which a harvest would be wrong: corrected where that is possible, refused where not."""
+"""Trainer settings: those under which a harvest would be wrong are corrected where that is possible, else refused."""
 
 import torch
 from lightning.pytorch import Trainer
@@ -71,3 +71,16 @@ def check_launcher(trainer: Trainer) -> None:
             "trainer.strategy starts processes from this one (spawn, fork), which keep the result to themselves: "
             "use 'ddp'"
         )
+
+
+def describe_place(device: torch.device, n_processes: int) -> str:
+    """Where a process computes, in words.
+
+    Args:
+        device: Its device.
+        n_processes: Number of the trainer's processes.
+    """
+    kind = "the CPU" if device.type == "cpu" else str(device)
+    if device.type == "cuda":
+        kind = f"{torch.cuda.get_device_name(device)} ({device})"
+    return kind if n_processes == 1 else f"{kind}, the first of {n_processes} processes"

@@ -1,7 +1,6 @@
 """Committing a harvest while it runs, continuing one, and writing its result."""
 
 from contextlib import suppress
-from enum import IntEnum
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -20,10 +19,12 @@ from lit_attr.harvest.commits import Commits
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester, started
 from lit_attr.harvest.joining import join_in_time
-from lit_attr.harvest.preemption import CTRL_C_EXIT_CODE, StopSignals, end_children, requeue
+from lit_attr.harvest.parties import data_of, harvester_of
+from lit_attr.harvest.preemption import CTRL_C_EXIT_CODE, Decision, StopSignals, end_children, requeue
 from lit_attr.harvest.processes import Processes
 from lit_attr.harvest.record import harvest_record
 from lit_attr.harvest.resume import HarvestSettings, check_same_settings, open_harvest
+from lit_attr.harvest.stopping import Looks
 from lit_attr.parts.counting import check_nothing_missing, counting_parts
 from lit_attr.parts.generations import Generation
 from lit_attr.parts.header import Header
@@ -39,19 +40,6 @@ from lit_attr.topology.words import HEADER_FILE, DenseChoice, ResultDtype
 
 _LEAST_PATIENCE = 0.1  # minutes: processes give a sign of life once a second
 
-
-class _Decision(IntEnum):
-    """What happens at the end of a step; the greatest that any process decides counts for all."""
-
-    GO_ON = 0
-    COMMIT = 1
-    REQUEUE = 2  # commit, stop, and ask for another job
-    STOP = 3
-
-
-# SIGUSR1 announces the end of a job's time. SIGTERM is how a job is cancelled, and one that is preempted is put back by
-# SLURM itself: nobody must ask for that. SIGINT is Ctrl-C.
-_DECISIONS = {Signals.SIGUSR1: _Decision.REQUEUE, Signals.SIGTERM: _Decision.STOP, Signals.SIGINT: _Decision.STOP}
 
 # Their name in messages.
 _SUMS_OF_ALL = "the sums of this trainer's processes"
@@ -131,7 +119,9 @@ class StorageWriter(Callback):
         self._header: Header | None = None
         self._record: WorkerRecord | None = None
         self._requeued = False
+        self._is_settled = False
         # On the first process of the trainer.
+        self._looks: Looks | None = None
         self._presence: Presence | None = None
         self._new_folders: list[Path] = []
 
@@ -170,27 +160,36 @@ class StorageWriter(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the harvest, and deal out the batches that are not in it yet."""
         self._signals.install(trainer)
-        self._record, self._requeued = None, False
+        self._record, self._looks, self._requeued, self._is_settled = None, None, False, False
         self.path = self.folder = self.interruption = None
-        harvester, data = _harvester(pl_module), _data(trainer)
+        harvester, data = harvester_of(pl_module), data_of(trainer)
         rank, world_size = data.worker()
         if self._processes is None:
             self._connect(trainer)
         self.processes.on_each(harvester.check)
+        if harvester.stop_rule is not None and data.independent:
+            raise ConfigurationError(
+                "model.stop_when ends the processes of one trainer together, and independent workers know nothing of "
+                "each other: drop it, or data.world_size (with --trainer.devices and --trainer.num_nodes)"
+            )
         settings = self.processes.on_each(partial(self._settings, trainer, harvester))
         entries = self.processes.on_each(partial(settings.entries, data, data.n_batches))
         entries |= {"n_batches": data.n_batches, "float32_matmul_precision": torch.get_float32_matmul_precision()}
         check_same_settings(self.processes.gathered({**entries, **settings.versions}))
-        self._generations = self.processes.on_first(partial(self._open, settings, data, world_size))
+        may_settle = harvester.stop_rule is not None
+        opened = partial(self._open, settings, data, world_size, may_settle=may_settle)
+        self._generations = self.processes.on_first(opened)
         generation = self._generations[data.shard]
         self.folder = generation.folder
+        data.shorten(generation.n_batches)
         self.processes.on_first(partial(check_form, self.folder, self._form))
         self._commits = self.processes.on_each(
             partial(Commits, generation, rank, self.commit_minutes, self.commit_batches, settings.software)
         )
         self._write_record(WorkerRecord.of_this_process())
-        remaining = self._commits.remaining
-        data.assign(remaining, max(1, self.processes.greatest(len(remaining))))
+        remaining, n_done = self._commits.remaining, len(self._commits.done)
+        lead = n_done + self.processes.greatest(-n_done)
+        data.assign(remaining, max(1, self.processes.greatest(lead + len(remaining))), lead)
         rank_zero_info(f"lit_attr: harvest {self.folder}")
 
     def _settings(self, trainer: Trainer, harvester: AttributionHarvester) -> HarvestSettings:
@@ -200,15 +199,19 @@ class StorageWriter(Callback):
         sums = harvester.metrics, harvester.abs_share, harvester.uncertainty
         return HarvestSettings(run.run_id, run.weights_digest, precision, *sums, targets, by, any_versions)
 
-    def _open(self, settings: HarvestSettings, data: TokenDataModule, world_size: int) -> dict[int, Generation]:
+    def _open(
+        self, settings: HarvestSettings, data: TokenDataModule, world_size: int, *, may_settle: bool
+    ) -> dict[int, Generation]:
         """Find or begin the harvest, and mark it as worked on; the generations of this trainer's target shards."""
         self._new_folders = _missing(run_folder(settings.run_id, self.out_dir))
-        generations, self._presence = open_harvest(settings, data, world_size, self.out_dir, self.subrun_id)
+        generations, self._presence = open_harvest(
+            settings, data, world_size, self.out_dir, self.subrun_id, may_settle=may_settle
+        )
         return generations
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Agree with all workers, past and present, on the targets, and begin with what is committed."""
-        harvester = _harvester(pl_module)
+        harvester = harvester_of(pl_module)
         self.processes.on_first(partial(self._begin, trainer, harvester))
         self._header = self.processes.on_each(self._load_header)
         harvester.set_targets(self.header.alive)
@@ -219,14 +222,16 @@ class StorageWriter(Callback):
             of = self._generations
             counts = [f"{n} of {of[shard].n_batches} batches{of[shard].of_shard}" for shard, n in n_done.items()]
             rank_zero_info(f"lit_attr: continuing, with {', '.join(counts)} done")
+        if (rule := harvester.stop_rule) is not None and trainer.is_global_zero:
+            self._looks = Looks(rule, self.commits.generation.folder, self.commits.generation.n_batches, self._n_done)
 
     def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
         """Write down what all parts share, where no worker has, and what this generation is run with."""
         folder = self.commits.generation.folder
         is_new = not (folder / HEADER_FILE).exists()
         alive = harvester.find_alive() if is_new else Header.load(folder).alive
-        _data(trainer).check_unchanged()  # the digest in the plan is that of the rows that were looked at
-        known = harvest_record(trainer, harvester, _data(trainer), alive, {"out_dir": self.out_dir})
+        data_of(trainer).check_unchanged()  # the digest in the plan is that of the rows that were looked at
+        known = harvest_record(trainer, harvester, data_of(trainer), alive, {"out_dir": self.out_dir})
         publish_read_vectors(folder, harvester.read_vectors(alive).vectors)
         if is_new:
             threshold = harvester.target_rule.ci_threshold
@@ -263,19 +268,37 @@ class StorageWriter(Callback):
         """
         if batch.batch_id >= 0:
             self.commits.add(batch.batch_id)
-        due = _Decision.COMMIT if self.commits.due() else _Decision.GO_ON
-        decision = self.processes.greatest(_DECISIONS[self._signals.received] if self._signals.received else due)
-        if decision != _Decision.GO_ON:
+        due = Decision.COMMIT if self.commits.due() else Decision.GO_ON
+        if self._looks is not None and self._looks.due(self._n_done):
+            due = Decision.LOOK
+        decision = self.processes.greatest(max(self._signals.decision, due))
+        if decision != Decision.GO_ON:
             self._commit(pl_module)
-        if decision == _Decision.REQUEUE:
+        if decision == Decision.LOOK:
+            self._look(data_of(trainer))
+        if decision == Decision.REQUEUE:
             self._requeued = requeue(trainer)
             self.processes.greatest(0)  # srun ends all once one has ended: none may before SLURM was asked
-        if decision in (_Decision.REQUEUE, _Decision.STOP):
+        if decision in (Decision.REQUEUE, Decision.STOP):
             self._stop()
+
+    @property
+    def _n_done(self) -> int:
+        """Batches that all processes of the shard have done, if these have done as many as this one."""
+        generation = self.commits.generation
+        return min(generation.n_frozen + generation.world_size * len(self.commits.done), generation.n_batches)
+
+    def _look(self, data: TokenDataModule) -> None:
+        """End the harvest if it is settled: no more batches come, and what is committed is all of it."""
+        n_batches = self.processes.on_first(lambda: started(self._looks).look(data.digest))
+        if n_batches is not None:
+            rank_zero_info(f"lit_attr: settled, ending after {n_batches} of {data.n_batches} batches")
+            self._is_settled = True
+            data.end()
 
     def _commit(self, pl_module: LightningModule) -> None:
         begin = monotonic()
-        self.processes.on_each(partial(self._commit_own, _data(pl_module.trainer), _harvester(pl_module)))
+        self.processes.on_each(partial(self._commit_own, data_of(pl_module.trainer), harvester_of(pl_module)))
         self.commits.rest(monotonic() - begin)
 
     def _commit_own(self, data: TokenDataModule, harvester: AttributionHarvester) -> None:
@@ -294,16 +317,17 @@ class StorageWriter(Callback):
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Commit, reduce the sums over all processes, and write the result on the first.
 
-        Where targets are dealt out, nothing is reduced: the first process unites what all have committed.
+        Where targets are dealt out, or the harvest ends early, nothing is reduced: the first process unites what all
+        have committed.
 
         Raises:
             StorageError: If it cannot be written, or batches are missing.
         """
-        harvester = _harvester(pl_module)
+        harvester = harvester_of(pl_module)
         self._commit(harvester)
-        if _data(trainer).independent:
+        if data_of(trainer).independent:
             return  # `lit-attr merge` does the rest, once all workers are done
-        if self.commits.generation.plan.target_shards > 1:
+        if self.commits.generation.plan.target_shards > 1 or self._is_settled:
             self.path = self.processes.on_first(partial(merge_harvest, self.commits.generation.folder, self._form))
             rank_zero_info(f"lit_attr: wrote {self.path}")
             return
@@ -372,18 +396,3 @@ class StorageWriter(Callback):
 def _missing(folder: Path) -> list[Path]:
     """A folder and those above it, as far as there are none."""
     return list(takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
-
-
-def _harvester(pl_module: LightningModule) -> AttributionHarvester:
-    if not isinstance(pl_module, AttributionHarvester):
-        raise ConfigurationError(
-            f"StorageWriter writes an AttributionHarvester's sums, found {type(pl_module).__name__}"
-        )
-    return pl_module
-
-
-def _data(trainer: Trainer) -> TokenDataModule:
-    data = getattr(trainer, "datamodule", None)
-    if not isinstance(data, TokenDataModule):
-        raise ConfigurationError(f"StorageWriter needs a TokenDataModule, whose batches have ids; found {data!r}")
-    return data

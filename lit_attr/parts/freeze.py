@@ -71,6 +71,24 @@ def current_generation(
                     return begun
 
 
+def settled_generation(newest: Generation, n_batches: int, data_digest: str) -> Generation:
+    """Let a harvest end with the batches that are committed: a last generation of these alone, which are all frozen.
+
+    Args:
+        newest: The newest generation, whose workers have committed the first `n_batches` batches and do no more.
+        n_batches: Their number.
+        data_digest: Digest of their data.
+
+    Raises:
+        StorageError: If a part is damaged, or another generation was begun meanwhile.
+    """
+    with _others_waiting(newest.place):
+        ended = _begin_after(newest, newest.world_size, n_batches, data_digest)
+    if ended is None:
+        raise StorageError(f"{newest.place}: the harvest was continued by others while it was ended, as settled")
+    return ended
+
+
 @contextmanager
 def _others_waiting(place: Path) -> Iterator[None]:
     """Hold the lock of the worker that freezes, or go on without it where it cannot be had."""
@@ -99,7 +117,7 @@ def _fits(newest: Generation, world_size: int, n_batches: int, digest: Callable[
 
 
 def _publish(generation: Generation) -> None:
-    names = ("world_size", "n_batches", "frozen", "data_digest")
+    names = ("world_size", "n_batches", "frozen", "data_digest", "is_settled")
     publish_json(generation.path, {name: getattr(generation, name) for name in names}, replace=False)
 
 
@@ -108,7 +126,13 @@ def _begin_after(newest: Generation, world_size: int, n_batches: int, data_diges
     frozen = _freeze(newest)
     number = newest.number + 1
     begun = replace(
-        newest, number=number, world_size=world_size, n_batches=n_batches, frozen=frozen, data_digest=data_digest
+        newest,
+        number=number,
+        world_size=world_size,
+        n_batches=n_batches,
+        frozen=frozen,
+        data_digest=data_digest,
+        is_settled=n_batches < newest.n_batches or (newest.is_settled and n_batches == newest.n_batches),
     )
     try:
         _publish(begun)

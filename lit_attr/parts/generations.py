@@ -47,6 +47,7 @@ class Generation:
         frozen: Files in `worker_states` that count, with the ranges of their batches.
         data_digest: Digest of the data of all its batches; None where that was not recorded.
         shard: Which of the plan's target shards it works on, from 0.
+        is_settled: Whether the harvest ended with it, before all batches that it was to have, since it was settled.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Generation:
     frozen: Sequence[tuple[str, Ranges]]
     data_digest: str | None = None
     shard: int = 0
+    is_settled: bool = False
 
     @property
     def place(self) -> Path:
@@ -168,6 +170,7 @@ class _Stored:
     n_batches: Annotated[int, Field(ge=1, le=MAX_BATCHES)]
     frozen: list[tuple[Annotated[str, StringConstraints(pattern=_FROZEN)], StoredRanges]] = field(default_factory=list)
     data_digest: str | None = None
+    is_settled: bool = False
 
 
 def newest_generation(folder: Path, plan: Plan, shard: int = 0) -> Generation | None:

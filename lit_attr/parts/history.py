@@ -36,6 +36,24 @@ def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> 
         publish_json(path, known, replace=False)
 
 
+def record_settled(newest: Generation, n_batches: int, data_digest: str) -> None:
+    """Write down that what a generation was run with is that of the next one, with fewer batches.
+
+    Args:
+        newest: The newest generation, whose harvest is to end with its first batches.
+        n_batches: How many.
+        data_digest: Digest of their data.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    path = _record_path(newest, newest.number)
+    known = read_json(path) if path.exists() else {}
+    shape = [n_batches * newest.plan.entries["batch_size"], newest.plan.entries["seq_len"]]
+    known |= {"data_digest": data_digest, "data_shape": shape}
+    publish_json(_record_path(newest, newest.number + 1), known, replace=True)
+
+
 def recorded_provenance(
     newest_of_shards: Sequence[Generation], first: Mapping[str, Any], software: Iterable[Software]
 ) -> dict[str, Any]:
@@ -70,7 +88,8 @@ def _generations(generation: Generation) -> Iterator[tuple[int, dict[str, Any]]]
     for number in range(1, generation.number + 1):
         path = generation.path_of(number)
         content = read_json(path) if path.exists() else {}
-        yield number, {name: content.get(name) for name in ("n_batches", "world_size")}
+        settled = {"is_settled": True} if content.get("is_settled") else {}
+        yield number, {**{name: content.get(name) for name in ("n_batches", "world_size")}, **settled}
 
 
 def _record_path(generation: Generation, number: int) -> Path:

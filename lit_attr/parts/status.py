@@ -9,6 +9,7 @@ from lit_attr.files.json_file import read_object
 from lit_attr.files.publish import reading
 from lit_attr.parts.generations import Generation, begun_generations
 from lit_attr.parts.ledger import Ledger, read_ledger
+from lit_attr.parts.looks import Look, read_looks
 from lit_attr.parts.worker_record import WorkerRecord
 from lit_attr.storage.provenance import Provenance
 from lit_attr.storage.result_folders import result_in
@@ -98,11 +99,15 @@ class HarvestStatus:
         folder: The harvest's folder.
         shards: Its target shards; one where targets are not dealt out.
         n_merged: Batches that the harvest had when it was merged; None if it was not.
+        last_look: How far it was settled when that was last looked at; None where it may not end early, or before.
+        is_settled: Whether it has ended because of that.
     """
 
     folder: Path
     shards: list[ShardStatus]
     n_merged: int | None
+    last_look: Look | None = None
+    is_settled: bool = False
 
     @property
     def n_batches(self) -> int:
@@ -160,7 +165,9 @@ def status(folder: Path) -> HarvestStatus:
     newest = begun_generations(folder)
     shards = [ShardStatus(number, 0, 0, []) if one is None else _shard(one) for number, one in enumerate(newest)]
     result = result_in(folder)
-    return HarvestStatus(folder, shards, None if result is None else _n_merged(result))
+    look = next(reversed(read_looks(folder)), None)
+    is_settled = all(one is not None and one.is_settled for one in newest)
+    return HarvestStatus(folder, shards, None if result is None else _n_merged(result), look, is_settled)
 
 
 def _shard(generation: Generation) -> ShardStatus:

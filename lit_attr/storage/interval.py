@@ -16,10 +16,9 @@ from lit_attr.storage.student_t import log_density, tail
 # The share of intervals that hold what they are of.
 LEVEL = 0.95
 _LEAST_DF = 2.0
-# Newton's method in log-log coordinates, where tails are nearly straight: it takes 2 to 4 steps, and none is larger than
-# the precision in the end.
+# Newton's method in log-log coordinates, where tails are nearly straight: it takes 2 to 4 steps.
 _MOST_STEPS = 12
-_PRECISION = 1e-7  # the next step would be as large as the square of it
+_PRECISION = 1e-7  # of a step: the next one is as large as the square of it
 
 
 def t_quantile(df: Float[Tensor, "*axes"], level: float = LEVEL) -> Float[Tensor, "*axes"]:

@@ -41,6 +41,9 @@ ErrorBasis = Literal["random order", "file order", "not harvested"]
 SortBy = Literal["value", "lower"]
 SORTS: tuple[SortBy, ...] = ("value", "lower")
 
+# When a harvest ends before all its batches are done.
+StopWhen = Literal["settled"]
+
 # In the folder of a harvest.
 MERGED_FILE = "dataset_attributions.pt"
 # The strongest edges alone.
@@ -55,6 +58,7 @@ PLAN_FILE = "plan.json"
 HEADER_FILE = "harvest.pt"
 READ_VECTORS_FILE = "read_vectors.pt"
 GENERATION_LOCK = "generation.lock"
+LOOKS_FILE = "looks.json"
 PARTS_FOLDER = "worker_states"
 # The number of the shard follows.
 SHARD_FOLDER = "target_shard_"
