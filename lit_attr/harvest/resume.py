@@ -123,7 +123,7 @@ def open_harvest(
     out_dir: str | Path | None,
     subrun_id: str | None,
     *,
-    may_settle: bool = False,
+    stop_error: float | None = None,
 ) -> tuple[dict[int, Generation], Presence]:
     """Find the harvest that these settings continue, or begin one.
 
@@ -136,7 +136,8 @@ def open_harvest(
         world_size: Number of workers that share the batches.
         out_dir: Root of the results.
         subrun_id: Id of the harvest; None to find one.
-        may_settle: Whether it has as many batches as it was settled with, where it was, and not those of the data.
+        stop_error: The relative error below which it is settled: where it was, it has the batches of that time alone.
+            None for all batches of the data.
 
     Returns:
         Target shard to its generation, for those of this trainer; and the mark that this process works on the harvest.
@@ -150,7 +151,7 @@ def open_harvest(
         plan = Plan.load(presence.folder)
         if differences := _differences(presence.folder, plan, settings, data):
             raise ConfigurationError(f"cannot continue {presence.folder}: {'; '.join(differences)}")
-        n_batches = end_settled(presence.folder, plan, data.digest) if may_settle else None
+        n_batches = end_settled(presence.folder, plan, data.digest, stop_error) if stop_error is not None else None
         begin = partial(current_generation, presence.folder, plan, world_size, n_batches or data.n_batches, data.digest)
         return {shard: begin(shard=shard) for shard in data.shards}, presence
     except BaseException:

@@ -130,4 +130,4 @@ class Looks:
         self._advance(n_batches)
         goes_on = "settled" if look.is_settled else f"going on, to look again after {self._due_after:,} batches"
         _log.info(f"{look}: {goes_on}")
-        return end_settled(folder, plan, digest)
+        return end_settled(folder, plan, digest, self._rule.error)

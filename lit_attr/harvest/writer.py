@@ -176,9 +176,8 @@ class StorageWriter(Callback):
         entries = self.processes.on_each(partial(settings.entries, data, data.n_batches))
         entries |= {"n_batches": data.n_batches, "float32_matmul_precision": torch.get_float32_matmul_precision()}
         check_same_settings(self.processes.gathered({**entries, **settings.versions}))
-        may_settle = harvester.stop_rule is not None
-        opened = partial(self._open, settings, data, world_size, may_settle=may_settle)
-        self._generations = self.processes.on_first(opened)
+        stop_error = None if harvester.stop_rule is None else harvester.stop_rule.error
+        self._generations = self.processes.on_first(partial(self._open, settings, data, world_size, stop_error))
         generation = self._generations[data.shard]
         self.folder = generation.folder
         data.shorten(generation.n_batches)
@@ -200,12 +199,12 @@ class StorageWriter(Callback):
         return HarvestSettings(run.run_id, run.weights_digest, precision, *sums, targets, by, any_versions)
 
     def _open(
-        self, settings: HarvestSettings, data: TokenDataModule, world_size: int, *, may_settle: bool
+        self, settings: HarvestSettings, data: TokenDataModule, world_size: int, stop_error: float | None
     ) -> dict[int, Generation]:
         """Find or begin the harvest, and mark it as worked on; the generations of this trainer's target shards."""
         self._new_folders = _missing(run_folder(settings.run_id, self.out_dir))
         generations, self._presence = open_harvest(
-            settings, data, world_size, self.out_dir, self.subrun_id, may_settle=may_settle
+            settings, data, world_size, self.out_dir, self.subrun_id, stop_error=stop_error
         )
         return generations
 

@@ -43,8 +43,8 @@ def first_batches(folder: Path, plan: Plan) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def end_settled(folder: Path, plan: Plan, digest: Callable[[int], str]) -> int | None:
-    """End a harvest whose last look found it settled, unless it was continued since.
+def end_settled(folder: Path, plan: Plan, digest: Callable[[int], str], stop_error: float) -> int | None:
+    """End a harvest whose last look found it settled, unless it was continued since, or more is asked now.
 
     The look decides: whoever finds it written down ends the harvest, after a kill in between too. No worker goes on
     meanwhile.
@@ -53,6 +53,7 @@ def end_settled(folder: Path, plan: Plan, digest: Callable[[int], str]) -> int |
         folder: The harvest's folder.
         plan: Its plan.
         digest: Number of batches to the digest of the data of so many.
+        stop_error: The relative error below which it is settled.
 
     Returns:
         Number of batches with which the harvest ended; None where it goes on.
@@ -61,7 +62,7 @@ def end_settled(folder: Path, plan: Plan, digest: Callable[[int], str]) -> int |
         StorageError: If a file is damaged, or cannot be written.
     """
     looks = read_looks(folder)
-    if not looks or not looks[-1].is_settled:
+    if not looks or not looks[-1].is_settled or looks[-1].error_asked > stop_error:
         return None
     n_batches = looks[-1].n_batches
     if first_batches(folder, plan) != n_batches:

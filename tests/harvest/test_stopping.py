@@ -80,6 +80,10 @@ def test_it_ends_with_the_first_batches_and_grows_later(given, of_eight, looked_
     assert [n for n in steps.ids if n >= 0] == []
     assert_of_eight(again.path, of_eight)
 
+    stricter = work(*given, tmp_path, model={**SETTLED, "stop_error": 0.3}, subrun_id=SUBRUN)
+    assert [look.n_batches for look in read_looks(stricter.folder)] == [1, 2, 4, 8, 16]
+    assert status(stricter.folder).n_batches == 16
+
     whole = work(*given, tmp_path, subrun_id=SUBRUN)  # without the rule, all batches
     assert_same(load(whole.path), load(work(*given, tmp_path / "whole").path), 1e-6)
     assert not status(whole.folder).is_settled
