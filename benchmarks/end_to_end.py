@@ -12,7 +12,6 @@ each other spin.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -39,12 +38,14 @@ class Measured:
         tokens: Number of tokens.
         wall_seconds: Time from start to exit.
         cpu_seconds: Processor time, of the user and the system.
+        peak_mb: The most memory that was resident at once, in 10^6 bytes.
     """
 
     run: str
     tokens: int
     wall_seconds: float
     cpu_seconds: float
+    peak_mb: float
 
     @property
     def tokens_per_second(self) -> float:
@@ -57,7 +58,7 @@ class Measured:
         return self.tokens / self.cpu_seconds
 
 
-def predict(name: str, run: str, rows: np.ndarray, threads: int, folder: Path) -> Measured:
+def predict(name: str, run: str, rows: np.ndarray, threads: int, folder: Path, *options: str) -> Measured:
     """Harvest rows of tokens in a process.
 
     Args:
@@ -66,6 +67,7 @@ def predict(name: str, run: str, rows: np.ndarray, threads: int, folder: Path) -
         rows: Token ids, n_sequences x seq_len.
         threads: Number of its threads.
         folder: Empty folder, for tokens and results.
+        options: More words of the command line.
 
     Raises:
         SystemExit: If the process fails.
@@ -74,15 +76,16 @@ def predict(name: str, run: str, rows: np.ndarray, threads: int, folder: Path) -
     config = ROOT / "configs" / ("demo.yaml" if run == DEMO else "spd_run.yaml")
     command = [sys.executable, "-m", "lit_attr", "predict", "--config", str(config), "--model.run", run]
     command += ["--data.tokens", str(folder / "tokens.npy"), "--data.n_batches", "whole_dataset"]
-    command += ["--writer.out_dir", str(folder / "out")]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{process.stderr}")
-    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return Measured(name, rows.size, wall, cpu)
+    command += ["--writer.out_dir", str(folder / "out"), *options]
+    environment, start = {**os.environ, "OMP_NUM_THREADS": str(threads)}, time.perf_counter()
+    with (folder / "said").open("w+") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)
+        wall, process.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said.read()}")
+    return Measured(name, rows.size, wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6)
 
 
 def data(run: str, tokens: Path | None, most: int, folder: Path) -> tuple[str, np.ndarray]:

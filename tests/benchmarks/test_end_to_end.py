@@ -31,3 +31,13 @@ def test_what_a_process_takes():
     assert (measured["run"], measured["tokens"]) == ("demo", 1024)
     assert 0 < measured["tokens_per_second"] == pytest.approx(1024 / measured["wall_seconds"])
     assert measured["cpu_seconds"] > 1
+    assert 100 < measured["peak_mb"] < 8000
+
+
+@pytest.mark.slow
+def test_what_standard_errors_take():
+    command = [sys.executable, "benchmarks/uncertainty.py", "--size", "2000", "--rows", "8", "--repeats", "1"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    measured = json.loads(output)
+    assert (measured["run"], measured["batches"]) == ("demo", 8)
+    assert measured["ratio"] == pytest.approx(measured["cpu_seconds_true"] / measured["cpu_seconds_false"], rel=0.01)
