@@ -16,21 +16,17 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from lit_attr.errors import ConfigurationError
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.tiles import parts
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.edge_errors import EdgeErrors
 from lit_attr.storage.harvested_targets import HarvestedTargets
-from lit_attr.storage.standard_errors import WHY_NO_ERRORS
 from lit_attr.storage.top_k import check_finite
-from lit_attr.topology.address import EMBED, OUTPUT
+from lit_attr.topology.address import EMBED
 from lit_attr.topology.choice import Measure
 from lit_attr.topology.live import LiveSet
 from lit_attr.topology.words import AttrMetric
 
-# Single precision, of which sums and products are a few roundings off: below that a difference is none.
-_ROUNDING = 8 * torch.finfo(torch.float32).eps
 # Components, or token ids, along each side of a tile; several numbers of each edge are there at once.
 _SIDE = 512
 
@@ -44,7 +40,7 @@ class PairedTile:
         sources: Components, or token ids.
         targets: Components, or token ids.
         values: Normalised attributions in each result, in units of one root mean square of each target.
-        errors: Their standard errors, with what rounding adds; not a number where there are too few groups. None where
+        errors: Their standard errors; not a number where there are too few groups. None where
             they are not asked for.
         n_groups: The effective numbers of groups in which the sources occurred.
     """
@@ -76,26 +72,6 @@ class _Side:
         were = torch.ones(self.content.layer_size(layer), dtype=torch.bool)
         were[self.harvested.missing(layer)] = False
         return were
-
-    def errors_of(
-        self, source: str, target: str, measure: Measure, sources: slice, targets: slice
-    ) -> Float[Tensor, "_target _source"]:
-        """Standard errors, and what rounding adds to those of edges into output tokens.
-
-        An edge whose source always stands in one context, such as the first token, has no spread between groups, and no
-        two results agree on its last digits. Stored errors of edges into components are never below their rounding.
-        Those of edges into output tokens are lost in products, which are as large as the lengths of their factors.
-        """
-        asked = source, target, measure, sources, targets
-        if self.errors is None:
-            raise ConfigurationError(WHY_NO_ERRORS)
-        errors, content = self.errors.tile(*asked), self.content
-        if target != OUTPUT:
-            return errors
-        sums = content.embed_unembed_attr if source == EMBED else content.unembed_attr[source]
-        lengths = [some.float().norm(dim=0) for some in (content.w_unembed[:, targets], sums[:, sources])]
-        raw = torch.outer(*lengths) * _ROUNDING
-        return torch.hypot(errors, self.blocks.normalisation.apply(raw, source, target, sources, targets))
 
 
 class PairedResults:
@@ -167,7 +143,7 @@ class PairedResults:
             values.append(chosen(side.blocks.tile(*asked)))
             check_finite(values[-1], f"{pair[0]} to {pair[1]}")
             if with_errors and side.errors is not None:
-                errors.append(chosen(side.errors_of(*asked)))
+                errors.append(chosen(side.errors.tile(*asked)))
                 groups = side.errors.n_groups(*pair, self._measure.metric, columns)
                 n_groups.append(groups[some_sources].double())
         found = (tuple(errors), tuple(n_groups)) if with_errors else (None, None)

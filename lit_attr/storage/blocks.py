@@ -7,7 +7,7 @@ many of them are computed at once, which differs from question to question, and 
 """
 
 import torch
-from jaxtyping import BFloat16, Float
+from jaxtyping import BFloat16, Float, Float64, Int
 from torch import Tensor
 
 from lit_attr.errors import ConfigurationError
@@ -108,6 +108,15 @@ class Blocks:
     def error_vectors(self, source: str, sources: Places) -> BFloat16[Tensor, "source block_x_d_model"]:
         """What standard errors of edges from some sources into output tokens come from, see `StandardErrors`."""
         return self._errors.edges(source, OUTPUT, "attr")[sources]
+
+    def residual_squares(self, source: str, sources: slice | Int[Tensor, " source"]) -> Float64[Tensor, " source"]:
+        """The squared lengths of what some sources have summed at the input of the unembedding.
+
+        Args:
+            source: Layer that feeds the output.
+            sources: Places of the source's components, or token ids.
+        """
+        return self._to_residual(source, sources).double().square().sum(0)
 
     @property
     def _errors(self) -> StandardErrors:

@@ -25,14 +25,16 @@ def t_quantile(df: Float[Tensor, "*axes"], level: float = LEVEL) -> Float[Tensor
     """Half the width of an interval in standard errors, by degrees of freedom, which need not be whole numbers.
 
     Newton's method finds where the tails of the distribution have what the level leaves. It starts from the expansion
-    around the normal quantile, 26.7.5 in Abramowitz and Stegun, Handbook of Mathematical Functions.
+    around the normal quantile, 26.7.5 in Abramowitz and Stegun, Handbook of Mathematical Functions. How many steps are
+    taken, and the last bits of logarithms, depend on how many quantiles are asked for at once. Rounding to single
+    precision makes answers to the same question the same, however it is put.
 
     Args:
         df: Degrees of freedom; below 2 the result is not a number.
         level: The share of intervals that hold what they are of, above 0 and below 1.
 
     Returns:
-        Quantiles, float64.
+        Quantiles, float64, with the precision of float32.
     """
     has_any = df >= _LEAST_DF
     n = torch.where(has_any, df, _LEAST_DF).double()
@@ -44,7 +46,7 @@ def t_quantile(df: Float[Tensor, "*axes"], level: float = LEVEL) -> Float[Tensor
         t = t * step.exp()
         if bool((step.abs() <= _PRECISION).all()):
             break
-    return torch.where(has_any, t, torch.nan)
+    return torch.where(has_any, t.float().double(), torch.nan)
 
 
 def half_width(

@@ -21,6 +21,8 @@ from lit_attr.topology.tables import Table
 # Numbers of a tile: 64 MB in float64, and as much again for what it is added from.
 TILE = 1 << 23
 _ALL = slice(None)
+# Places of sources: those that follow each other, or any.
+Piece = slice | Tensor
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,13 @@ class SummedEdges:
 
         return first, pieces()
 
-    def part(self, targets: slice, sources: slice) -> Float[Tensor, "_target _source"]:
+    def part(self, targets: slice, sources: Piece) -> Float[Tensor, "_target _source"]:
         """Finished sums of some edges, given by the places of those that any part has.
 
         Args:
             targets: Places of targets, or dimensions of the residual stream.
             sources: Places of sources.
         """
-        sources = slice(*sources.indices(len(self.sources)))
         if not self.parts:
             return torch.zeros(len(self.targets), len(self.sources), dtype=self.dtype)[targets, sources]
         return self._finished(sources, targets).T
@@ -168,12 +169,12 @@ class SummedEdges:
                 total[there] += (numbers * self._read[:, columns].T).sum(1).to(self.dtype)
         return total * self.factor
 
-    def _finished(self, piece: slice, targets: slice = _ALL) -> Float[Tensor, "source target"]:
+    def _finished(self, piece: Piece, targets: slice = _ALL) -> Float[Tensor, "source target"]:
         """What the sums of some of the sources become, for some of the targets."""
         if self.columns is None:
             total = _sum([self._rows(name, piece) for name in self.parts])
             return total[:, targets] if self._read is None else total.to(self._read.dtype) @ self._read[:, targets]
-        total = torch.zeros(piece.stop - piece.start, len(self.targets), dtype=self.dtype)
+        total = torch.zeros(len(self.sources.all_indices[piece]), len(self.targets), dtype=self.dtype)
         for name, columns in self.columns.items():
             if len(columns) == len(self.targets):
                 total += self._rows(name, piece)
@@ -192,7 +193,7 @@ class SummedEdges:
         ids = self.sources.indices(torch.arange(len(self.sources))).numpy()
         return {name: table.live.row_of[ids] for name, table in self.parts.items()}
 
-    def _rows(self, name: str, piece: slice) -> Float[Tensor, "source width"]:
+    def _rows(self, name: str, piece: Piece) -> Float[Tensor, "source width"]:
         """A part's rows of some of the sources, zero for those that it has not."""
         places, numbers = self._places[name][piece], self.parts[name].numbers
         if len(places) and places[0] >= 0 and (np.diff(places) == 1).all():  # as they lie there

@@ -126,9 +126,9 @@ def _at(name: str, edges: SummedEdges, targets: Places, sources: Places) -> Floa
     return part[tuple(0 if isinstance(place, int) else _ALL for place in (targets, sources))]
 
 
-def _slices(*places: Places) -> list[slice]:
-    """Places that are one, or follow each other."""
-    return [slice(place, place + 1) if isinstance(place, int) else place for place in places]  # type: ignore[misc]
+def _slices(*places: Places) -> list[Any]:
+    """Places with an axis, where one may be meant."""
+    return [slice(place, place + 1) if isinstance(place, int) else place for place in places]
 
 
 def _without_numbers(summed: Summed) -> Tensor:

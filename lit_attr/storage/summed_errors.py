@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_attr.storage.summed import TILE, SummedEdges
+from lit_attr.storage.summed import TILE, Piece, SummedEdges
 from lit_attr.topology.live import LiveSet
 from lit_attr.topology.squares import N_BLOCKS
 from lit_attr.topology.tables import Table
@@ -67,7 +67,7 @@ class SummedErrors(SummedEdges):
     weights: Weights
     n_groups: int
 
-    def _finished(self, piece: slice, targets: slice = slice(None)) -> Float[Tensor, "source target"]:
+    def _finished(self, piece: Piece, targets: slice = slice(None)) -> Float[Tensor, "source target"]:
         """The standard errors of some of the sources, for some of the targets."""
         squares, sums = super()._finished(piece, targets), self.edges._finished(piece, targets)
         return self._errors(squares, sums, self.sources.all_indices[piece][:, None])
@@ -137,7 +137,7 @@ class SummedVectors:
             for source, row in zip(self.sources.all_indices[start : start + step].tolist(), rows, strict=True):
                 yield source * self.shape[1], row[None]
 
-    def rows(self, piece: slice | Int[Tensor, " source"]) -> Float[Tensor, "source block_x_d_model"]:
+    def rows(self, piece: Piece) -> Float[Tensor, "source block_x_d_model"]:
         """The vectors of some of the sources: deviations of blocks, scaled so that their length is a standard error.
 
         Args:

@@ -279,6 +279,25 @@ def test_tiles_and_single_edges_of_parts_and_results(opened):
                 assert errors.stored(source, target, "attr", nothing, nothing).shape == (0,)
 
 
+@pytest.mark.parametrize("form", ["result", "parts"])
+def test_an_edge_into_a_token_that_never_varies_is_known_to_rounding(tmp_path, form):
+    """Groups are multiples of each other; sums are in single precision, and so are the last digits of answers."""
+    group = evenly(1)[0]
+    sums = accumulated([group] * 20)
+    blocks = SummedBlocks({"all": sums}, READ, W_UNEMBED, 0.0, {}) if form == "parts" else None
+    blocks = blocks or Blocks(written(tmp_path / "x.pt", [sums]))
+    source, places = "0.attn.o", torch.arange(W_UNEMBED.shape[1])
+    residual = dense_rows(group.attr["output"][source]) * 20
+    lengths = torch.outer(W_UNEMBED.norm(dim=0).double(), residual.norm(dim=1))
+    there = blocks.content.stored_sources(source).all_indices
+    errors = EdgeErrors.of(blocks)
+    tile = errors._into_output(source, slice(None), slice(None))
+    torch.testing.assert_close(tile.double(), 2.0**-20 * lengths[:, there], rtol=ROUNDED, atol=0)
+    for place in range(len(there)):
+        single = errors.stored(source, OUTPUT, "attr", places * 0 + place, places)
+        torch.testing.assert_close(single, tile[:, place], rtol=0, atol=0)
+
+
 def test_with_even_weights_it_is_the_standard_error_of_a_mean(tmp_path):
     groups = evenly(20)
     explorer = Explorer(write(tmp_path, groups))
