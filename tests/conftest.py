@@ -37,6 +37,7 @@ def _own_output_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes anyone's real results."""
     monkeypatch.setenv("LIT_ATTR_OUT_DIR", str(tmp_path / "out"))
     monkeypatch.delenv("SPD_OUT_DIR", raising=False)
+    monkeypatch.delenv("PARAM_DECOMP_OUT_DIR", raising=False)
     # Nor does it log in anywhere, or reach a server that it did not start.
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))

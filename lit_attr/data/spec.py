@@ -63,7 +63,7 @@ class DatasetSpec:
         """The dataset that a run was trained on, with changes.
 
         Args:
-            run_options: The entries of the run's `final_config.yaml`.
+            run_options: The entries of the run's configuration, spelled as in a `final_config.yaml`.
             changes: Changes; an entry that is not None replaces the run's own.
             tokenizer_file: The target model's tokenizer.json, where there is one; it goes before the run's
                 `tokenizer_name`, which may need a download.

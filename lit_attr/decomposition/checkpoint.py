@@ -4,12 +4,13 @@ import hashlib
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lit_attr.decomposition.ci.layerwise import dashed
 from lit_attr.errors import RunFormatError, few, reason
 from lit_attr.files.archive import bytes_of
 from lit_attr.files.limits import check_content, check_records
@@ -52,6 +53,26 @@ def _current_name(name: str) -> str:
     if match := _OLD_COMPONENT.fullmatch(name):
         name = f"_components.{match['path'].replace('.', '-')}.{match['part']}"
     return "ci_fn." + name if name.startswith("_ci_fns.") else name
+
+
+def tied(state: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """The state dict in which components that were trained as the transposes of others are these.
+
+    Args:
+        state: The state dict.
+        pairs: Paths of decomposed matrices, each with the path of the one that has its components, transposed.
+
+    Raises:
+        RunFormatError: If one of them has no components.
+    """
+    known = dict(state)
+    for source, target in pairs:
+        of_source, of_target = ([f"_components.{dashed(path)}.{part}" for part in "VU"] for path in (source, target))
+        if lacking := [name for name in (*of_source, *of_target) if name not in known]:
+            raise RunFormatError(f"tied_weights: {source!r} and {target!r} are tied, but there is no {lacking[0]}")
+        read, write = (known[name].T.contiguous() for name in of_source)
+        known.update(zip(of_target, (write, read), strict=True))
+    return known
 
 
 def check_fits(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lit_attr.decomposition.ci.sigmoid import SIGMOIDS
+from lit_attr.decomposition.run_options import IS_REBUILT, read_run_options
 from lit_attr.decomposition.sizes import MAX_WIDTH
-from lit_attr.decomposition.yaml_file import read_yaml
 from lit_attr.errors import RunFormatError, UnsupportedModelError, shown
 
 _SAMPLINGS = ("continuous", "binomial")
+_PAIRS = "a list of pairs of paths, or null"
 _OLD_CI_KEYS = {"ci_fn_type": "vector_mlp", "ci_fn_hidden_dims": [8], "use_global_ci": False}
 
 
@@ -25,6 +26,8 @@ class RunConfig:
         ci: Options of the causal-importance function.
         sigmoid: Name of the sigmoid, a key of `SIGMOIDS`.
         sampling: `continuous`, or `binomial` for random causal importances.
+        tied_weights: Pairs of paths of decomposed matrices; the second's components are the first's, transposed.
+        is_rebuilt: Whether the target has the shape and weights of a model of `transformers` of that name.
     """
 
     architecture: str
@@ -33,16 +36,18 @@ class RunConfig:
     ci: Mapping[str, Any]
     sigmoid: str
     sampling: Literal["continuous", "binomial"]
+    tied_weights: tuple[tuple[str, str], ...] = ()
+    is_rebuilt: bool = False
 
     @classmethod
     def load(cls, path: Path) -> "RunConfig":
-        """Read a `final_config.yaml`; entries that loading does not need are ignored.
+        """Read a run's configuration; entries that loading does not need are ignored.
 
         Raises:
             RunFormatError: If an entry is missing or not understood.
             UnsupportedModelError: If the run has inserted identity matrices.
         """
-        return cls.from_options(read_yaml(path), str(path))
+        return cls.from_options(read_run_options(path), str(path))
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], where: str) -> "RunConfig":
@@ -81,11 +86,20 @@ class RunConfig:
                 "sigmoid_type", "leaky_hard", lambda v: isinstance(v, str) and v in SIGMOIDS, f"one of {list(SIGMOIDS)}"
             ),
             sampling=entry("sampling", "continuous", lambda v: v in _SAMPLINGS, f"one of {list(_SAMPLINGS)}"),
+            is_rebuilt=bool(options.get(IS_REBUILT)),
+            tied_weights=tuple(map(tuple, entry("tied_weights", None, _is_pairs, _PAIRS) or ())),
         )
 
 
 def _is_text_or_none(value: object) -> bool:
     return value is None or isinstance(value, str)
+
+
+def _is_pairs(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and all(isinstance(pair, list | tuple) and len(pair) == 2 and set(map(type, pair)) == {str} for pair in value)
+    )
 
 
 def _is_module_info(value: object) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lit_attr.decomposition.reference import RunReference
-from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER, newest_checkpoint
+from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIGS, TOKENIZER, newest_checkpoint, run_config
 from lit_attr.errors import RunFormatError, RunNotFoundError
 from lit_attr.files.lock import locked
 from lit_attr.files.publish import make_folder
@@ -38,11 +38,15 @@ def download_run(reference: RunReference, folder: Path) -> None:
     """
 
     def choose(names: Sequence[str]) -> list[str]:
-        if RUN_CONFIG not in names:
-            raise RunFormatError(f"run {reference} on wandb has no {RUN_CONFIG}; it has {sorted(names)}")
-        return [newest_checkpoint(names, f"run {reference} on wandb"), RUN_CONFIG]
+        if not set(RUN_CONFIGS) & set(names):
+            raise RunFormatError(f"run {reference} on wandb has no {' or '.join(RUN_CONFIGS)}; it has {sorted(names)}")
+        where = f"run {reference} on wandb"
+        return [newest_checkpoint(names, where), run_config(names, where)]
 
-    _download(reference, folder, choose, lambda: (folder / RUN_CONFIG).is_file() and any(folder.glob("model*.pt*")))
+    def is_complete() -> bool:
+        return any((folder / name).is_file() for name in RUN_CONFIGS) and any(folder.glob("model*.pt*"))
+
+    _download(reference, folder, choose, is_complete)
 
 
 def download_target(reference: RunReference, folder: Path) -> None:
@@ -62,7 +66,7 @@ def download_target(reference: RunReference, folder: Path) -> None:
     def choose(names: Sequence[str]) -> list[str]:
         steps = {int(match[1]): name for name in names if (match := _TARGET_CHECKPOINT.fullmatch(name))}
         wanted = [steps[max(steps)]] if steps else []
-        for ending, needed in ((TOKENIZER, False), (RUN_CONFIG, False), (MODEL_CONFIG, True)):
+        for ending, needed in ((TOKENIZER, False), (RUN_CONFIGS[0], False), (MODEL_CONFIG, True)):
             named = [name for name in names if name.endswith(ending)][:1]
             if needed and not named:
                 raise RunFormatError(f"run {reference} on wandb has no {ending}; it has {sorted(names)}")

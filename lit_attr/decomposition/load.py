@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from lit_attr.decomposition.checkpoint import check_fits, read_checkpoint, weights_digest
+from lit_attr.decomposition.checkpoint import check_fits, read_checkpoint, tied, weights_digest
 from lit_attr.decomposition.ci.build import build_ci
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.huggingface import build_from_config
+from lit_attr.decomposition.huggingface import build_from_config, rebuilt_options
 from lit_attr.decomposition.locate import RunFiles, locate_config, locate_model_config, locate_run
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.patterns import components_of, expand_patterns
@@ -65,11 +65,14 @@ def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run
         UnsupportedModelError: If the target model, or a decomposed matrix of it, has no place in the attribution graph.
     """
     files = locate_run(run)
-    build = _builder(files.config, table)
+    config, model_config = _read_configs(files.config)
+    build = _builder(files.config, config, model_config, table)
     state = read_checkpoint(files.checkpoint)
     expected = without_numbers(build, str(files.config))
     known = expected.state_dict()
     loaded = {name: tensor for name, tensor in state.items() if name in known or not _OLD_BUFFER.fullmatch(name)}
+    with naming(files.config):
+        loaded = tied(loaded, config.tied_weights)
     check_fits(expected, loaded, str(files.checkpoint))
     # Initial weights are drawn and overwritten: leave the caller's stream alone.
     with torch.random.fork_rng(devices=[]):
@@ -91,18 +94,23 @@ def load_without_numbers(run: str | os.PathLike[str], table: PathTable | None = 
         RunFormatError: If a configuration is damaged.
         UnsupportedModelError: If the target model, or a decomposed matrix of it, has no place in the attribution graph.
     """
-    config = locate_config(run)
-    return without_numbers(_builder(config, table), str(config))
+    config_file = locate_config(run)
+    return without_numbers(_builder(config_file, *_read_configs(config_file), table), str(config_file))
 
 
-def _builder(config_file: Path, table: PathTable | None) -> Callable[[], DecomposedModel]:
-    """What builds a run's model from its configurations, untrained; these are read at once."""
-    config, model_config = _read_configs(config_file)
+def _builder(
+    config_file: Path, config: RunConfig, model_config: Path | None, table: PathTable | None
+) -> Callable[[], DecomposedModel]:
+    """What builds a run's model from its configurations, untrained."""
     with naming(config_file):
         known = table or path_table(config.architecture)
 
     def build() -> DecomposedModel:
-        if model_config is None:
+        target: TargetModel
+        if config.is_rebuilt:
+            options = rebuilt_options(config.architecture, config.pretrained_name, config_file.parent)
+            target = build_target(config.architecture, options)
+        elif model_config is None:
             target = build_from_config(config.architecture, config.pretrained_name, config_file.parent, known)
         else:
             with naming(model_config):
@@ -135,7 +143,7 @@ def find_configs(run: str | os.PathLike[str]) -> tuple[Path, Path | None]:
     """Find the configurations of a run alone; arguments and errors as for `find_run`, but that no checkpoint is needed.
 
     Returns:
-        The run's `final_config.yaml`, and the target's `model_config.yaml`; None for a model of `transformers`.
+        The run's configuration, and the target's `model_config.yaml`; None for a model of `transformers`.
     """
     config_file = locate_config(run)
     return config_file, _read_configs(config_file)[1]
@@ -147,7 +155,7 @@ def _read_configs(config_file: Path) -> tuple[RunConfig, Path | None]:
     if config.pretrained_name and not could_be_path(config.pretrained_name):
         found = shown(config.pretrained_name)
         raise RunFormatError(f"{config_file}: pretrained_model_name must be a path or a name, found {found}")
-    if config.architecture not in TARGETS:
+    if config.is_rebuilt or config.architecture not in TARGETS:
         return config, None
     return config, locate_model_config(config.pretrained_name, config_file.parent)
 

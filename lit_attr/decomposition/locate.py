@@ -8,7 +8,7 @@ from pathlib import Path
 from lit_attr.assets import DEMO, run_folder
 from lit_attr.decomposition.download import download_run, download_target
 from lit_attr.decomposition.reference import RunReference, run_folders, run_id_of_folder, target_folders
-from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, newest_checkpoint
+from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIGS, newest_checkpoint, run_config
 from lit_attr.errors import RunFormatError, RunNotFoundError
 from lit_attr.files.roots import user_path
 
@@ -19,7 +19,7 @@ class RunFiles:
 
     Attributes:
         run_id: Id under which results are stored.
-        config: The run's `final_config.yaml`.
+        config: The run's configuration, of one of the names in `RUN_CONFIGS`.
         checkpoint: The run's newest checkpoint, or the one that was asked for.
     """
 
@@ -44,16 +44,16 @@ def locate_run(run: str | os.PathLike[str]) -> RunFiles:
         return _locate_reference(reference)
     path = run_folder() if run == DEMO else user_path(run).absolute()
     if path.is_dir():
-        if (path / "config.json").is_file() and not (path / RUN_CONFIG).exists():
+        if (path / "config.json").is_file() and not has_config(path):
             raise RunFormatError(
-                f"no {RUN_CONFIG} in {path}, but a config.json: a language model that nobody has decomposed needs "
+                f"no {RUN_CONFIGS[0]} in {path}, but a config.json: a language model that nobody has decomposed needs "
                 "--model.decomposition Svd, or Neurons, or one of your own"
             )
-        return _complete(path, run_id_of_folder(path), latest_checkpoint(path))
+        return _complete(path, run_id_of_folder(path))
     if path.is_file():
-        if not (path.parent / RUN_CONFIG).is_file():  # a link to a checkpoint: the rest is beside the real one
+        if not has_config(path.parent):  # a link to a checkpoint: the rest is beside the real one
             path = path.resolve()
-        return _complete(path.parent, run_id_of_folder(path.parent), path)
+        return RunFiles(run_id_of_folder(path.parent), _config(path.parent), path)
     raise RunNotFoundError(
         f"no run at {str(run)!r}: expected a run directory, a checkpoint file, or a wandb reference such as "
         "'s-xxxxxxxx' or 'entity/project/runs/RUN_ID', or 'demo'"
@@ -66,8 +66,8 @@ def locate_config(run: str | os.PathLike[str]) -> Path:
     A run directory needs no checkpoint: one may describe a run that is not at hand.
     """
     is_reference = isinstance(run, str) and (run == DEMO or RunReference.match(run) is not None)
-    config = user_path(run).absolute() / RUN_CONFIG
-    return config if not is_reference and config.is_file() else locate_run(run).config
+    folder = user_path(run).absolute()
+    return _config(folder) if not is_reference and has_config(folder) else locate_run(run).config
 
 
 def _locate_reference(reference: RunReference) -> RunFiles:
@@ -75,7 +75,7 @@ def _locate_reference(reference: RunReference) -> RunFiles:
     looked_in = []
     for place in places:
         try:
-            return _complete(place, reference.run_id, latest_checkpoint(place))
+            return _complete(place, reference.run_id)
         except RunFormatError as error:
             # Incomplete, such as an interrupted copy: another place, or wandb, may have the whole run.
             looked_in.append(str(place) if not place.is_dir() else f"{place}: {error}")
@@ -85,14 +85,22 @@ def _locate_reference(reference: RunReference) -> RunFiles:
         raise RunNotFoundError(
             f"no cache holds the run {reference} (looked in {'; '.join(looked_in)}), and {error}"
         ) from error
-    return _complete(places[0], reference.run_id, latest_checkpoint(places[0]))
+    return _complete(places[0], reference.run_id)
 
 
-def _complete(folder: Path, run_id: str, checkpoint: Path) -> RunFiles:
-    config = folder / RUN_CONFIG
-    if not config.is_file():
-        raise RunFormatError(f"no {RUN_CONFIG} in {folder}")
-    return RunFiles(run_id, config, checkpoint)
+def _complete(folder: Path, run_id: str) -> RunFiles:
+    config = _config(folder)  # says of a run of another kind what it is
+    return RunFiles(run_id, config, latest_checkpoint(folder))
+
+
+def has_config(folder: Path) -> bool:
+    """Whether a folder holds the configuration of a run."""
+    return any((folder / name).is_file() for name in RUN_CONFIGS)
+
+
+def _config(folder: Path) -> Path:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return folder / run_config(names, str(folder))
 
 
 def latest_checkpoint(folder: Path) -> Path:

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_attr.errors import ReferenceFormatError
-from lit_attr.files.roots import output_root
+from lit_attr.files.roots import input_roots
 
 _DEFAULT_ENTITY = "goodfire"
-_DEFAULT_PROJECT = "spd"
+# Kind of run to the project that is meant where none is named.
+_DEFAULT_PROJECTS = {"s": "spd", "p": "param-decomp"}
 
 _RUN_ID = r"(?:[a-z0-9]-)?[a-z0-9]{8}"
-_BARE = re.compile(r"s-[a-z0-9]{8}")
+_BARE = re.compile(r"([sp])-[a-z0-9]{8}")
 _NAME = r"[^/\s]+"
 _COMPACT = re.compile(rf"({_NAME})/({_NAME})/({_RUN_ID})")
 _WITH_RUNS = re.compile(rf"({_NAME})/({_NAME})/runs/({_RUN_ID})")
 _URL = re.compile(rf"https://wandb\.ai/([^/]+)/([^/]+)/runs/({_RUN_ID})(?:/[^?]*)?(?:\?.*)?")
 
-_FORMS = "'s-xxxxxxxx', 'entity/project/RUN_ID', 'entity/project/runs/RUN_ID' or 'https://wandb.ai/entity/project/runs/RUN_ID'"
+_FORMS = "'s-xxxxxxxx', 'p-xxxxxxxx', 'entity/project/RUN_ID', 'entity/project/runs/RUN_ID' or 'https://wandb.ai/entity/project/runs/RUN_ID'"
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class RunReference:
         text = text.strip().removeprefix("wandb:")
         if text.startswith(("./", "../", "~")):
             return None
-        if _BARE.fullmatch(text):
-            return cls(_DEFAULT_ENTITY, _DEFAULT_PROJECT, text)
+        if bare := _BARE.fullmatch(text):
+            return cls(_DEFAULT_ENTITY, _DEFAULT_PROJECTS[bare[1]], text)
         for form in (_COMPACT, _WITH_RUNS, _URL):
             if parts := form.fullmatch(text):
                 return cls(*parts.groups())
@@ -92,12 +93,16 @@ def run_id_of_folder(folder: Path) -> str:
 
 
 def run_folders(reference: RunReference) -> list[Path]:
-    """The folders in which a decomposition run may be: downloads go into the first, training writes the second.
+    """The folders in which a decomposition run may be; downloads go into the first.
 
-    goodfire-ai/spd uses the same ones.
+    goodfire-ai/spd downloads into `runs/<project>-<id>`, and trains in `spd/<id>`; goodfire-ai/param-decomp downloads
+    into `runs/<id>`, and has trained there, and in `param_decomp/<id>` and `decompositions/<id>`.
     """
-    root = output_root()
-    return [root / "runs" / reference.folder, root / "spd" / reference.run_id]
+    run_id = reference.run_id
+    of_spd = [f"runs/{reference.folder}", f"spd/{run_id}"]
+    of_successor = [f"runs/{run_id}", f"param_decomp/{run_id}", f"decompositions/{run_id}"]
+    names = [*of_successor, *of_spd] if run_id.startswith("p-") else [*of_spd, *of_successor]
+    return [root / name for root in input_roots() for name in names]
 
 
 def target_folders(reference: RunReference, run_folder: Path) -> list[Path]:
@@ -108,5 +113,6 @@ def target_folders(reference: RunReference, run_folder: Path) -> list[Path]:
         run_folder: The decomposition run's folder, or a link to it: `<root>/runs/<run>` or `<root>/spd/<run>`. Its own
             root comes before the configured one.
     """
-    own_roots = dict.fromkeys((*run_folder.parents[:2], *run_folder.resolve().parents[:2]))
-    return [root / "pretrain_cache" / reference.folder for root in (*own_roots, output_root())]
+    own_roots = (*run_folder.parents[:2], *run_folder.resolve().parents[:2])
+    roots = dict.fromkeys((*own_roots, *input_roots()[1:], input_roots()[0]))
+    return [root / "pretrain_cache" / reference.folder for root in roots]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from lit_attr.errors import ConfigurationError
 
-_VARIABLES = ("LIT_ATTR_OUT_DIR", "SPD_OUT_DIR")
+# The last two are those of goodfire-ai/spd and goodfire-ai/param-decomp.
+_VARIABLES = ("LIT_ATTR_OUT_DIR", "SPD_OUT_DIR", "PARAM_DECOMP_OUT_DIR")
 _FALLBACK = "out"
 _LONGEST_NAME, _LONGEST_PATH = 255, 3000  # the system takes 4096, with the folder that a path is relative to
 
@@ -28,13 +29,22 @@ def is_file_name(text: str) -> bool:
 
 
 def output_root(out_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The output root: `out_dir` if given, else `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`; absolute.
+    """The output root: `out_dir` if given, else the first of `input_roots`; absolute.
 
     Raises:
         ConfigurationError: If it has a zero byte, which no path has.
     """
-    candidates = [out_dir, *(os.environ.get(name) for name in _VARIABLES), _FALLBACK]
-    root = next(c for c in candidates if c)
-    if "\0" in str(root):
-        raise ConfigurationError(f"out_dir is no path: it has a zero byte, found {str(root)!r}")
-    return user_path(root).absolute()
+    if not out_dir:
+        return input_roots()[0]
+    if "\0" in str(out_dir):
+        raise ConfigurationError(f"out_dir is no path: it has a zero byte, found {str(out_dir)!r}")
+    return user_path(out_dir).absolute()
+
+
+def input_roots() -> list[Path]:
+    """The roots under which runs are sought, absolute: those that the variables name, else `./out`.
+
+    The variables are `$LIT_ATTR_OUT_DIR`, `$SPD_OUT_DIR` and `$PARAM_DECOMP_OUT_DIR`, in this order.
+    """
+    named = [value for name in _VARIABLES if (value := os.environ.get(name))]
+    return list(dict.fromkeys(user_path(root).absolute() for root in named or [_FALLBACK]))

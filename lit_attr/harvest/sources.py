@@ -9,9 +9,9 @@ from lit_attr.decomposition.huggingface import find_pretrained
 from lit_attr.decomposition.load import Run, find_configs, find_run, load_run, load_without_numbers
 from lit_attr.decomposition.model import DecomposedModel
 from lit_attr.decomposition.run_files import TOKENIZER
+from lit_attr.decomposition.run_options import read_run_options
 from lit_attr.decomposition.untrained import Decomposition
 from lit_attr.decomposition.untrained.run import load_untrained, untrained_run_id, untrained_without_numbers
-from lit_attr.decomposition.yaml_file import read_yaml
 from lit_attr.topology.paths import PathTable, path_table
 
 
@@ -80,4 +80,4 @@ def dataset_of_run(run: str | Path, changes: DatasetOptions) -> DatasetSpec:
     config, model_config = find_configs(run)
     folders = [file.parent for file in (config, model_config) if file is not None]
     tokenizer = next((folder / TOKENIZER for folder in folders if (folder / TOKENIZER).is_file()), None)
-    return DatasetSpec.resolve(read_yaml(config), changes, tokenizer)
+    return DatasetSpec.resolve(read_run_options(config), changes, tokenizer)

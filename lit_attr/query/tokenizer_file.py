@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lit_attr.assets import ASSETS, DEMO
 from lit_attr.decomposition.reference import RunReference, run_folders, target_folders
-from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG, TOKENIZER
+from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIGS, TOKENIZER
 from lit_attr.files.roots import could_be_path, user_path
 from lit_attr.query.tokenizer_formats import SENTENCEPIECE, VOCABULARY, can_read, tokenizer_in
 from lit_attr.storage.provenance import Provenance
@@ -70,15 +70,16 @@ def _of_run(run: str) -> Iterator[Path]:
         folders = run_folders(reference)
     for folder in folders:
         yield folder / TOKENIZER
-        if (folder / RUN_CONFIG).is_file():
-            yield from _of_target(folder)
+        config = next((folder / name for name in RUN_CONFIGS if (folder / name).is_file()), None)
+        if config is not None:
+            yield from _of_target(config)
 
 
-def _of_target(folder: Path) -> Iterator[Path]:
+def _of_target(config: Path) -> Iterator[Path]:
     """Places of the tokenizer of a run's target model."""
-    from lit_attr.decomposition.yaml_file import read_yaml  # reading a configuration is not always needed
+    from lit_attr.decomposition.run_options import read_run_options  # reading a configuration is not always needed
 
-    options = read_yaml(folder / RUN_CONFIG)
+    options, folder = read_run_options(config), config.parent
     name = options.get("pretrained_model_name") or options.get("pretrained_model_path")
     name = name if isinstance(name, str) and could_be_path(name) else None
     reference = RunReference.match(name) if name else None

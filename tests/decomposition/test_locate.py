@@ -8,6 +8,7 @@ from lit_attr.errors import LitAttrError, RunFormatError, RunNotFoundError
 from tests.toys import write_run
 
 RUN_ID = "s-toytoy01"
+NAMES = "final_config.yaml or run_meta.yaml or experiment_config.yaml"
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -59,7 +60,7 @@ def test_run_without_configuration_is_refused(tmp_path: Path, given: str):
     touch(tmp_path, "model_3.pth")
     with pytest.raises(RunFormatError) as caught:
         locate_run(tmp_path / given)
-    assert str(caught.value) == f"no final_config.yaml in {tmp_path}"
+    assert str(caught.value) == f"no configuration of a run ({NAMES}) in {tmp_path}"
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "nowhere/model_3.pth", "t-1234abcd"])
@@ -130,12 +131,16 @@ def test_incomplete_place_gives_way_to_a_complete_one(tmp_path: Path):
 
 @pytest.mark.parametrize("lacking", [[], ["model_3.pth"], ["final_config.yaml"]])
 def test_reference_that_neither_cache_nor_wandb_answers_is_refused_with_the_places(tmp_path: Path, lacking: list[str]):
-    places = [tmp_path / "out" / "runs" / f"spd-{RUN_ID}", tmp_path / "out" / "spd" / RUN_ID]
+    names = [f"runs/spd-{RUN_ID}", *(f"{name}/{RUN_ID}" for name in ("spd", "runs", "param_decomp", "decompositions"))]
+    places = [tmp_path / "out" / name for name in names]
     for place in places if lacking else []:
         touch(place, *lacking)
     with pytest.raises(RunNotFoundError) as caught:
         locate_run(RUN_ID)
-    missing = {"model_3.pth": "no final_config.yaml in", "final_config.yaml": "no checkpoint (model_<step>.pth) in"}
+    missing = {
+        "model_3.pth": f"no configuration of a run ({NAMES}) in",
+        "final_config.yaml": "no checkpoint (model_<step>.pth) in",
+    }
     looked_in = "; ".join(f"{place}: {missing[lacking[0]]} {place}" if lacking else str(place) for place in places)
     assert str(caught.value) == (
         f"no cache holds the run goodfire/spd/runs/{RUN_ID} (looked in {looked_in}), "

@@ -82,9 +82,9 @@ def test_parse_refuses_with_the_text_and_all_forms(text: str):
     with pytest.raises(ReferenceFormatError) as caught:
         RunReference.parse(text)
     assert str(caught.value) == (
-        f"{text!r} is not a run reference: expected 's-xxxxxxxx', 'entity/project/RUN_ID', "
-        "'entity/project/runs/RUN_ID' or 'https://wandb.ai/entity/project/runs/RUN_ID', with or without 'wandb:' "
-        "before it"
+        f"{text!r} is not a run reference: expected 's-xxxxxxxx', 'p-xxxxxxxx', "
+        "'entity/project/RUN_ID', 'entity/project/runs/RUN_ID' "
+        "or 'https://wandb.ai/entity/project/runs/RUN_ID', with or without 'wandb:' before it"
     )
 
 

@@ -11,6 +11,7 @@ from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.harvest.rounding import Activation, Float64, all_plus
 from tests.harvest.runs import assert_same, harvest
+from tests.successor_runs import write_successor_run
 
 UNDECIDED = {
     "s-kjvmlp02": [],
@@ -38,6 +39,17 @@ def test_equals_the_other_implementation_on_every_tensor(run, engine, shared, tm
     assert (found.ci_threshold, found.n_tokens_processed) == (golden.ci_threshold, golden.n_tokens_processed)
     assert found.provenance["run_id"] == run
     assert list(found.provenance["engine_blocks"]) == [engine]
+
+
+@pytest.mark.parametrize("name", ["run_meta.yaml", "experiment_config.yaml"])
+def test_the_same_run_in_files_of_the_successor(name, shared, tmp_path, monkeypatch):
+    run, root = "p-kjvmlp02", tmp_path / "theirs"
+    monkeypatch.setenv("PARAM_DECOMP_OUT_DIR", str(root))
+    write_successor_run(shared / "spd_out" / "runs" / "spd-s-kjvmlp02", root / "runs" / run, name=name)
+    (root / "pretrain_cache").symlink_to(shared / "spd_out" / "pretrain_cache")
+    found = harvest(AttributionHarvester(run), shared / "golden" / "tokens.npy", tmp_path / "results", batch_size=8)
+    assert_same(found, DatasetAttributionStorage.load(shared / "golden" / "s-kjvmlp02.pt"), tolerance=1e-5)
+    assert found.provenance["run_id"] == run
 
 
 def test_only_the_whole_flip_of_an_undecided_sign_is_the_same_result(shared):

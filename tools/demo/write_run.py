@@ -11,8 +11,8 @@ from torch import nn
 
 from lit_attr.decomposition.components import LinearComponents
 from lit_attr.decomposition.config import RunConfig
-from lit_attr.decomposition.locate import MODEL_CONFIG, RUN_CONFIG
 from lit_attr.decomposition.model import DecomposedModel
+from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIGS
 from lit_attr.decomposition.targets.gpt2_simple import GPT2SimpleConfig
 from lit_attr.decomposition.targets.target_model import TargetModel
 from lit_attr.topology.paths import path_table
@@ -89,7 +89,7 @@ def decomposed_model(
     options: Mapping[str, Any],
 ) -> DecomposedModel:
     """The parts of a run as one model, whose state is the run's checkpoint."""
-    run_config = RunConfig.from_options(options, RUN_CONFIG)
+    run_config = RunConfig.from_options(options, RUN_CONFIGS[0])
     table = path_table(run_config.architecture)
     return DecomposedModel(
         target, table, components, ci_fn, run_config, vocab_size=config.vocab_size, block_size=config.block_size
@@ -106,7 +106,7 @@ def write_run(folder: Path, model: DecomposedModel, config: GPT2SimpleConfig, op
         options: Entries of the run's configuration, from `run_options`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RUN_CONFIG).write_text(yaml.safe_dump(dict(options), sort_keys=False), encoding="utf-8")
+    (folder / RUN_CONFIGS[0]).write_text(yaml.safe_dump(dict(options), sort_keys=False), encoding="utf-8")
     target_options = {"model_type": "GPT2Simple", **asdict(config)}
     (folder / MODEL_CONFIG).write_text(yaml.safe_dump(target_options, sort_keys=False), encoding="utf-8")
     torch.save(model.state_dict(), folder / f"model_{options['steps']}.pth")

@@ -138,19 +138,37 @@ def build_from_config(architecture: str, name: str | None, folder: Path, table: 
         UnsupportedModelError: If the configuration is that of another class.
         ConfigurationError: If `transformers` is not installed.
     """
+    place, config = config_of_target(name, folder)
+    if config.architectures and (declared := config.architectures[0]) != architecture:
+        raise UnsupportedModelError(f"{place} is a {declared}, but the run's configuration says {architecture}")
+    config._attn_implementation = _ATTENTION
+    return as_target(_library_class(architecture)(config), table)
+
+
+def config_of_target(name: str | None, folder: Path) -> tuple[str, Any]:
+    """Find and read the `config.json` of a decomposition run's target.
+
+    Args:
+        name: The run's `pretrained_model_name`: a local folder, or a name on the hub.
+        folder: The run's own folder, the first to be searched.
+
+    Returns:
+        Where it is, and the configuration, a `PretrainedConfig`.
+
+    Raises:
+        RunNotFoundError: If no place has one.
+        RunFormatError: If it is damaged.
+        ConfigurationError: If `transformers` is not installed.
+    """
     places = [folder, *((folder / name, user_path(name)) if name else ())]
     place = next((str(place) for place in places if (place / _CONFIG).is_file()), name)
     if place is None:
         raise RunNotFoundError(f"no {_CONFIG} for the target model; looked in {folder}, and the run names no model")
     try:
-        config = _read_config(place)
+        return place, _read_config(place)
     except RunNotFoundError as error:
         looked_in = ", ".join(map(str, places))
         raise RunNotFoundError(f"no {_CONFIG} for the target model {name!r}: looked in {looked_in}; {error}") from error
-    if config.architectures and (declared := config.architectures[0]) != architecture:
-        raise UnsupportedModelError(f"{place} is a {declared}, but the run's configuration says {architecture}")
-    config._attn_implementation = _ATTENTION
-    return as_target(_library_class(architecture)(config), table)
 
 
 def _name(reference: str) -> str:
