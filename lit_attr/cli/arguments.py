@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from lit_attr.errors import KeyFormatError
-from lit_attr.files.roots import user_path
+from lit_attr.files.roots import DEFAULT_ROOT, user_path
 
 _HARVEST = "a run id, run folder or reference, or the folder of a harvest"
 _RESULT = "a run id, run folder or reference, the folder of a harvest, or a dataset_attributions.pt"
@@ -25,7 +25,7 @@ def add_place(parser: argparse.ArgumentParser, default: str = "the newest with a
         default: Which harvest is meant if none is named.
     """
     parser.add_argument("--subrun_id", help=f"id of the harvest, da-...; default: {default}")
-    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+    parser.add_argument("--out_dir", help=f"root of results; default: {DEFAULT_ROOT}")
 
 
 def add_tokenizer(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from lit_attr.cli.arguments import add_tokenizer, finite
-from lit_attr.files.roots import user_path
+from lit_attr.files.roots import DEFAULT_ROOT, user_path
 from lit_attr.topology.words import METRICS
 
 # As in `lit_attr.query.compare_answers` and `lit_attr.query.correspondence`, which import torch.
@@ -80,5 +80,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=user_path, metavar="FILE", help="write the listed edges: .csv or .parquet")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier --to has written")
     add_tokenizer(parser)
-    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+    parser.add_argument("--out_dir", help=f"root of results; default: {DEFAULT_ROOT}")
     return parser

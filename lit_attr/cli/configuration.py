@@ -49,7 +49,7 @@ def resolve_harvest(arguments: Sequence[str]) -> Harvest:
     return Harvest(
         configuration=text,
         run_id=run_id,
-        results=run_folder(run_id, writer["out_dir"]),
+        results=run_folder(run_id, writer["out_dir"], writer["layout"]),
         out_dir=writer["out_dir"],
         subrun_id=writer["subrun_id"],
         on_cpu=settings["trainer"]["accelerator"] == "cpu",

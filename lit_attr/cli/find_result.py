@@ -7,7 +7,15 @@ from pathlib import Path
 from lit_attr.decomposition.reference import RunReference, run_id_of_folder
 from lit_attr.errors import ConfigurationError, LitAttrError, RunNotFoundError
 from lit_attr.files.roots import is_file_name
-from lit_attr.storage.result_folders import result_in, results, run_folder, subrun_folder, subruns, why_no_result
+from lit_attr.storage.result_folders import (
+    result_in,
+    results,
+    run_folder,
+    run_of_harvest,
+    subrun_folder,
+    subruns,
+    why_no_result,
+)
 from lit_attr.topology.words import PLAN_FILE, RESULT_FILES, STRONGEST_FILE
 
 
@@ -69,7 +77,7 @@ def as_argument(place: Path) -> str:
         The run's id where that finds it, else the path, quoted where a shell needs it.
     """
     is_harvest = place.is_dir()
-    run_id = (place if is_harvest else place.parent).parent.name
+    run_id, _ = run_of_harvest(place if is_harvest else place.parent)
     try:
         by_id = find_harvest(run_id, None) if is_harvest else find_result(run_id, None)
     except LitAttrError:

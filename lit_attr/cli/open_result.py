@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_attr.cli.find_result import find_result
-from lit_attr.storage.result_folders import results
+from lit_attr.storage.result_folders import results, run_of_harvest
 
 if TYPE_CHECKING:
     from lit_attr.query.explorer import Explorer
@@ -49,6 +49,5 @@ def name_of(explorer: "Explorer", run: str, subrun_id: str | None) -> "ResultNam
     path = explorer.path
     if subrun_id is not None or Path(run) in (path, path.parent):
         return explorer.name
-    run_folder = path.parent.parent
-    newest_of = len(results(run_folder.name, run_folder.parent.parent))
+    newest_of = len(results(*run_of_harvest(path.parent)))
     return ResultName.read(path, explorer.storage, newest_of)

@@ -54,9 +54,8 @@ def load_run(run: str | os.PathLike[str], table: PathTable | None = None) -> Run
     """Load a decomposition run.
 
     Args:
-        run: A run directory, a checkpoint file, a wandb reference, or `demo`. Caches are sought under
-            `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`, and in the tree that a run directory lies in; what
-            no cache holds is downloaded.
+        run: A run directory, a checkpoint file, a wandb reference, or `demo`. Caches are sought under the
+            roots of `input_roots`, and in the tree that a run directory lies in; what no cache holds is downloaded.
         table: Path table of the target; None for the package's own table of its class.
 
     Raises:

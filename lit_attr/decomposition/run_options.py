@@ -80,5 +80,5 @@ def _section(options: Mapping[str, Any], name: str, where: str, within: str = ""
 
 
 def _renamed(section: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Those entries that are there, under other names; others do not decide what is computed."""
+    """Entries under other names, where they are there; all others do not decide what is computed."""
     return {new: section[old] for old, new in names.items() if old in section}

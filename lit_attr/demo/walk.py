@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from lit_attr.demo.grammar import NAMES, vocabulary
 from lit_attr.errors import RunNotFoundError, few
+from lit_attr.files.roots import DEFAULT_ROOT
 from lit_attr.storage.result_folders import run_folder
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> None:
         StorageError: If its result is damaged.
     """
     parser = argparse.ArgumentParser(prog="python -m lit_attr.demo.walk", description=__doc__)
-    parser.add_argument("--out_dir", help="root of results; default: $LIT_ATTR_OUT_DIR, else $SPD_OUT_DIR, else ./out")
+    parser.add_argument("--out_dir", help=f"root of results; default: {DEFAULT_ROOT}")
     out_dir = parser.parse_args(args).out_dir
     # torch is imported only now, within `explained`.
     from lit_attr.demo.mechanism import missing_from_chains

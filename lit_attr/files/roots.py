@@ -8,6 +8,8 @@ from lit_attr.errors import ConfigurationError
 # The last two are those of goodfire-ai/spd and goodfire-ai/param-decomp.
 _VARIABLES = ("LIT_ATTR_OUT_DIR", "SPD_OUT_DIR", "PARAM_DECOMP_OUT_DIR")
 _FALLBACK = "out"
+# In words, for help and messages.
+DEFAULT_ROOT = f"{', else '.join(f'${name}' for name in _VARIABLES)}, else ./{_FALLBACK}"
 _LONGEST_NAME, _LONGEST_PATH = 255, 3000  # the system takes 4096, with the folder that a path is relative to
 
 

@@ -19,7 +19,7 @@ from lit_attr.parts.plan import Plan
 from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.software import Software, named_versions, software
 from lit_attr.parts.worker_record import slurm_job
-from lit_attr.storage.result_folders import create_subrun, result_in, subrun_folder, subruns
+from lit_attr.storage.result_folders import Place, create_subrun, result_in, subrun_folder, subruns
 from lit_attr.topology.words import PLAN_FILE, Harvested
 
 _log = logging.getLogger(__name__)
@@ -120,8 +120,7 @@ def open_harvest(
     settings: HarvestSettings,
     data: TokenDataModule,
     world_size: int,
-    out_dir: str | Path | None,
-    subrun_id: str | None,
+    place: Place,
     *,
     stop_error: float | None = None,
 ) -> tuple[dict[int, Generation], Presence]:
@@ -134,8 +133,7 @@ def open_harvest(
         settings: Settings of the harvest.
         data: The data, open.
         world_size: Number of workers that share the batches.
-        out_dir: Root of the results.
-        subrun_id: Id of the harvest; None to find one.
+        place: Where it belongs.
         stop_error: The relative error below which it is settled: where it was, it has the batches of that time alone.
             None for all batches of the data.
 
@@ -146,7 +144,7 @@ def open_harvest(
         ConfigurationError: If the harvest with the given id has other settings; it names them.
         StorageError: If a file of it is damaged, or cannot be written.
     """
-    presence = _join(settings, data, out_dir, subrun_id)
+    presence = _join(settings, data, place)
     try:
         plan = Plan.load(presence.folder)
         if differences := _differences(presence.folder, plan, settings, data):
@@ -159,9 +157,7 @@ def open_harvest(
         raise
 
 
-def _join(
-    settings: HarvestSettings, data: TokenDataModule, out_dir: str | Path | None, subrun_id: str | None
-) -> Presence:
+def _join(settings: HarvestSettings, data: TokenDataModule, place: Place) -> Presence:
     """Say that this process works on the harvest, before anything of it is read: nobody removes it from now on.
 
     Until then another process may, which has given up before the first commit: then it is sought, or begun, again.
@@ -169,7 +165,7 @@ def _join(
     new = Plan(settings.entries(data, data.n_batches), data.n_batches, slurm_job(), settings.software)
     for attempt in range(_MAX_ATTEMPTS):
         try:
-            folder = _folder(settings, data, out_dir, subrun_id)
+            folder = _folder(settings, data, place)
             _begin(new, folder)
         except (StorageError, FileNotFoundError) as error:
             removed = isinstance(error.__cause__ or error, FileNotFoundError | FileExistsError)
@@ -200,11 +196,9 @@ def _begin(plan: Plan, folder: Path) -> None:
         raise
 
 
-def _folder(
-    settings: HarvestSettings, data: TokenDataModule, out_dir: str | Path | None, subrun_id: str | None
-) -> Path:
-    if subrun_id is not None:
-        return subrun_folder(settings.run_id, subrun_id, out_dir)
+def _folder(settings: HarvestSettings, data: TokenDataModule, place: Place) -> Path:
+    if place.subrun_id is not None:
+        return subrun_folder(settings.run_id, place.subrun_id, place.out_dir, place.layout)
     if data.independent:
         raise ConfigurationError(
             f"data.world_size is {data.world_size}, of {data.target_shards} target shards: independent workers of one "
@@ -212,7 +206,7 @@ def _folder(
         )
     started_again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
     unfinished: list[Path] = []
-    for folder in subruns(settings.run_id, out_dir):
+    for folder in subruns(settings.run_id, place.out_dir):
         finished = result_in(folder) is not None
         if not (folder / PLAN_FILE).exists() or (finished and not started_again):
             continue
@@ -227,7 +221,7 @@ def _folder(
             unfinished.append(folder)
         elif not finished:
             _log.info(f"not continuing the unfinished {folder}: {'; '.join(differences)}")
-    return unfinished[0] if unfinished else create_subrun(settings.run_id, out_dir)
+    return unfinished[0] if unfinished else create_subrun(settings.run_id, place.out_dir, place.layout)
 
 
 def _differences(folder: Path, plan: Plan, settings: HarvestSettings, data: TokenDataModule) -> list[str]:

@@ -34,13 +34,11 @@ from lit_attr.parts.present_workers import Presence
 from lit_attr.parts.read_vectors import publish_read_vectors
 from lit_attr.parts.software import Software, software
 from lit_attr.parts.worker_record import WorkerRecord
-from lit_attr.storage.result_folders import run_folder
+from lit_attr.storage.result_folders import Place, run_folder
 from lit_attr.storage.result_form import ResultForm
-from lit_attr.topology.words import HEADER_FILE, DenseChoice, ResultDtype
+from lit_attr.topology.words import HEADER_FILE, DenseChoice, ResultDtype, ResultLayout
 
 _LEAST_PATIENCE = 0.1  # minutes: processes give a sign of life once a second
-
-
 # Their name in messages.
 _SUMS_OF_ALL = "the sums of this trainer's processes"
 
@@ -55,7 +53,7 @@ class StorageWriter(Callback):
     independent workers (`data.world_size`) leave their parts to `lit-attr merge`.
 
     Args:
-        out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
+        out_dir: Root of the results; else `$LIT_ATTR_OUT_DIR`, `$SPD_OUT_DIR`, `$PARAM_DECOMP_OUT_DIR`, or `./out`.
         subrun_id: Id of the harvest, `da-` and a name: continued if it is there, refused if it has other settings.
         commit_minutes: Minutes between commits; more where a commit takes longer than 2 % of that.
         commit_batches: Batches of a process between commits, instead.
@@ -69,6 +67,8 @@ class StorageWriter(Callback):
             dropped is counted. The parts stay, so that `lit-attr merge` can write all edges later. None for all edges.
         dtype: Type of the sums of edges into components: `float32`, or `bfloat16`, half as large, in the compact form
             alone, with an error that is measured and stored.
+        layout: Where the folder of a new harvest is: as above, or, for `param_decomp`, as goodfire-ai/param-decomp has
+            it, in `<out_dir>/runs/<run_id>/dataset_attributions`. Results are found in both.
 
     Attributes:
         path: The written file; None before, and for independent workers.
@@ -91,6 +91,7 @@ class StorageWriter(Callback):
         dense: DenseChoice = "auto",
         keep: int | None = None,
         dtype: ResultDtype = "float32",
+        layout: ResultLayout = "spd",
     ) -> None:
         super().__init__()
         self._form = ResultForm(dense, keep, dtype)
@@ -104,6 +105,7 @@ class StorageWriter(Callback):
             )
         self.out_dir = out_dir
         self.subrun_id = subrun_id
+        self.layout = layout
         self.commit_minutes = commit_minutes
         self.commit_batches = commit_batches
         self.patience_minutes = patience_minutes
@@ -202,10 +204,9 @@ class StorageWriter(Callback):
         self, settings: HarvestSettings, data: TokenDataModule, world_size: int, stop_error: float | None
     ) -> dict[int, Generation]:
         """Find or begin the harvest, and mark it as worked on; the generations of this trainer's target shards."""
-        self._new_folders = _missing(run_folder(settings.run_id, self.out_dir))
-        generations, self._presence = open_harvest(
-            settings, data, world_size, self.out_dir, self.subrun_id, stop_error=stop_error
-        )
+        self._new_folders = _missing(run_folder(settings.run_id, self.out_dir, self.layout))
+        place = Place(self.out_dir, self.subrun_id, self.layout)
+        generations, self._presence = open_harvest(settings, data, world_size, place, stop_error=stop_error)
         return generations
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -31,7 +31,7 @@ class AttributionRepo:
 
         Args:
             run_id: Id of the decomposition run.
-            out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
+            out_dir: Root of the results, as in `output_root`.
         """
         newest = next(iter(results(run_id, out_dir)), None)
         return None if newest is None else cls(run_id, newest.parent.name, newest)
@@ -44,7 +44,7 @@ class AttributionRepo:
 
         Args:
             run_id: Id of the decomposition run.
-            out_dir: Root of the results; without it `$LIT_ATTR_OUT_DIR`, else `$SPD_OUT_DIR`, else `./out`.
+            out_dir: Root of the results, as in `output_root`.
             subrun_id: Id of the harvest that is meant, such as `da-20250101_120000`.
 
         Raises:

@@ -1,17 +1,28 @@
-"""Finding the harvests of a run, and their results."""
+"""Finding the harvests of a run, and their results, in either layout; see `ResultLayout`."""
 
 import os
 import re
 import shlex
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lit_attr.errors import StorageError
+from lit_attr.errors import ConfigurationError, StorageError, shown
 from lit_attr.files.file_system import explain
 from lit_attr.files.roots import is_file_name, output_root
-from lit_attr.topology.words import HEADER_FILE, PARTIAL_FILES, PARTS_FOLDER, PLAN_FILE, RESULT_FILES, STRONGEST_FILE
+from lit_attr.topology.words import (
+    HEADER_FILE,
+    PARTIAL_FILES,
+    PARTS_FOLDER,
+    PLAN_FILE,
+    RESULT_FILES,
+    RESULT_LAYOUTS,
+    STRONGEST_FILE,
+    ResultLayout,
+)
 
 _FOLDER = "dataset_attributions"
+_RUNS = "runs"
 _SUBRUN_PREFIX = "da-"
 _SUBRUN_ID = re.compile(r"da-[\w.-]+", re.ASCII)
 _MAX_SUBRUNS_AT_ONCE = 100
@@ -19,25 +30,64 @@ _MAX_SUBRUNS_AT_ONCE = 100
 _WRITTEN = (PLAN_FILE, HEADER_FILE, "generation_*.json", f"{PARTS_FOLDER}/*.pt", *RESULT_FILES, STRONGEST_FILE)
 
 
-def run_folder(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a run's harvests; `out_dir` as in `output_root`.
+@dataclass(frozen=True)
+class Place:
+    """Where a harvest of a run belongs.
+
+    Attributes:
+        out_dir: Root of the results, as in `output_root`.
+        subrun_id: Id of the harvest; None for one that is to be found or begun.
+        layout: Layout of the results, where the harvest is begun.
+
+    Raises:
+        ConfigurationError: If there is no such layout.
+    """
+
+    out_dir: str | os.PathLike[str] | None = None
+    subrun_id: str | None = None
+    layout: ResultLayout = "spd"
+
+    def __post_init__(self) -> None:
+        if self.layout not in RESULT_LAYOUTS:
+            raise ConfigurationError(f"writer.layout must be one of {list(RESULT_LAYOUTS)}, found {shown(self.layout)}")
+
+
+def run_folder(
+    run_id: str, out_dir: str | os.PathLike[str] | None = None, layout: ResultLayout = RESULT_LAYOUTS[0]
+) -> Path:
+    """The folder of a run's harvests in a layout; `out_dir` as in `output_root`.
 
     Raises:
         StorageError: If the id could lead to another folder.
     """
     if not is_file_name(run_id):
         raise StorageError(f"{run_id!r} is no run's id: expected the name of a folder")
-    return output_root(out_dir) / _FOLDER / run_id
+    root = output_root(out_dir)
+    return root / _FOLDER / run_id if layout == "spd" else root / _RUNS / run_id / _FOLDER
 
 
-def subrun_folder(run_id: str, subrun_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of one harvest of a run.
+def run_of_harvest(folder: Path) -> tuple[str, Path]:
+    """The id of the run whose harvest a folder would be, and the root of the results."""
+    parent = folder.absolute().parent
+    if parent.name == _FOLDER:
+        return parent.parent.name, parent.parent.parent.parent
+    return parent.name, parent.parent.parent
+
+
+def subrun_folder(
+    run_id: str,
+    subrun_id: str,
+    out_dir: str | os.PathLike[str] | None = None,
+    layout: ResultLayout = RESULT_LAYOUTS[0],
+) -> Path:
+    """The folder of one harvest of a run: the one that is there, else that of the layout.
 
     Raises:
         StorageError: If the id is not one that harvests have.
     """
     check_subrun_id(subrun_id)
-    return run_folder(run_id, out_dir) / subrun_id
+    folders = [run_folder(run_id, out_dir, some) / subrun_id for some in (layout, *RESULT_LAYOUTS)]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def check_subrun_id(subrun_id: str) -> None:
@@ -91,10 +141,9 @@ def why_no_result(folder: Path) -> str:
 
 
 def _folders(run_id: str, out_dir: str | os.PathLike[str] | None) -> list[Path]:
-    folder = run_folder(run_id, out_dir)
-    if not os.path.isdir(folder):  # unlike Path's, it takes any text
-        return []
-    return [path for path in folder.glob(f"{_SUBRUN_PREFIX}*") if path.is_dir()]
+    folders = [run_folder(run_id, out_dir, layout) for layout in RESULT_LAYOUTS]
+    there = [folder for folder in folders if os.path.isdir(folder)]  # unlike Path's, it takes any text
+    return [path for folder in there for path in folder.glob(f"{_SUBRUN_PREFIX}*") if path.is_dir()]
 
 
 def _last_written(folder: Path) -> tuple[int, str]:
@@ -111,13 +160,15 @@ def _changed(path: Path) -> int | None:
         return None
 
 
-def create_subrun(run_id: str, out_dir: str | os.PathLike[str] | None = None) -> Path:
+def create_subrun(
+    run_id: str, out_dir: str | os.PathLike[str] | None = None, layout: ResultLayout = RESULT_LAYOUTS[0]
+) -> Path:
     """Create the folder of a new harvest, named after the time in UTC.
 
     Raises:
         StorageError: If it cannot be created.
     """
-    parent = run_folder(run_id, out_dir)
+    parent = run_folder(run_id, out_dir, layout)
     name = datetime.now(UTC).strftime(f"{_SUBRUN_PREFIX}%Y%m%d_%H%M%S")
     # Two harvests that begin in the same second get folders of their own.
     for number in range(_MAX_SUBRUNS_AT_ONCE):

@@ -44,6 +44,11 @@ SORTS: tuple[SortBy, ...] = ("value", "lower")
 # When a harvest ends before all its batches are done.
 StopWhen = Literal["settled"]
 
+# Where the folders of a run's harvests lie under the root of results: as those of goodfire-ai/spd, in
+# `dataset_attributions/<run_id>`, or as those of goodfire-ai/param-decomp, in `runs/<run_id>/dataset_attributions`.
+ResultLayout = Literal["spd", "param_decomp"]
+RESULT_LAYOUTS: tuple[ResultLayout, ...] = ("spd", "param_decomp")
+
 # In the folder of a harvest.
 MERGED_FILE = "dataset_attributions.pt"
 # The strongest edges alone.

@@ -58,6 +58,7 @@ def test_print_config(given, capsys):
         "allow_other_versions": False,
         "dense": "auto",
         "dtype": "float32",
+        "layout": "spd",
         "keep": None,
     }
 

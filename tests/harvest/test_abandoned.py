@@ -172,10 +172,11 @@ def test_who_comes_finds_a_whole_harvest_while_others_give_up(given, out):
 import sys
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.resume import HarvestSettings, open_harvest
+from lit_attr.storage.result_folders import Place
 data = TokenDataModule(sys.argv[1], 2)
 settings = HarvestSettings("run", "weights", "32-true", "both", 1.0, True, {})
 for _ in range(150):
-    generations, presence = open_harvest(settings, data, 1, sys.argv[2], "da-x")
+    generations, presence = open_harvest(settings, data, 1, Place(sys.argv[2], "da-x"))
     assert generations[0].path.exists() and presence.counts
     presence.abandon()
 """

@@ -5,9 +5,14 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
+from benchmarks.workers import QUIET
 from lit_attr.decomposition.load import load_run
+from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
+from lit_attr.harvest.writer import StorageWriter
+from lit_attr.query.attribution_repo import AttributionRepo
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from tests.harvest.rounding import Activation, Float64, all_plus
 from tests.harvest.runs import assert_same, harvest
@@ -47,7 +52,11 @@ def test_the_same_run_in_files_of_the_successor(name, shared, tmp_path, monkeypa
     monkeypatch.setenv("PARAM_DECOMP_OUT_DIR", str(root))
     write_successor_run(shared / "spd_out" / "runs" / "spd-s-kjvmlp02", root / "runs" / run, name=name)
     (root / "pretrain_cache").symlink_to(shared / "spd_out" / "pretrain_cache")
-    found = harvest(AttributionHarvester(run), shared / "golden" / "tokens.npy", tmp_path / "results", batch_size=8)
+    writer = StorageWriter(tmp_path, layout="param_decomp")
+    data = TokenDataModule(shared / "golden" / "tokens.npy", 8)
+    Trainer(**QUIET, callbacks=[writer]).predict(AttributionHarvester(run), datamodule=data)
+    assert writer.path.parents[1] == tmp_path / "runs" / run / "dataset_attributions"
+    found = AttributionRepo.latest(run, tmp_path).get_attributions()
     assert_same(found, DatasetAttributionStorage.load(shared / "golden" / "s-kjvmlp02.pt"), tolerance=1e-5)
     assert found.provenance["run_id"] == run
 

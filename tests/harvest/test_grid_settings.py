@@ -8,6 +8,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.resume import HarvestSettings, open_harvest
 from lit_attr.parts.plan import Plan
+from lit_attr.storage.result_folders import Place
 from tests.toys import write_tokens
 
 SETTINGS = HarvestSettings("run", "weights", "32-true", "both", 1.0, True, {})
@@ -69,7 +70,7 @@ def test_what_makes_no_grid_is_refused(data, process, settings, words):
 
 def test_the_number_of_shards_is_fixed_and_each_has_generations_of_its_own(data, tmp_path):
     def opened(world_size, **settings):
-        generations, presence = open_harvest(SETTINGS, data(**settings), world_size, tmp_path, "da-x")
+        generations, presence = open_harvest(SETTINGS, data(**settings), world_size, Place(tmp_path, "da-x"))
         presence.leave()
         return generations
 
@@ -97,4 +98,4 @@ def test_the_number_of_shards_is_fixed_and_each_has_generations_of_its_own(data,
 
 def test_independent_workers_need_a_name(data, tmp_path):
     with pytest.raises(ConfigurationError, match=r"data\.world_size is 1, of 2 target shards: independent workers"):
-        open_harvest(SETTINGS, data(target_shards=2, target_shard=1), 1, tmp_path, None)
+        open_harvest(SETTINGS, data(target_shards=2, target_shard=1), 1, Place(tmp_path))

@@ -18,6 +18,7 @@ from lit_attr.harvest.resume import HarvestSettings, open_harvest
 from lit_attr.parts.freeze import current_generation
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.software import named_versions, software
+from lit_attr.storage.result_folders import Place
 from lit_attr.topology.words import MERGED_FILE
 from tests.harvest.runs import small_run, stop, work
 from tests.toys import random_tokens, write_tokens
@@ -36,7 +37,7 @@ def find(tokens, tmp_path):
 
     def find(subrun_id=None, world_size=1, settings=SETTINGS, **data):
         found = TokenDataModule(**{"tokens": tokens, "batch_size": 2, **data})
-        generations, presence = open_harvest(settings, found, world_size, tmp_path / "out", subrun_id)
+        generations, presence = open_harvest(settings, found, world_size, Place(tmp_path / "out", subrun_id))
         presence.leave()
         return next(iter(generations.values())).folder
 

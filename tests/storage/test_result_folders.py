@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from lit_attr.cli.find_result import find_result
+from lit_attr.cli.open_result import name_of, open_result
 from lit_attr.errors import ConfigurationError, StorageError
 from lit_attr.files.roots import output_root
 from lit_attr.query.attribution_repo import AttributionRepo
-from lit_attr.storage.result_folders import create_subrun, results, run_folder, subrun_folder, subruns
+from lit_attr.storage.result_folders import (
+    Place,
+    create_subrun,
+    results,
+    run_folder,
+    run_of_harvest,
+    subrun_folder,
+    subruns,
+)
 from tests.storage.examples import random_storage
 
 RUN = "s-1234abcd"
@@ -49,6 +59,25 @@ def test_newest_is_what_was_written_last(tmp_path):
     (folder / "da-named" / "dataset_attributions.index").touch()
     assert [path.name for path in subruns(RUN, tmp_path)] == [order[2], *order[:2], "da-running"]
     assert [path.parent.name for path in results(RUN, tmp_path)] == order, "a result that is being extended is no newer"
+
+
+def test_results_are_found_in_both_layouts(tmp_path):
+    store(tmp_path, "da-20250101_000000", 0)
+    theirs = run_folder(RUN, tmp_path, "param_decomp")
+    assert theirs == tmp_path / "runs" / RUN / "dataset_attributions"
+    random_storage(1).save(theirs / "da-20250102_000000" / "dataset_attributions.pt")
+    newest = AttributionRepo.latest(RUN, tmp_path)
+    assert newest.path == theirs / "da-20250102_000000" / "dataset_attributions.pt"
+    assert len(results(RUN, tmp_path)) == 2
+    for path in results(RUN, tmp_path):
+        assert run_of_harvest(path.parent) == (RUN, tmp_path)
+        assert subrun_folder(RUN, path.parent.name, tmp_path) == path.parent
+        assert find_result(RUN, str(tmp_path), path.parent.name) == path
+    assert name_of(open_result(RUN, str(tmp_path)), RUN, None).newest_of == 2
+    assert subrun_folder(RUN, "da-new", tmp_path, "param_decomp") == theirs / "da-new"
+    assert create_subrun(RUN, tmp_path, "param_decomp").parent == theirs
+    with pytest.raises(ConfigurationError, match=r"writer.layout must be one of \['spd', 'param_decomp'\], found 'x'"):
+        Place(tmp_path, None, "x")
 
 
 def test_no_data(tmp_path):
