@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Pictures of the folder of a harvest, rather than of its result.
+_OF_HARVESTS = ("convergence", "stability")
+
+
 def run(arguments: Sequence[str]) -> None:
     """Draw a picture, and print its name.
 
@@ -50,11 +54,13 @@ def _parser() -> argparse.ArgumentParser:
         "mass": "the edge mass between layers",
         "component": "a component's top sources and targets",
         "subgraph": "the strongest edges around some keys, layer above layer",
+        "volcano": "how sure edges are against how large they are",
+        "convergence": "how standard errors shrink, from the committed parts of a harvest",
         "stability": "how the strongest sources settle, from the committed parts of a harvest",
     }
     pictures = {
         name: kinds.add_parser(
-            name, parents=[common] if name == "stability" else [common, asked], help=text, description=text
+            name, parents=[common] if name in _OF_HARVESTS else [common, asked], help=text, description=text
         )
         for name, text in texts.items()
     }
@@ -64,9 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     pictures["subgraph"].add_argument("--k", type=int, default=3, help="edges of a node; default: 3")
     pictures["subgraph"].add_argument("--depth", type=int, default=2, help="edges away from a key; default: 2")
     pictures["subgraph"].add_argument("--threshold", type=finite, default=0.0, help="smallest magnitude; default: 0")
-    pictures["subgraph"].add_argument(
-        "--layer", dest="layers", action="append", default=[], help="only this layer, or pattern; may be repeated"
-    )
+    pictures["volcano"].add_argument("--k", type=int, default=6, help="edges that are named; default: 6")
+    for name in ("subgraph", "volcano"):
+        pictures[name].add_argument(
+            "--layer", dest="layers", action="append", default=[], help="only this layer, or pattern; may be repeated"
+        )
+    pictures["convergence"].add_argument("--k", type=int, default=100, help="edges of two layers; default: 100")
     pictures["stability"].add_argument("--k", type=int, default=10, help="sources that are compared; default: 10")
     pictures["stability"].add_argument("--targets", type=int, default=20, help="strongest targets; default: 20")
     return parser
@@ -75,8 +84,10 @@ def _parser() -> argparse.ArgumentParser:
 def _figure(options: argparse.Namespace) -> "Figure":
     from lit_attr.plots import figures
 
-    if options.kind == "stability":
+    if options.kind in _OF_HARVESTS:
         folder = find_harvest(options.run, options.out_dir, options.subrun_id)
+        if options.kind == "convergence":
+            return figures.convergence_figure(folder, k=options.k)
         return figures.stability_figure(folder, k=options.k, n_targets=options.targets)
     from lit_attr.cli.open_result import open_result
 
@@ -85,5 +96,7 @@ def _figure(options: argparse.Namespace) -> "Figure":
         return figures.mass_figure(explorer, metric=options.metric)
     if options.kind == "component":
         return figures.component_figure(explorer, options.keys[0], k=options.k, metric=options.metric)
+    if options.kind == "volcano":
+        return figures.volcano_figure(explorer, k=options.k, metric=options.metric, layers=options.layers)
     names = ("k", "depth", "threshold", "metric", "layers")
     return figures.subgraph_figure(explorer, options.keys, **{name: getattr(options, name) for name in names})

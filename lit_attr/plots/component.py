@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # In inches: of a bar with its gap, and of everything else.
 _BAR, _REST = 0.16, 0.85
 _FEWEST_BARS = 4
+# Opacity of a bar that may as well be zero.
+_UNSURE = 0.35
+_WHISKER: dict[str, Any] = {"color": INK, "linewidth": 0.8}
 
 
 def plot_component(
@@ -26,6 +29,9 @@ def plot_component(
     n_not_harvested: int = 0,
 ) -> "Figure":
     """Bars of what feeds a component and of what it feeds; negative ones are hatched.
+
+    Whiskers are 95 % intervals, where these are known. Bars are faint where zero lies within. Where a source occurred
+    in too few groups of batches for an interval, the label says so.
 
     Args:
         name: Name of the component, or token.
@@ -53,8 +59,16 @@ def plot_component(
             lacks_some = what == "targets" and n_not_harvested > 0
             axes.set_xlabel(f"{value}\nnot harvested, cannot appear: {n_not_harvested:,}" if lacks_some else value)
         patches = require("matplotlib.patches", "plot")
-        handles = [patches.Patch(label=sign, **_look(positive=sign == "positive")) for sign in ("positive", "negative")]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        handles: list[Any] = [
+            patches.Patch(label=sign, **_look(positive=sign == "positive")) for sign in ("positive", "negative")
+        ]
+        every = [*sources, *targets]
+        if any(entry.interval is not None for entry in every):
+            handles.append(require("matplotlib.lines", "plot").Line2D([], [], label="95 % interval", **_WHISKER))
+        if any(_is_unsure(entry) for entry in every):
+            look = {**_look(positive=True), "alpha": _UNSURE}
+            handles.append(patches.Patch(label="zero lies within", **look))
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         return figure
 
 
@@ -62,12 +76,21 @@ def _panel(axes: "Axes", entries: Sequence[Neighbour], n_bars: int) -> None:
     """Largest on top; both panels have room for as many bars, so that theirs are as wide."""
     axes.set_ylim(-0.6 - n_bars + len(entries), len(entries) - 0.4)
     for place, entry in enumerate(entries):
-        axes.barh(place, entry.value, height=0.75, **_look(positive=entry.value > 0))
-    axes.set_yticks(range(len(entries)), [full_label(entry) for entry in entries])
+        look = _look(positive=entry.value > 0)
+        axes.barh(place, entry.value, height=0.75, **look, alpha=_UNSURE if _is_unsure(entry) else None)
+        if entry.interval is not None:
+            axes.plot(entry.interval, (place, place), marker="|", markersize=3.5, **_WHISKER)
+    names = [f"{full_label(entry)}{' (few)' if entry.few_groups else ''}" for entry in entries]
+    axes.set_yticks(range(len(entries)), names)
     axes.tick_params(axis="y", length=0)
     axes.axvline(0, color=INK, linewidth=0.6)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.03)
+
+
+def _is_unsure(entry: Neighbour) -> bool:
+    """Whether zero lies within the interval of an entry."""
+    return entry.interval is not None and entry.interval[0] <= 0 <= entry.interval[1]
 
 
 def _look(*, positive: bool) -> dict[str, Any]:

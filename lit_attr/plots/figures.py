@@ -11,22 +11,32 @@ from typing import TYPE_CHECKING
 
 from lit_attr.errors import EdgeNotFoundError
 from lit_attr.plots.component import plot_component
+from lit_attr.plots.convergence import convergence
+from lit_attr.plots.convergence_curves import plot_convergence
 from lit_attr.plots.labels import full_label, short_label
 from lit_attr.plots.mass import plot_mass
 from lit_attr.plots.stability import stability
 from lit_attr.plots.stability_curves import plot_stability
 from lit_attr.plots.style import add_notes
 from lit_attr.plots.subgraph import plot_subgraph
+from lit_attr.plots.volcano import plot_volcano
+from lit_attr.plots.volcano_counts import volcano_counts
 from lit_attr.query.answers import Node, Ranking
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.found import NotHeld, added
 from lit_attr.storage.harvested_metrics import Sample
 from lit_attr.topology.address import ComponentKey
-from lit_attr.topology.words import SIGNS, AttrMetric
+from lit_attr.topology.choice import check_count
+from lit_attr.topology.words import SIGNS, AttrMetric, ErrorBasis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# What is to be said of intervals, unless they are of other text of the same kind.
+_BASES: dict[ErrorBasis, str] = {
+    "file order": "95 % intervals of this text in the order of its file alone: rows were not drawn at random",
+    "not harvested": "no standard errors: they were not harvested",
+}
 _VALUES = {"attr": "normalised attribution", "attr_abs": "normalised attribution to the magnitude"}
 
 
@@ -49,7 +59,7 @@ def mass_figure(explorer: Explorer, *, metric: AttrMetric = "attr") -> "Figure":
 
 
 def component_figure(explorer: Explorer, key: str, *, k: int = 10, metric: AttrMetric = "attr") -> "Figure":
-    """A component's top sources and targets as two panels of bars.
+    """A component's top sources and targets as two panels of bars with 95 % intervals.
 
     Args:
         explorer: The result.
@@ -80,7 +90,8 @@ def component_figure(explorer: Explorer, key: str, *, k: int = 10, metric: AttrM
     n_not_harvested = max(ranking.n_not_harvested for ranking in answered)
     sources, targets = ([entry for ranking in side for entry in ranking.entries] for side in rankings)
     figure = plot_component(name, sources, targets, _VALUES[metric], n_not_harvested)
-    return _marked(figure, explorer, answered[0].sample, added(ranking.not_held for ranking in answered))
+    not_held = added(ranking.not_held for ranking in answered)
+    return _marked(figure, explorer, answered[0].sample, not_held, answered[0].standard_errors)
 
 
 def subgraph_figure(
@@ -119,10 +130,42 @@ def subgraph_figure(
     return _marked(figure, explorer, graph.sample, graph.not_held)
 
 
-def _marked(figure: "Figure", explorer: Explorer, sample: Sample | None, not_held: NotHeld | None = None) -> "Figure":
+def volcano_figure(
+    explorer: Explorer, *, k: int = 6, metric: AttrMetric = "attr", layers: Sequence[str] = ()
+) -> "Figure":
+    """How sure edges are against how large they are: all of them counted, and the strongest of pairs of layers named.
+
+    Args:
+        explorer: The result.
+        k: How many are named at most, one of each pair of layers.
+        metric: `attr` or `attr_abs`.
+        layers: Edges take part that have one of these at either end; all if none are given.
+
+    Raises:
+        ConfigurationError: If the result has no standard errors, there are no such edges, none has an interval, `k` is
+            not positive, or matplotlib is not installed.
+        NotHeldError: If the result holds its strongest edges alone.
+        StorageError: If a value is not finite.
+    """
+    found = volcano_counts(explorer, metric, layers)
+    check_count("k", k)
+    strongest = explorer.edges(k=1, by="pair", metric=metric, layers=layers)
+    known = [edge for edge in strongest.edges if edge.interval is not None]
+    named = sorted(known, key=lambda edge: -abs(edge.value))[:k]
+    figure = plot_volcano(found, named, _VALUES[metric])
+    return _marked(figure, explorer, strongest.sample, basis=strongest.standard_errors)
+
+
+def _marked(
+    figure: "Figure",
+    explorer: Explorer,
+    sample: Sample | None,
+    not_held: NotHeld | None = None,
+    basis: ErrorBasis = "random order",
+) -> "Figure":
     """A picture of less than was asked for says so in its upper corner, as does one of a sample, or of rounded sums."""
     partial = explorer.storage.recorded.partial
-    notes = [partial and f"partial result: {partial}", sample, not_held, explorer.storage.rounding]
+    notes = [partial and f"partial result: {partial}", sample, not_held, explorer.storage.rounding, _BASES.get(basis)]
     add_notes(figure, [str(note) for note in notes if note])
     return figure
 
@@ -149,3 +192,18 @@ def stability_figure(folder: Path, *, k: int = 10, n_targets: int = 20) -> "Figu
         StorageError: If a part is damaged.
     """
     return plot_stability(stability(folder, k, n_targets))
+
+
+def convergence_figure(folder: Path, *, k: int = 100) -> "Figure":
+    """How standard errors shrink while a harvest goes on, against tokens.
+
+    Args:
+        folder: Folder of a harvest with several committed parts, or one that may end early.
+        k: How many edges of each two layers are followed.
+
+    Raises:
+        ConfigurationError: If the harvest has fewer than two parts and was not looked at twice, has no standard errors,
+            `k` is not positive, or matplotlib is not installed.
+        StorageError: If a part is damaged.
+    """
+    return plot_convergence(convergence(folder, k))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.optional import require
-from lit_attr.plots.style import FAINT, INK, PAGE_WIDTH, new_figure
+from lit_attr.plots.style import FAINT, INK, PAGE_WIDTH, new_figure, power_of_ten
 from lit_attr.topology.address import in_order
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ _MOST_LABELS = 36
 # From this ratio of the largest to the smallest mass, colours are logarithmic; up to the other, not only powers of ten
 # are labelled.
 _LOGARITHMIC_FROM, _FEW_DECADES = 20.0, 1e3
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # In inches: the largest cell, and the room of labels and colour bar.
 _CELL, _WIDTH_OF_LABELS, _HEIGHT_OF_LABELS = 0.27, 2.0, 1.1
 # The colour of the lines of hatched cells.
@@ -137,7 +136,7 @@ def _label_decades(axis: "Axis", ratio: float) -> None:
         axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
     else:
-        axis.set_major_formatter(lambda value, _: f"10{f'{np.log10(value):.0f}'.translate(_SUPERSCRIPTS)}")
+        axis.set_major_formatter(power_of_ten)
     axis.set_minor_formatter(ticker.NullFormatter())
 
 

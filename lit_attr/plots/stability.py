@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 
@@ -12,10 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.parts.counting import counting_parts
-from lit_attr.parts.generations import begun_generations
 from lit_attr.parts.header import Header
-from lit_attr.parts.read_vectors import load_read_vectors
+from lit_attr.plots.harvest_parts import HarvestParts
 from lit_attr.query.strongest_edges import strongest_of_targets
 from lit_attr.storage.best import has_sign, top_k
 from lit_attr.storage.blocks import Blocks
@@ -68,26 +65,22 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
     """
     check_count("k", k)
     check_count("n_targets", n_targets)
-    header = Header.load(folder)
-    generations = [generation for generation in begun_generations(folder) if generation is not None]
-    of_shards = [list(counting_parts(generation, header.layout(generation))) for generation in generations]
-    parts = [part for part in max(of_shards, key=len) if len(part.ids)]
-    if len(parts) < 2:
+    harvest = HarvestParts.of(folder)
+    if len(harvest.parts) < 2:
         raise ConfigurationError(
-            f"{folder}: stability needs at least 2 committed parts, found {len(parts)}; harvest with several workers "
+            f"{folder}: stability needs at least 2 committed parts, found {len(harvest.parts)}; harvest with several workers "
             "(--data.rank and --data.world_size, or lit-attr submit --n_gpus), or extend a harvest with more batches"
         )
-    read = load_read_vectors(folder, header.topology, header.alive)
-    sums = [part.sums for part in parts]
+    read, sums = harvest.read, [part.sums for part in harvest.parts]
     largest = max(sums, key=lambda part: int(part.n_tokens))
-    targets = _strongest_targets(largest, read, header, n_targets)
+    targets = _strongest_targets(largest, read, harvest.header, n_targets)
     return Stability(
         targets,
         k,
-        list(accumulate(len(part.ids) for part in parts)),
-        list(accumulate(int(part.n_tokens) for part in sums)),
+        harvest.n_batches,
+        harvest.n_tokens,
         torch.tensor([_overlaps(_tops(sums, read, target, k)) for target in targets]).T,
-        max(generation.n_batches for generation in generations),
+        harvest.n_planned,
     )
 
 

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lit_attr.errors import ConfigurationError
 from lit_attr.files.output import Product, check_replaceable, write_file
 from lit_attr.optional import require
@@ -21,6 +23,8 @@ POSITIVE, NEGATIVE = "#0072B2", "#E69F00"
 INK, FAINT = "#222222", "#DDDDDD"
 FORMATS = (".png", ".svg")
 _DPI = 300
+_MINUS = "\N{MINUS SIGN}"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MARK = "lit_attr.picture"
 _PRODUCTS = {
     ".png": Product("a PNG picture of lit-attr plot", b"\x89PNG", f"Source\0{_MARK}".encode()),
@@ -38,6 +42,14 @@ _SETTINGS = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "lit_attr",  # the same picture is the same file
 }
+
+
+def power_of_ten(value: float, _: object = None) -> str:
+    """The label of a tick at a power of ten, of either sign, or at zero; it can be a tick's formatter."""
+    if value == 0:
+        return "0"
+    exponent = f"{np.log10(abs(value)):.0f}".translate(_SUPERSCRIPTS)
+    return f"{_MINUS if value < 0 else ''}10{exponent}"
 
 
 @contextmanager
