@@ -29,6 +29,10 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = _parser().parse_args(arguments)
     # torch is imported only now: help answers at once.
+    if options.plot is not None:
+        from lit_attr.plots.style import check_place, save
+
+        check_place(options.plot, overwrite=options.overwrite)
     from lit_attr.cli.open_result import name_of, open_result
     from lit_attr.query.compare import compare
 
@@ -36,7 +40,11 @@ def run(arguments: Sequence[str]) -> None:
     names = [name_of(explorer, run, None) for explorer, run in zip(explorers, options.runs, strict=True)]
     given = ("metric", "k", "level", "sort", "match", "layers", "sources", "targets")
     answer = compare(*explorers, **{name: getattr(options, name) for name in given})
-    if options.to is not None:
+    if options.plot is not None:
+        from lit_attr.plots.figures import comparison_figure
+
+        print(save(comparison_figure(answer, names), options.plot, overwrite=options.overwrite))
+    elif options.to is not None:
         from lit_attr.export.compared import export_compared
 
         print(export_compared(answer, names, options.to, overwrite=options.overwrite))
@@ -78,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", nargs="+", default=[], metavar="LAYER", help=text)
     parser.add_argument("--json", action="store_true", help="machine-readable answer")
     parser.add_argument("--to", type=user_path, metavar="FILE", help="write the listed edges: .csv or .parquet")
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier --to has written")
+    parser.add_argument("--plot", type=user_path, metavar="FILE", help="draw them and the layers: .png or .svg")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier --to or --plot has written")
     add_tokenizer(parser)
     parser.add_argument("--out_dir", help=f"root of results; default: {DEFAULT_ROOT}")
     return parser

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lit_attr.errors import ConfigurationError
 from lit_attr.optional import require
 from lit_attr.plots.labels import full_label
-from lit_attr.plots.style import INK, NEGATIVE, PAGE_WIDTH, POSITIVE, new_figure
+from lit_attr.plots.style import INK, NEGATIVE, PAGE_WIDTH, POSITIVE, WHISKER, new_figure
 from lit_attr.query.answers import Neighbour
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ _BAR, _REST = 0.16, 0.85
 _FEWEST_BARS = 4
 # Opacity of a bar that may as well be zero.
 _UNSURE = 0.35
-_WHISKER: dict[str, Any] = {"color": INK, "linewidth": 0.8}
 
 
 def plot_component(
@@ -60,13 +59,13 @@ def plot_component(
             axes.set_xlabel(f"{value}\nnot harvested, cannot appear: {n_not_harvested:,}" if lacks_some else value)
         patches = require("matplotlib.patches", "plot")
         handles: list[Any] = [
-            patches.Patch(label=sign, **_look(positive=sign == "positive")) for sign in ("positive", "negative")
+            patches.Patch(label=sign, **look_of(positive=sign == "positive")) for sign in ("positive", "negative")
         ]
         every = [*sources, *targets]
         if any(entry.interval is not None for entry in every):
-            handles.append(require("matplotlib.lines", "plot").Line2D([], [], label="95 % interval", **_WHISKER))
+            handles.append(require("matplotlib.lines", "plot").Line2D([], [], label="95 % interval", **WHISKER))
         if any(_is_unsure(entry) for entry in every):
-            look = {**_look(positive=True), "alpha": _UNSURE}
+            look = {**look_of(positive=True), "alpha": _UNSURE}
             handles.append(patches.Patch(label="zero lies within", **look))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         return figure
@@ -76,10 +75,10 @@ def _panel(axes: "Axes", entries: Sequence[Neighbour], n_bars: int) -> None:
     """Largest on top; both panels have room for as many bars, so that theirs are as wide."""
     axes.set_ylim(-0.6 - n_bars + len(entries), len(entries) - 0.4)
     for place, entry in enumerate(entries):
-        look = _look(positive=entry.value > 0)
+        look = look_of(positive=entry.value > 0)
         axes.barh(place, entry.value, height=0.75, **look, alpha=_UNSURE if _is_unsure(entry) else None)
         if entry.interval is not None:
-            axes.plot(entry.interval, (place, place), marker="|", markersize=3.5, **_WHISKER)
+            axes.plot(entry.interval, (place, place), marker="|", markersize=3.5, **WHISKER)
     names = [f"{full_label(entry)}{' (few)' if entry.few_groups else ''}" for entry in entries]
     axes.set_yticks(range(len(entries)), names)
     axes.tick_params(axis="y", length=0)
@@ -93,8 +92,8 @@ def _is_unsure(entry: Neighbour) -> bool:
     return entry.interval is not None and entry.interval[0] <= 0 <= entry.interval[1]
 
 
-def _look(*, positive: bool) -> dict[str, Any]:
-    """Told apart by colour, by hatching, and by side."""
+def look_of(*, positive: bool) -> dict[str, Any]:
+    """How the bars of a sign look, which are told apart by colour, by hatching, and by side."""
     if positive:
         return {"facecolor": POSITIVE, "edgecolor": INK, "linewidth": 0.4}
     return {"facecolor": NEGATIVE, "edgecolor": INK, "linewidth": 0.4, "hatch": "/////"}

@@ -1,18 +1,19 @@
 """How standard errors shrink, against tokens."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lit_attr.errors import ConfigurationError
-from lit_attr.optional import require
 from lit_attr.plots.convergence import LOOKS, Convergence
-from lit_attr.plots.style import INK, NEGATIVE, POSITIVE, new_figure, power_of_ten
+from lit_attr.plots.style import INK, NEGATIVE, POSITIVE, label_decades, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH, _HEIGHT = 3.4, 2.9
+# Up to this ratio of the largest to the smallest number of tokens, not only powers of ten are labelled.
+_FEW_DECADES = 50
 # Told apart by mark and line as well as by colour.
 _LOOKS = {
     "component to component": (POSITIVE, "o", "-"),
@@ -35,31 +36,23 @@ def plot_convergence(found: Convergence) -> "Figure":
     points = [point for curve in found.curves.values() for point in zip(*curve, strict=True) if np.isfinite(point[1])]
     if not points:
         raise ConfigurationError("not half of the strongest edges have a standard error after any part")
-    ticker = require("matplotlib.ticker", "plot")
     with new_figure(_HEIGHT, _WIDTH) as figure:
         axes = figure.subplots()
-        for kind, (n_tokens, medians) in found.curves.items():
+        for kind, curve in found.curves.items():
             color, marker, line = _LOOKS[kind]
-            axes.plot(
-                n_tokens, medians, color=color, marker=marker, linestyle=line, linewidth=1, markersize=3.5, label=kind
-            )
+            look: dict[str, Any] = {"color": color, "marker": marker, "linestyle": line, "linewidth": 1}
+            axes.plot(*curve, **look, markersize=3.5, label=kind)
         first, last = min(point[0] for point in points), max(point[0] for point in points)
         start = max(point[1] for point in points if point[0] == first)
         root = np.array([first, last])
         axes.plot(root, start * (first / root) ** 0.5, color=INK, linewidth=0.6, linestyle=":", label="1 / √tokens")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            few_decades = axis is axes.yaxis or last < 10 * first
-            axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if few_decades else (1,)))
-            axis.set_major_formatter(
-                ticker.FuncFormatter(lambda value, _: f"{value:,g}") if few_decades else power_of_ten
-            )
-            axis.set_minor_formatter(ticker.NullFormatter())
-        axes.set_xlabel("tokens")
-        strongest = f"{found.k} strongest edges between every two layers"
-        axes.set_ylabel(
-            "standard error / value, median" + (f"\nof the {strongest}" if set(found.curves) - {LOOKS} else "")
-        )
+        errors = [point[1] for point in points]
+        label_decades(axes.xaxis, last / first, _FEW_DECADES)
+        label_decades(axes.yaxis, max(errors) / min(errors))
+        has_kinds = bool(set(found.curves) - {LOOKS})
+        axes.set_xlabel(f"tokens\n(by kind: {found.k} strongest edges of every two layers)" if has_kinds else "tokens")
+        axes.set_ylabel("standard error / value, median")
         figure.legend(loc="outside lower center", ncols=2)
         return figure

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_attr.errors import EdgeNotFoundError
+from lit_attr.plots.comparison import plot_comparison
 from lit_attr.plots.component import plot_component
 from lit_attr.plots.convergence import convergence
 from lit_attr.plots.convergence_curves import plot_convergence
@@ -22,8 +23,10 @@ from lit_attr.plots.subgraph import plot_subgraph
 from lit_attr.plots.volcano import plot_volcano
 from lit_attr.plots.volcano_counts import volcano_counts
 from lit_attr.query.answers import Node, Ranking
+from lit_attr.query.compare_answers import Comparison
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.found import NotHeld, added
+from lit_attr.query.result_name import ResultName
 from lit_attr.storage.harvested_metrics import Sample
 from lit_attr.topology.address import ComponentKey
 from lit_attr.topology.choice import check_count
@@ -154,6 +157,21 @@ def volcano_figure(
     named = sorted(known, key=lambda edge: -abs(edge.value))[:k]
     figure = plot_volcano(found, named, _VALUES[metric])
     return _marked(figure, explorer, strongest.sample, basis=strongest.standard_errors)
+
+
+def comparison_figure(answer: Comparison, names: Sequence[ResultName]) -> "Figure":
+    """The edges that differ most between two results, and the edge mass of their layers side by side.
+
+    Args:
+        answer: The comparison.
+        names: Names of A and of B.
+
+    Raises:
+        ConfigurationError: If no edge has mass in both, or matplotlib is not installed.
+    """
+    figure = plot_comparison(answer)
+    add_notes(figure, [f"{letter}: {name}" for letter, name in zip("AB", names, strict=True)])
+    return figure
 
 
 def _marked(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.optional import require
-from lit_attr.plots.style import FAINT, INK, PAGE_WIDTH, new_figure, power_of_ten
+from lit_attr.plots.style import FAINT, INK, PAGE_WIDTH, label_decades, new_figure
 from lit_attr.topology.address import in_order
 
 if TYPE_CHECKING:
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 # With more layers than this, blocks are labelled instead: labels would overlap.
 _MOST_LABELS = 36
-# From this ratio of the largest to the smallest mass, colours are logarithmic; up to the other, not only powers of ten
-# are labelled.
-_LOGARITHMIC_FROM, _FEW_DECADES = 20.0, 1e3
+# From this ratio of the largest to the smallest mass, colours are logarithmic.
+_LOGARITHMIC_FROM = 20.0
 # In inches: the largest cell, and the room of labels and colour bar.
 _CELL, _WIDTH_OF_LABELS, _HEIGHT_OF_LABELS = 0.27, 2.0, 1.1
 # The colour of the lines of hatched cells.
@@ -74,7 +73,7 @@ def plot_mass(masses: Mapping[tuple[str, str], float | None], label: str = "edge
             bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, label=label)
             bar.outline.set_linewidth(0.6)
             if isinstance(norm, colors.LogNorm):
-                _label_decades(bar.ax.yaxis, high / low)
+                label_decades(bar.ax.yaxis, high / low)
         return figure
 
 
@@ -128,16 +127,6 @@ def _label(axis: "Axis", layers: Sequence[str], *, beside: bool) -> None:
     matrices = list(dict.fromkeys(layer.partition(".")[2] for layer in layers if "." in layer))
     text = axis.get_label()
     text.set_text(f"{text.get_text()}, by block; in each: {', '.join(matrices)}")
-
-
-def _label_decades(axis: "Axis", ratio: float) -> None:
-    ticker = require("matplotlib.ticker", "plot")
-    if ratio <= _FEW_DECADES:
-        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
-    else:
-        axis.set_major_formatter(power_of_ten)
-    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _block_starts(layers: Sequence[str]) -> list[int]:

@@ -68,8 +68,9 @@ def stability(folder: Path, k: int = 10, n_targets: int = 20) -> Stability:
     harvest = HarvestParts.of(folder)
     if len(harvest.parts) < 2:
         raise ConfigurationError(
-            f"{folder}: stability needs at least 2 committed parts, found {len(harvest.parts)}; harvest with several workers "
-            "(--data.rank and --data.world_size, or lit-attr submit --n_gpus), or extend a harvest with more batches"
+            f"{folder}: stability needs at least 2 committed parts, found {len(harvest.parts)}; harvest with several "
+            "workers (--data.rank and --data.world_size, or lit-attr submit --n_gpus), or extend a harvest with more "
+            "batches"
         )
     read, sums = harvest.read, [part.sums for part in harvest.parts]
     largest = max(sums, key=lambda part: int(part.n_tokens))

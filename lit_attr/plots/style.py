@@ -12,6 +12,7 @@ from lit_attr.files.output import Product, check_replaceable, write_file
 from lit_attr.optional import require
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Width of a page's text in inches, as most journals have it; pictures fit without being scaled.
@@ -21,8 +22,12 @@ _NOTE = 0.12
 # Of the palette of Okabe and Ito, which is told apart with every kind of colour vision; also in grey: dark and light.
 POSITIVE, NEGATIVE = "#0072B2", "#E69F00"
 INK, FAINT = "#222222", "#DDDDDD"
+# Of the line of an interval.
+WHISKER: dict[str, Any] = {"color": INK, "linewidth": 0.8}
 FORMATS = (".png", ".svg")
 _DPI = 300
+# Up to this ratio of the largest to the smallest value, not only powers of ten are labelled.
+_FEW_DECADES = 1e3
 _MINUS = "\N{MINUS SIGN}"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MARK = "lit_attr.picture"
@@ -50,6 +55,26 @@ def power_of_ten(value: float, _: object = None) -> str:
         return "0"
     exponent = f"{np.log10(abs(value)):.0f}".translate(_SUPERSCRIPTS)
     return f"{_MINUS if value < 0 else ''}10{exponent}"
+
+
+def label_decades(axis: "Axis", ratio: float, most: float = _FEW_DECADES) -> None:
+    """Label the ticks of a logarithmic axis, which may be that of a colour bar.
+
+    Args:
+        axis: The axis.
+        ratio: The largest value of it over the smallest.
+        most: The ratio up to which not only powers of ten are labelled.
+
+    Raises:
+        ConfigurationError: If matplotlib is not installed.
+    """
+    ticker = require("matplotlib.ticker", "plot")
+    if ratio <= most:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    else:
+        axis.set_major_formatter(power_of_ten)
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 @contextmanager

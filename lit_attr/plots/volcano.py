@@ -9,7 +9,7 @@ from jaxtyping import Int
 from lit_attr.errors import ConfigurationError
 from lit_attr.optional import require
 from lit_attr.plots.labels import full_label
-from lit_attr.plots.style import INK, NEGATIVE, PAGE_WIDTH, POSITIVE, new_figure, power_of_ten
+from lit_attr.plots.style import INK, NEGATIVE, PAGE_WIDTH, POSITIVE, label_decades, new_figure
 from lit_attr.plots.volcano_counts import VolcanoCounts
 from lit_attr.query.answers import Edge
 
@@ -37,8 +37,7 @@ def plot_volcano(found: VolcanoCounts, strongest: Sequence[Edge], value: str) ->
     """
     if not found.counts.any():
         raise ConfigurationError("no edge that is not zero has an interval: there is nothing to be plotted")
-    names = ("colors", "ticker", "transforms")
-    colors, ticker, transforms = (require(f"matplotlib.{name}", "plot") for name in names)
+    colors, transforms = require("matplotlib.colors", "plot"), require("matplotlib.transforms", "plot")
     with new_figure(_HEIGHT, PAGE_WIDTH) as figure:
         axes = figure.subplots()
         columns, cells = _columns(found)
@@ -52,8 +51,7 @@ def plot_volcano(found: VolcanoCounts, strongest: Sequence[Edge], value: str) ->
         axes.set_xscale("symlog", linthresh=columns[len(columns) // 2], linscale=0.5)
         axes.set_yscale("log")
         for axis in (axes.xaxis, axes.yaxis, bar.ax.yaxis):
-            axis.set_major_formatter(power_of_ten)
-            axis.set_minor_formatter(ticker.NullFormatter())
+            label_decades(axis, np.inf)
         axes.axhline(_NOMINAL_Z, color=INK, linewidth=0.6, linestyle=":")
         right = transforms.blended_transform_factory(axes.transAxes, axes.transData)
         axes.text(0.995, _NOMINAL_Z * 1.06, "z = 1.96", transform=right, ha="right", fontsize=6)
