@@ -145,6 +145,7 @@ class AttributionHarvester(LightningModule):
         self._alive: Alive | None = None
         self._engine: Engine | None = None
         self._memory_limit = 0.0
+        self._n_sharing = 1  # processes, the batches
         # Known once the first batch is there.
         self._rows_at_once: int | None = None
 
@@ -291,8 +292,8 @@ class AttributionHarvester(LightningModule):
             self.sums.process_group = group_of_shard(data.shard, len(data.shards))
             if self.uncertainty:
                 self.sums.updates_per_flush = updates_per_group(data.n_batches if self.stop_rule is None else 0)
-                rank, world_size = data.worker()
-                first_block = N_BLOCKS * rank // world_size
+                rank, self._n_sharing = data.worker()
+                first_block = N_BLOCKS * rank // self._n_sharing
         of_targets = {}
         if layout.squares:
             read = self.read_vectors(alive)
@@ -321,9 +322,7 @@ class AttributionHarvester(LightningModule):
         alive = torch.cat(list(started(self._alive).values()))
         n_alive, n_all = int(alive.sum()), len(alive)
         if n_alive == 0:
-            raise ConfigurationError(
-                f"none of {n_all} components is alive, so that there are no targets: {self.target_rule}"
-            )
+            raise ConfigurationError(f"none of {n_all} components is alive, so there are no targets: {self.target_rule}")
         rank_zero_info(f"lit_attr: {n_alive} of {n_all} components are targets")
         self._memory_limit = memory_limit(
             self.memory_gb, self.device, 1 if self.device.type == "cuda" else self.trainer.num_devices
@@ -351,7 +350,7 @@ class AttributionHarvester(LightningModule):
         """
         batch_id, tokens = batch
         if self.stop_rule is not None:  # which may look at the sums after few batches: groups grow with what is done
-            self.sums.updates_per_flush = updates_per_group(batch_idx * self.trainer.world_size)
+            self.sums.updates_per_flush = updates_per_group(batch_idx * self._n_sharing)
         if len(tokens):
             check_batch(batch, self.model.vocab_size, self.model.block_size)
             if self._rows_at_once is None:

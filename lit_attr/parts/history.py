@@ -19,7 +19,8 @@ _OF_THE_HARVEST = ("created", "diagnostics", "n_alive", "not_targets", "targets"
 def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> None:
     """Write down what a generation is run with, unless one of its workers has committed: the first who did counts.
 
-    A worker that ended before its first commit does not count: nothing of what it computed is in the result.
+    A worker that ended before its first commit does not count: nothing of what it computed is in the result. One of a
+    harvest that has ended as settled computes nothing.
 
     Args:
         generation: The generation, just begun.
@@ -30,7 +31,7 @@ def record_generation(generation: Generation, provenance: Mapping[str, Any]) -> 
     """
     known = {name: value for name, value in provenance.items() if name == "created" or name not in _OF_THE_HARVEST}
     path = _record_path(generation, generation.number)
-    if not generation.ranks_with_parts():
+    if not generation.is_settled and not generation.ranks_with_parts():
         path.unlink(missing_ok=True)
     with suppress(FileExistsError):
         publish_json(path, known, replace=False)

@@ -16,7 +16,7 @@ class Look:
         n_batches: Batches that were in the sums: the first so many.
         level: The share of intervals that hold what they are of, at this look.
         k: How many of the strongest sources of each target were told apart from the others.
-        n_targets: Components that are targets.
+        n_targets: Components that are targets, and had a source.
         n_separated: How many of them had such sources.
         relative_error: The median of standard error over magnitude, over these sources; None where none had one.
         share_asked: Share of the targets that must be separated for the harvest to end.

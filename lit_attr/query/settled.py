@@ -24,7 +24,7 @@ class Settled:
     """How far the strongest sources of components are settled.
 
     Attributes:
-        n_targets: Components that are targets of the harvest.
+        n_targets: Components that are targets of the harvest, and have a source: of the others nothing is known yet.
         n_separated: How many of them have strongest sources whose intervals lie beyond those of all other sources.
         relative_error: The median of standard error over magnitude, over the strongest sources of all targets; None
             where no source has a standard error.
@@ -63,7 +63,7 @@ def settled(blocks: Blocks, k: int, level: float) -> Settled:
                 of_tile = errors.tile(*pair, _MEASURE, sources, rows)
                 width = half_width(of_tile, errors.n_groups(*pair, "attr", sources), level)
                 strongest.add(tile.normalized, of_tile, width)
-            n_targets += len(strongest.magnitudes)
+            n_targets += int(strongest.has_any().sum())
             n_separated += int(strongest.separated().sum())
             relative.append(strongest.relative_errors())
     every = torch.cat(relative)
@@ -106,10 +106,15 @@ class _Strongest:
         ends = (magnitudes.double() + all_widths).scatter(1, places, 0.0)
         self._highest = torch.maximum(self._highest, ends.amax(1))
 
+    def has_any(self) -> Bool[Tensor, " row"]:
+        """Whether a target has a source at all."""
+        return (self._n_known > 0) | self._has_unknown
+
     def separated(self) -> Bool[Tensor, " row"]:
         """Whether the strongest are told apart from the others; where there are no others, they are."""
         lowest = (self.magnitudes.double() - self._widths).amin(1)
-        return torch.where(self._n_known > self._k, lowest > self._highest, ~self._has_unknown)
+        has_only_strongest = (self._n_known > 0) & ~self._has_unknown
+        return torch.where(self._n_known > self._k, lowest > self._highest, has_only_strongest)
 
     def relative_errors(self) -> Float[Tensor, " edge"]:
         """Standard errors over magnitudes, of the strongest sources of all targets."""

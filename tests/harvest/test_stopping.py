@@ -76,9 +76,12 @@ def test_it_ends_with_the_first_batches_and_grows_later(given, of_eight, looked_
     assert "\n  settled     after 8 batches " in capsys.readouterr().out
 
     steps = Steps()
-    again = work(*given, tmp_path, steps, **settings)  # nothing more is done, and the result is written again
+    before = load(writer.path).provenance
+    other = {**settings, "model": {**SETTLED, "engine": "autograd"}}
+    again = work(*given, tmp_path, steps, **other)  # nothing more is done, and the result is written again
     assert [n for n in steps.ids if n >= 0] == []
     assert_of_eight(again.path, of_eight)
+    assert load(again.path).provenance == before
 
     stricter = work(*given, tmp_path, model={**SETTLED, "stop_error": 0.3}, subrun_id=SUBRUN)
     assert [look.n_batches for look in read_looks(stricter.folder)] == [1, 2, 4, 8, 16]
@@ -165,22 +168,23 @@ def test_a_process_that_is_ahead_waits(given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shards", [1, 2])
-def test_two_processes_end_with_the_same_batch(given, tmp_path, shards):
-    """By the product's own times: after 64 batches."""
+@pytest.mark.parametrize(("n_processes", "shards"), [(2, 1), (2, 2), (4, 4)])
+def test_processes_end_with_the_same_batch(given, tmp_path, n_processes, shards):
+    """By the product's own times: after 64 batches, each of which is a group, whatever shards there are."""
     tokens, port, workers = write_tokens(tmp_path / "tokens.npy", n_rows=100), free_port(), []
     data = {"batch_size": 1, "target_shards": shards}
     writer = {"out_dir": tmp_path / "found", "subrun_id": SUBRUN}
-    for rank in range(2):
+    for rank in range(n_processes):
         log = tmp_path / f"log_{rank}"
-        settings = {"data": data, "writer": writer, "model": SETTLED, "ddp": (rank, 2, port)}
+        settings = {"data": data, "writer": writer, "model": SETTLED, "ddp": (rank, n_processes, port)}
         workers.append(start(Work(given[0], tokens, log, **settings)))
     for worker in workers:
         worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0], (tmp_path / "log_0").read_text()
+    assert [worker.exitcode for worker in workers] == [0] * n_processes, (tmp_path / "log_0").read_text()
     folder = tmp_path / "found" / "dataset_attributions" / "s-toytoy00" / SUBRUN
     found = load(folder / "dataset_attributions.pt")
     expected = work(given[0], tokens, tmp_path, data={"batch_size": 1, "n_batches": 64}).path
     assert_same(found, load(expected), 1e-6)
     assert found.provenance["coverage"] == {"n_batches": 64, "batches": [[0, 63, 1]], "complete": True}
+    assert found.standard_errors.n_all_groups["attr"] == 64
     assert status(folder).is_settled

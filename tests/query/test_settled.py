@@ -44,15 +44,15 @@ def by_definition(blocks, k, level):
             widths = of_pair * t_quantile(n_groups - 1, level)
             edges.append(torch.stack([values.abs(), of_pair, widths], -1))
         for row in torch.cat(edges, 1):
-            n_targets += 1
             row = row[row[:, 0] > 0]
+            n_targets += len(row) > 0
             known = sorted((edge for edge in row.tolist() if not math.isnan(edge[1])), reverse=True)
             top, others = known[:k], known[k:]
             relative += [error / value for value, error, _ in top]
             if others:
                 n_separated += min(v - w for v, _, w in top) > max(v + w for v, _, w in others)
             else:
-                n_separated += len(known) == len(row)
+                n_separated += 0 < len(known) == len(row)
     median = sorted(relative)[(len(relative) - 1) // 2] if relative else None
     return n_targets, n_separated, median
 
@@ -76,6 +76,19 @@ def test_too_few_groups_tell_nothing():
     found = settled(summed(3), 2, 0.95)
     assert found == Settled(found.n_targets, 0, None)
     assert found.n_targets > 0
+
+
+def test_targets_without_any_source_tell_nothing():
+    """Nothing of what feeds them occurred, or they are always zero: they are not settled, and none of those asked."""
+    groups = [random_part(8, 8) for _ in range(8)]
+    for part in groups:
+        for ci in part.ci.values():
+            ci.abs_()
+        part.act_sq.update({layer: tensor.abs_() + 1 for layer, tensor in part.act_sq.items()})
+        for table in (table for by_source in part.attr.values() for table in by_source.values()):
+            table.numbers.zero_()
+    blocks = SummedBlocks({"one": accumulated(groups)}, READ, W_UNEMBED, 0.0, {})
+    assert settled(blocks, 2, 0.95) == Settled(0, 0, None)
 
 
 def test_without_standard_errors():
