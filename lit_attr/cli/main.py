@@ -22,7 +22,7 @@ _COMMANDS = {
     "compare": ("lit_attr.cli.compare", "compare two results: which edges differ, and how sure that is"),
     "index": ("lit_attr.cli.index", "make questions to a large result fast"),
     "export": ("lit_attr.cli.export", "write a result as safetensors, parquet or GraphML, or log it to wandb"),
-    "plot": ("lit_attr.cli.plot", "draw a result: edge mass, a component, a subgraph, stability"),
+    "plot": ("lit_attr.cli.plot", "draw a result: edge mass, a component, how sure edges are"),
     "view": ("lit_attr.cli.view", "show a result as a page in the browser"),
     "submit": ("lit_attr.cli.submit", "harvest on a SLURM cluster"),
 }

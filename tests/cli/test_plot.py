@@ -57,6 +57,8 @@ def test_stability(tmp_path, capsys):
     out = tmp_path / "x.svg"
     assert main(["plot", str(tmp_path / "h"), "stability", "--k", "2", "--targets", "3", "--out", str(out)]) == 0
     assert "Jaccard index of the top 2 sources" in out.read_text()
+    assert main(["plot", str(tmp_path / "h"), "convergence", "--out", str(tmp_path / "z.svg")]) == 2
+    assert "convergence needs standard errors" in capsys.readouterr().err
     begin(tmp_path / "one", 1)
     assert main(["plot", str(tmp_path / "one"), "stability", "--out", str(tmp_path / "y.svg")]) == 2
     assert "stability needs at least 2 committed parts, found 0" in capsys.readouterr().err

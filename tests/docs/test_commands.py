@@ -90,6 +90,7 @@ def test_tutorial(tmp_path, monkeypatch, capsys):
         assert re.search(rf'"{name}" .*-0\.', shown["chain"])
     assert re.search(r"1\.attn\.v:38 \+2\.9\d +Lily -0\.5[89]", shown["python"])
     pictures = {"mass.png", "subgraph.png", "component.png", "stability.png"}
+    pictures |= {"convergence.png", "volcano.png"}
     exports = {"edges.parquet", "pronouns.graphml", "small.pt", "tensors"}
     assert {path.name for path in tmp_path.iterdir()} == {"configs", "out"} | pictures | exports
 

@@ -187,6 +187,11 @@ def test_the_command(results, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert all(key in shown for pair in ends for key in pair)
     assert "tested edges differ at a false discovery rate of 0.2" in shown
+    picture = tmp_path / "x.svg"
+    assert main([*given, "--plot", str(picture)]) == 0
+    assert "tested edges differ (q ≤ 0.2)" in picture.read_text()
+    assert main([*given, "--plot", str(picture)]) == 2
+    assert "exists already" in capsys.readouterr().err
     for name in ("x.csv", "x.parquet"):
         assert main([*given, "--to", str(tmp_path / name)]) == 0
         table = getattr(polars, f"read_{name.partition('.')[2]}")(tmp_path / name)
