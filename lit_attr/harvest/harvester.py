@@ -322,7 +322,7 @@ class AttributionHarvester(LightningModule):
         alive = torch.cat(list(started(self._alive).values()))
         n_alive, n_all = int(alive.sum()), len(alive)
         if n_alive == 0:
-            raise ConfigurationError(f"none of {n_all} components is alive: no targets are left, {self.target_rule}")
+            raise ConfigurationError(f"none of {n_all} components is alive, so none is a target: {self.target_rule}")
         rank_zero_info(f"lit_attr: {n_alive} of {n_all} components are targets")
         self._memory_limit = memory_limit(
             self.memory_gb, self.device, 1 if self.device.type == "cuda" else self.trainer.num_devices
