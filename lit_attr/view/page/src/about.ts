@@ -29,6 +29,7 @@ export function aboutPanel(about: About): HTMLElement {
     ["tokens", whole(about.n_tokens)],
     ["coverage", coverageOf(about)],
     ["metrics", about.why_no_abs ? `attr; ${about.why_no_abs}` : about.abs_sample ? `attr; ${about.abs_sample}` : "attr, attr_abs"],
+    ["standard errors", about.standard_errors === "not harvested" ? "not harvested" : `of rows in ${about.standard_errors}`],
     ["CI threshold", String(about.ci_threshold)],
     ["numbers", about.rounding],
     ["precision", text(provenance.precision)],

@@ -3,6 +3,7 @@
 import { scaleSqrt } from "d3-scale";
 import { select, type Selection } from "d3-selection";
 import { curveBumpY, line } from "d3-shape";
+import { isUnsure, saying } from "./estimates";
 import { chipText, named, signed } from "./format";
 import { arrowTarget } from "./keyboard";
 import { NODE_HEIGHT, place, type Layout, type Link, type Placed } from "./layout";
@@ -102,7 +103,7 @@ export class Drawing {
       .attr("d", path)
       .on("click", (_, { edge }) => this.actions.inspect(edge))
       .append("title")
-      .text(({ edge }) => `${named(edge.source, edge.source_token)} \u2192 ${named(edge.target, edge.target_token)}: ${signed(edge.value)}`);
+      .text(({ edge }) => `${named(edge.source, edge.source_token)} \u2192 ${named(edge.target, edge.target_token)}: ${[signed(edge.value), saying(edge)].filter(Boolean).join(" ")}`);
   }
 
   private drawNodes({ nodes }: Layout, { key, walk, pins }: Marks): void {
@@ -172,7 +173,7 @@ export class Drawing {
 }
 
 function linkClass({ edge }: Link): string {
-  return ["link", edge.value < 0 ? "negative" : "positive", edge.walked && "walked"].filter(Boolean).join(" ");
+  return ["link", edge.value < 0 ? "negative" : "positive", edge.walked && "walked", isUnsure(edge) && "unsure"].filter(Boolean).join(" ");
 }
 
 function describe(node: GraphNode, { key, walk, pins }: Marks): string {

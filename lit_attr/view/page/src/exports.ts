@@ -6,7 +6,7 @@ import type { About, DrawnEdge } from "./types";
 
 /** What a style sheet gives an element of the drawing; in a file of its own it must stand at the element. */
 const STYLES = [
-  ...["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "stroke-linejoin", "opacity"],
+  ...["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "stroke-linejoin", "stroke-linecap", "opacity"],
   ...["font-family", "font-size", "font-weight", "text-anchor", "paint-order"],
 ];
 const PNG_SCALE = 2;
@@ -73,20 +73,22 @@ function sampleOf({ metric }: State, about: About): string | null {
 /** What an exported picture or list shows, in plain types; steps and pins without those that the result has not. */
 export function described(state: State, about: About, missing: string[]): Record<string, unknown> {
   const [walk, pins] = [state.walk, state.pins].map((keys) => keys.filter((one) => !missing.includes(one)));
-  const { key, metric, sign, raw, components, k, depth, threshold } = state;
+  const { key, metric, sign, raw, components, sure, k, depth, threshold } = state;
   const neighbours = components ? "components" : "all";
-  return { file: about.file, n_tokens: about.n_tokens, partial: about.partial, rounding: about.rounding, key, walk, pins, metric, sample: sampleOf(state, about), sign, normalized: !raw, neighbours, k, depth, threshold };
+  return { file: about.file, n_tokens: about.n_tokens, partial: about.partial, rounding: about.rounding, key, walk, pins, metric, sample: sampleOf(state, about), sign, normalized: !raw, neighbours, sure_only: sure, k, depth, threshold, standard_errors: about.standard_errors };
 }
 
 /** What an exported picture shows, in words. */
 export function captioned(state: State, about: About, missing: string[]): string {
-  const { key, metric, sign, raw, components, k, depth, threshold } = state;
+  const { key, metric, sign, raw, components, sure, k, depth, threshold } = state;
   const { walk, pins } = described(state, about, missing) as { walk: string[]; pins: string[] };
   const parts = [
     `${key}: ${metric}, ${raw ? "raw sums" : "normalised"}, ${sign === "both" ? "both signs" : sign}, ${components ? "components only" : "all neighbours"}`,
     `k ${k}, ${depth} ${depth === 1 ? "step" : "steps"} away, from magnitude ${magnitude(threshold)}`,
     walk.length && `walked from ${walk.join(", ")}`,
     pins.length && `pinned ${pins.join(", ")}`,
+    sure && "only edges that are told apart from zero",
+    about.standard_errors === "not harvested" ? "no standard errors" : `dotted: not told apart from zero (95 % intervals, ${about.standard_errors})`,
     about.partial && `partial: ${about.partial}`,
     sampleOf(state, about),
     about.rounding,
@@ -95,7 +97,14 @@ export function captioned(state: State, about: About, missing: string[]): string
   return parts.filter(Boolean).join("; ");
 }
 
-const COLUMNS = ["source", "source_token", "target", "target_token", "value", "walked"] as const;
+const COLUMNS = ["source", "source_token", "target", "target_token", "value", "standard_error", "low", "high", "n_groups", "few_groups", "walked"] as const;
+
+type Row = Record<(typeof COLUMNS)[number], string | number | boolean | null>;
+
+function rowOf(edge: DrawnEdge): Row {
+  const [low, high] = edge.interval ?? [null, null];
+  return { ...edge, low, high };
+}
 
 export function saveCsv({ metric, raw }: State, edges: DrawnEdge[], name: string): void {
   const cell = (value: string | number | boolean | null): string => {
@@ -103,12 +112,12 @@ export function saveCsv({ metric, raw }: State, edges: DrawnEdge[], name: string
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const head = [...COLUMNS, "metric", "normalized"].join(",");
-  const lines = [head, ...edges.map((edge) => [...COLUMNS.map((column) => cell(edge[column])), metric, !raw].join(","))];
+  const lines = [head, ...edges.map((edge) => [...COLUMNS.map((column) => cell(rowOf(edge)[column])), metric, !raw].join(","))];
   save(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }), `${name}.csv`);
 }
 
 export function saveJson(head: Record<string, unknown>, edges: DrawnEdge[], name: string): void {
-  const plain = edges.map((edge) => Object.fromEntries(COLUMNS.map((column) => [column, edge[column]])));
+  const plain = edges.map((edge) => Object.fromEntries(COLUMNS.map((column) => [column, rowOf(edge)[column]])));
   save(new Blob([`${JSON.stringify({ ...head, edges: plain }, null, 1)}\n`], { type: "application/json" }), `${name}.json`);
 }
 

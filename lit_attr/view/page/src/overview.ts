@@ -2,8 +2,9 @@
 
 import { Refusal, type Server } from "./api";
 import { fill, h, notice } from "./dom";
+import { basis } from "./estimates";
 import { magnitude, short } from "./format";
-import { edgeTable, notKept, notMeasured } from "./lists";
+import { edgeTable, entriesOf, notKept, notMeasured, remarkOn } from "./lists";
 import { isLight, magnitudes } from "./palette";
 import type { Store } from "./store";
 import type { About, Masses, Overview, Pair } from "./types";
@@ -95,7 +96,7 @@ export class OverviewPanel {
   }
 
   private async showPair(): Promise<void> {
-    const { pair, metric, raw, sign, rows } = this.store.state;
+    const { pair, metric, raw, sign, rows, sure } = this.store.state;
     const [source, target] = pair;
     if (!source || !target) return fill(this.pair, ...beginning());
     const name = `${source} ${target}`;
@@ -109,12 +110,14 @@ export class OverviewPanel {
         const step = (key: string): void => this.store.go({ ...this.store.state, view: "walk", key, walk: [] });
         const tables = signs.flatMap((one) => {
           const lacks = rows > found[one].length ? notKept(found.not_held[one]) : null;
-          if (found[one].length) return [edgeTable(`${one} edges`, found[one].slice(0, rows), step), lacks];
-          return [lacks ?? h("p", { class: "none" }, `No ${one} edges.`)];
+          const { entries, nHidden } = entriesOf(found[one], sure, rows);
+          const remark = remarkOn(nHidden, entries);
+          if (entries.length) return [edgeTable(`${one} edges`, entries, step), remark, lacks];
+          return [remark, lacks ?? h("p", { class: "none" }, `No ${one} edges${nHidden ? " are told apart from zero" : ""}.`)];
         });
         const missing = notMeasured(found.n_not_harvested, this.size(found.target), found.target);
         const isKnown = found.n_not_harvested < this.size(found.target);
-        fill(this.pair, title, missing, isKnown && h("div", { class: "tables" }, ...tables));
+        fill(this.pair, title, missing, isKnown && h("div", { class: "tables" }, ...tables), isKnown && h("p", { class: "none basis" }, basis(this.about)));
       }
     } catch (error) {
       this.fail(this.pair, error);

@@ -17,6 +17,8 @@ export interface State {
   sign: Sign;
   raw: boolean;
   components: boolean;
+  /** Whether edges that are not told apart from zero are hidden. */
+  sure: boolean;
   k: number;
   depth: number;
   threshold: number;
@@ -35,6 +37,7 @@ export const DEFAULTS: State = {
   sign: "both",
   raw: false,
   components: false,
+  sure: false,
   k: 3,
   depth: 2,
   threshold: 0,
@@ -73,6 +76,7 @@ export function parse(hash: string): State {
     sign: oneOf("sign", SIGNS, DEFAULTS.sign),
     raw: found.get("raw") === "1",
     components: found.get("components") === "1",
+    sure: found.get("sure") === "1",
     k: Math.round(number("k", 1, MOST_BRANCHES, DEFAULTS.k)),
     depth: Math.round(number("depth", 1, DEEPEST, DEFAULTS.depth)),
     threshold: number("threshold", 0, Number.MAX_VALUE, DEFAULTS.threshold),
@@ -92,7 +96,7 @@ export function format(state: State): string {
   for (const name of ["metric", "sign", "k", "depth", "threshold", "rows"] as const) {
     if (state[name] !== DEFAULTS[name]) found.append(name, String(state[name]));
   }
-  for (const name of ["raw", "components"] as const) if (state[name]) found.append(name, "1");
+  for (const name of ["raw", "components", "sure"] as const) if (state[name]) found.append(name, "1");
   if (state.of) found.append("of", state.of);
   return `#${String(found).replaceAll("%3A", ":").replaceAll("%2C", ",")}`;
 }

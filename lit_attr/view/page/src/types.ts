@@ -13,11 +13,19 @@ export interface GraphNode {
   was_harvested: boolean;
 }
 
-export interface Neighbour extends GraphNode {
+/** How sure a value is; null where the result has no standard errors, or too few groups for one. */
+export interface Estimate {
+  standard_error: number | null;
+  n_groups: number | null;
+  few_groups: boolean | null;
+  interval: [number, number] | null;
+}
+
+export interface Neighbour extends GraphNode, Estimate {
   value: number;
 }
 
-export interface Edge {
+export interface Edge extends Estimate {
   source: string;
   source_token: string | null;
   target: string;
@@ -43,6 +51,7 @@ export interface About {
   /** From which share of the sequences attr_abs is; null where it is from all of them. */
   abs_sample: string | null;
   provenance: Record<string, unknown> | null;
+  standard_errors: "random order" | "file order" | "not harvested";
   indexed: boolean;
   /** How many of the strongest edges each list has, where the result holds nothing else; null if it holds all. */
   n_kept: number | null;
@@ -101,10 +110,22 @@ export interface Masses {
 
 export type Overview = { slow: true } | Masses;
 
-export type Pair = { slow: true } | { slow: false; source: string; target: string; positive: Edge[]; negative: Edge[]; n_not_harvested: number; not_held: NotHeldBySign };
+export type Pair = { slow: true } | { slow: false; source: string; target: string; positive: Edge[]; negative: Edge[]; n_not_harvested: number; not_held: NotHeldBySign; };
+
+export interface EdgeValues {
+  raw: number | null;
+  normalized: number | null;
+  is_held: boolean;
+  raw_standard_error: number | null;
+  normalized_standard_error: number | null;
+  raw_interval: [number, number] | null;
+  normalized_interval: [number, number] | null;
+  n_groups: number | null;
+  few_groups: boolean | null;
+}
 
 export interface EdgeByMetric {
-  by_metric: Partial<Record<Metric, Edge & { raw: number | null; normalized: number | null; is_held: boolean }>>;
+  by_metric: Partial<Record<Metric, EdgeValues>>;
 }
 
 export interface Hit {
