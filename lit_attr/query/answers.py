@@ -115,6 +115,8 @@ class Ranking(SureAnswer):
         entries: Best first.
         n_separated: The largest number of first entries whose 95 % intervals overlap with those of no later entry of
             this list, in magnitude; None without standard errors.
+        n_unsure: How many stronger ones than the last entry were left out, where only sure ones were asked for: all
+            that are not sure, where there are fewer entries than were asked for. None where others were asked for, too.
     """
 
     question: Direction
@@ -126,6 +128,7 @@ class Ranking(SureAnswer):
     n_not_harvested: int
     entries: tuple[Neighbour, ...]
     n_separated: int | None = field(default=None, kw_only=True)
+    n_unsure: int | None = field(default=None, kw_only=True)
 
     def frame(self) -> "polars.DataFrame":
         """A row for each entry; raises a ConfigurationError if polars is not installed."""
@@ -203,7 +206,8 @@ class StrongestEdges(SureAnswer):
         n_not_harvested: How many components of the pairs' target layers cannot appear as targets, since they were no
             targets of the harvest.
         edges: Best first; of `pair`, pair by pair.
-        n_separated: Number of first edges, as in a `Ranking`; None for `pair`, too.
+        n_separated: Number of first edges, as in a `Ranking`; None for several pairs, too.
+        n_unsure: How many stronger ones were left out, as in a `Ranking`.
     """
 
     metric: AttrMetric
@@ -213,6 +217,7 @@ class StrongestEdges(SureAnswer):
     n_not_harvested: int
     edges: tuple[Edge, ...]
     n_separated: int | None = field(default=None, kw_only=True)
+    n_unsure: int | None = field(default=None, kw_only=True)
 
     def frame(self) -> "polars.DataFrame":
         """A row for each edge; raises a ConfigurationError if polars is not installed."""
@@ -232,6 +237,8 @@ class Subgraph(SureAnswer):
             since they were no targets of the harvest; 0 where only sources are followed.
         nodes: The keys, and what the edges lead to, nearest first.
         edges: Nearest first.
+        n_unsure: How many stronger edges of the nodes were not followed, where only sure ones were asked for; None
+            where others were asked for, too.
     """
 
     keys: tuple[Node, ...]
@@ -241,6 +248,7 @@ class Subgraph(SureAnswer):
     n_not_harvested: int
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
+    n_unsure: int | None = field(default=None, kw_only=True)
 
     def frame(self) -> "polars.DataFrame":
         """A row for each edge; raises a ConfigurationError if polars is not installed."""

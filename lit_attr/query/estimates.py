@@ -37,6 +37,11 @@ class Estimated:
     few_groups: bool | None = field(default=None, kw_only=True)
     interval: tuple[float, float] | None = field(default=None, kw_only=True)
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether there is an interval, and zero is not in it."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
 
 class Estimator:
     """Says how sure edges are.

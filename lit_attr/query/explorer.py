@@ -66,6 +66,7 @@ class Explorer:
         layers: Sequence[str] = (),
         sort: SortBy = "value",
         min_z: float = 0.0,
+        sure: bool = False,
     ) -> Ranking:
         """What feeds a component or an output token most.
 
@@ -79,6 +80,7 @@ class Explorer:
             sort: `value`, or `lower`, which ranks by the ends of 95 % intervals that are nearer to zero, and leaves out
                 those with zero in them or without one. It looks at all edges of the key, without an index.
             min_z: Standard errors that values are away from zero at least; it looks at all edges, too.
+            sure: Whether those are left out that have zero in their 95 % intervals, or no interval.
 
         Raises:
             EdgeNotFoundError: If nothing feeds the key.
@@ -86,7 +88,7 @@ class Explorer:
             ConfigurationError: If an option is not understood, or the metric, or standard errors that an option needs,
                 were not harvested.
         """
-        selection = self._result.selection(k, sign, layers, sort, min_z)
+        selection = self._result.selection(k, sign, layers, sort, min_z, sure=sure)
         return self._key_questions.ranking("sources", key, Measure(metric, normalized), selection)
 
     def targets(
@@ -100,9 +102,10 @@ class Explorer:
         layers: Sequence[str] = (),
         sort: SortBy = "value",
         min_z: float = 0.0,
+        sure: bool = False,
     ) -> Ranking:
         """What a component or a token feeds most; arguments and errors as for `sources`."""
-        selection = self._result.selection(k, sign, layers, sort, min_z)
+        selection = self._result.selection(k, sign, layers, sort, min_z, sure=sure)
         return self._key_questions.ranking("targets", key, Measure(metric, normalized), selection)
 
     def edge(self, source: str, target: str, *, metric: AttrMetric = "attr") -> EdgeAnswer:
@@ -132,6 +135,7 @@ class Explorer:
         metric: AttrMetric = "attr",
         normalized: bool = True,
         layers: Sequence[str] = (),
+        sure: bool = False,
     ) -> Subgraph:
         """The strongest edges that lead to some keys, and those that lead away from them.
 
@@ -145,13 +149,14 @@ class Explorer:
             metric: `attr` or `attr_abs`.
             normalized: Divide by the scales of source and target.
             layers: Nodes beside the keys are of these; all if none are given.
+            sure: Whether edges are left out that have zero in their 95 % intervals, or no interval.
 
         Raises:
             EdgeNotFoundError: If nothing feeds a key, and it feeds nothing.
             KeyFormatError: If a key is malformed.
             ConfigurationError: If an option is not understood, or the metric was not harvested.
         """
-        reach, selection = Reach(depth, threshold, direction), self._result.selection(k, sign, layers)
+        reach, selection = Reach(depth, threshold, direction), self._result.selection(k, sign, layers, sure=sure)
         return self._key_questions.subgraph(keys, reach, Measure(metric, normalized), selection)
 
     def matrix(
@@ -235,6 +240,7 @@ class Explorer:
         sign: AnySign = "both",
         metric: AttrMetric = "attr",
         normalized: bool = True,
+        sure: bool = False,
     ) -> StrongestEdges:
         """The strongest edges between two layers.
 
@@ -245,12 +251,14 @@ class Explorer:
             sign: `positive`, `negative`, or `both`, which ranks by magnitude.
             metric: `attr` or `attr_abs`.
             normalized: Divide by the scales of source and target.
+            sure: Whether those are left out that have zero in their 95 % intervals, or no interval.
 
         Raises:
             EdgeNotFoundError: If there are no such edges.
-            ConfigurationError: If an option is not understood, or the metric was not harvested.
+            ConfigurationError: If an option is not understood, or the metric, or standard errors where only sure
+                edges are asked for, were not harvested.
         """
-        selection = self._result.selection(k, sign, ())
+        selection = self._result.selection(k, sign, (), sure=sure)
         return self._layer_questions.pair_edges(source_layer, target_layer, Measure(metric, normalized), selection)
 
     def strongest(self, per: Per, *, k: int, metric: AttrMetric = "attr") -> Iterator[Edges]:

@@ -1,13 +1,16 @@
 """Questions about single components and tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 from lit_attr.errors import EdgeNotFoundError, NotHeldError
 from lit_attr.query.answers import Edge, EdgeAnswer, Neighbour, Ranking, Subgraph, n_separated
-from lit_attr.query.found import NotHeld, added
+from lit_attr.query.estimates import Estimated
+from lit_attr.query.found import Found, NotHeld, added
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.query.subgraph import Reach, collect
+from lit_attr.query.sure_edges import sure_edges
 from lit_attr.storage.top_k import DatasetAttributionEntry
 from lit_attr.topology.address import OUTPUT, ComponentKey
 from lit_attr.topology.choice import Measure, Selection
@@ -29,14 +32,12 @@ class KeyQuestions:
         result, key = self._result, self._result.reader.key(text)
         sample = result.storage.sample(measure.metric)
         self._check_ranking(question, text, key, measure)
-        found = result.ranker.neighbours(question, key, measure, selection)
+        found, unsure = self._neighbours(question, key, measure, selection)
         nodes = [result.node(_key_of(entry)) for entry in found.entries]
-        values = [entry.value for entry in found.entries]
-        ends = [(other, key) if question == "sources" else (key, other) for other in map(_key_of, found.entries)]
-        estimates = result.estimator.of(ends, values, measure)
+        estimates = self._estimates(question, key, found.entries, measure)
         entries = tuple(
-            Neighbour(**vars(node), **vars(estimate), value=value)
-            for node, estimate, value in zip(nodes, estimates, values, strict=True)
+            Neighbour(**vars(node), **vars(estimate), value=entry.value)
+            for node, estimate, entry in zip(nodes, estimates, found.entries, strict=True)
         )
         node, n_not_harvested = result.node(key), 0
         if question == "targets":
@@ -50,6 +51,7 @@ class KeyQuestions:
             not_held=found.not_held,
             standard_errors=result.storage.error_basis,
             n_separated=n_separated(entries),
+            n_unsure=len(unsure) if selection.sure else None,
         )
 
     def edge(self, source: str, target: str, metric: AttrMetric) -> EdgeAnswer:
@@ -93,12 +95,14 @@ class KeyQuestions:
 
         fed: set[str] = set()
         not_held: list[NotHeld | None] = []
+        passed_over: set[tuple[ComponentKey, ComponentKey]] = set()
 
         def follow(way: Direction, key: ComponentKey) -> list[DatasetAttributionEntry]:
             if way == "targets":
                 fed.update(self._fed(key, measure, selection))
-            found = result.ranker.neighbours(way, key, measure, selection)
+            found, unsure = self._neighbours(way, key, measure, selection)
             not_held.append(found.not_held)
+            passed_over.update(_ends(way, key, (one for one in unsure if abs(one.value) >= reach.threshold)))
             return found.entries
 
         values = collect(begin, follow, reach)
@@ -116,7 +120,23 @@ class KeyQuestions:
             sample=sample,
             not_held=added(not_held),
             standard_errors=result.storage.error_basis,
+            n_unsure=len(passed_over) if selection.sure else None,
         )
+
+    def _neighbours(
+        self, way: Direction, key: ComponentKey, measure: Measure, selection: Selection
+    ) -> tuple[Found[DatasetAttributionEntry], list[DatasetAttributionEntry]]:
+        """The strongest sources or targets of a key, and stronger ones that are left out, since they are not sure."""
+        ask = partial(self._result.ranker.neighbours, way, key, measure)
+        if not selection.sure:
+            return ask(selection), []
+        return sure_edges(ask, lambda entries: self._estimates(way, key, entries, measure), selection)
+
+    def _estimates(
+        self, way: Direction, key: ComponentKey, entries: Sequence[DatasetAttributionEntry], measure: Measure
+    ) -> list[Estimated]:
+        """How sure the edges between a key and its sources or targets are."""
+        return self._result.estimator.of([*_ends(way, key, entries)], [entry.value for entry in entries], measure)
 
     def _fed(self, key: ComponentKey, measure: Measure, selection: Selection) -> list[str]:
         """The layers among which a key's targets are sought."""
@@ -130,6 +150,13 @@ class KeyQuestions:
             raise EdgeNotFoundError(f"no {question} of {text}: {why}")
         if asks_sources and key.layer == OUTPUT and measure.metric == "attr_abs":
             raise EdgeNotFoundError(f"no sources of {text}: {key_edges.why_no_edges(OUTPUT, measure.metric)}")
+
+
+def _ends(
+    way: Direction, key: ComponentKey, entries: Iterable[DatasetAttributionEntry]
+) -> Iterator[tuple[ComponentKey, ComponentKey]]:
+    """The edges between a key and its sources or targets."""
+    return ((other, key) if way == "sources" else (key, other) for other in map(_key_of, entries))
 
 
 def _key_of(entry: DatasetAttributionEntry) -> ComponentKey:

@@ -1,12 +1,15 @@
 """Questions about pairs of layers."""
 
 from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 
 import torch
 
 from lit_attr.errors import ConfigurationError
 from lit_attr.query.answers import Edge, StrongestEdges, n_separated
+from lit_attr.query.estimates import Estimated
 from lit_attr.query.found import Found, added, strongest_of
 from lit_attr.query.layer_answers import LayerBlock, LayerMatrix
 from lit_attr.query.layer_pairs import KeyEdge, layer_pairs
@@ -14,6 +17,7 @@ from lit_attr.query.listed_edges import ListedEdges
 from lit_attr.query.opened_result import OpenedResult
 from lit_attr.query.strongest_edges import Edges, strongest_of_pairs, strongest_of_targets
 from lit_attr.query.strongest_lists import StrongestLists
+from lit_attr.query.sure_edges import sure_edges
 from lit_attr.storage.compact import with_zeros
 from lit_attr.storage.edge_errors import EdgeErrors
 from lit_attr.storage.top_k import check_finite
@@ -114,8 +118,13 @@ class LayerQuestions:
     ) -> StrongestEdges:
         """The strongest edges between two layers."""
         pair = self._result.layer_pair(source_layer, target_layer, measure.metric)
-        edges = self._of_pairs([pair], measure, selection)
-        return self._answer("pair", {pair[1]}, measure, selection, edges)
+        ask = partial(self._result.pairs.edges, pair, measure)
+        if selection.sure:
+            found, unsure = sure_edges(ask, lambda edges: self._estimates(edges, measure), selection)
+        else:
+            found, unsure = ask(selection), []
+        answer = self._answer("pair", {pair[1]}, measure, selection, [found])
+        return replace(answer, n_unsure=len(unsure) if selection.sure else None)
 
     def strongest(self, per: Per, k: int, metric: AttrMetric) -> Iterator[Edges]:
         """The strongest edges of each pair of layers, or of each target, some at a time."""
@@ -145,12 +154,7 @@ class LayerQuestions:
         node, n_not_harvested = self._result.node, self._result.harvested.n_missing(targets)
         found = list(of_pairs)
         entries = [entry for some in found for entry in some.entries]
-        estimates = self._result.estimator.of(
-            [(e.source, e.target) for e in entries],
-            [e.value for e in entries],
-            measure,
-            [e.stored_error for e in entries],
-        )
+        estimates = self._estimates(entries, measure)
         shown = tuple(
             Edge(node(e.source), node(e.target), e.value, **vars(estimate))
             for e, estimate in zip(entries, estimates, strict=True)
@@ -160,7 +164,15 @@ class LayerQuestions:
             sample=self._result.storage.sample(measure.metric),
             not_held=added(some.not_held for some in found),
             standard_errors=self._result.storage.error_basis,
-            n_separated=n_separated(shown) if by == "strength" else None,
+            n_separated=n_separated(shown) if len(found) == 1 else None,
+        )
+
+    def _estimates(self, edges: Sequence[KeyEdge], measure: Measure) -> list[Estimated]:
+        return self._result.estimator.of(
+            [(edge.source, edge.target) for edge in edges],
+            [edge.value for edge in edges],
+            measure,
+            [edge.stored_error for edge in edges],
         )
 
     def _pairs(self, metric: AttrMetric, layers: Container[str] | None) -> list[_Pair]:

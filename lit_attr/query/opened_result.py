@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from lit_attr.errors import EdgeNotFoundError
+from lit_attr.errors import ConfigurationError, EdgeNotFoundError
 from lit_attr.query.answers import Node
 from lit_attr.query.estimates import Estimator
 from lit_attr.query.index import Index
@@ -17,6 +17,7 @@ from lit_attr.query.tokenizer_file import tokenizer_places
 from lit_attr.query.tokenizer_formats import given_tokenizer
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.key_edges import KeyEdges
+from lit_attr.storage.standard_errors import WHY_NO_ERRORS
 from lit_attr.topology.address import EMBED, OUTPUT, ComponentKey
 from lit_attr.topology.choice import Selection
 from lit_attr.topology.words import AnySign, AttrMetric, SortBy
@@ -83,7 +84,14 @@ class OpenedResult:
         return Node(str(key), key.layer, key.index, text, was_harvested=self.harvested.include(key))
 
     def selection(
-        self, k: int, sign: AnySign, layers: Sequence[str], sort: SortBy = "value", min_z: float = 0.0
+        self,
+        k: int,
+        sign: AnySign,
+        layers: Sequence[str],
+        sort: SortBy = "value",
+        min_z: float = 0.0,
+        *,
+        sure: bool = False,
     ) -> Selection:
         """Which edges a ranking keeps.
 
@@ -93,12 +101,15 @@ class OpenedResult:
             layers: Names of layers, or patterns; all if none are given.
             sort: By what they rank.
             min_z: Standard errors that their values are away from zero at least.
+            sure: Whether zero must not be in their intervals.
 
         Raises:
-            ConfigurationError: If an option is not understood.
+            ConfigurationError: If an option is not understood, or needs standard errors that the result has not.
             KeyFormatError: If a module path may be that of several layers.
         """
-        return Selection(k, sign, self.reader.matching(layers), sort, min_z)
+        if sure and self.storage.standard_errors is None:
+            raise ConfigurationError(f"which edges are sure is said by standard errors, and {WHY_NO_ERRORS}")
+        return Selection(k, sign, self.reader.matching(layers), sort, min_z, sure)
 
     def layer_pair(self, source: str, target: str, metric: AttrMetric) -> tuple[str, str]:
         """The canonical addresses of two layers between which there are edges.

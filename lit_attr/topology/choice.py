@@ -39,6 +39,7 @@ class Selection:
         layers: Canonical addresses of the layers that take part; None for all.
         sort: By what they rank: `value`, or `lower` for the ends of 95 % intervals that are nearer to zero.
         min_z: Edges take part whose values are at least so many standard errors away from zero.
+        sure: Whether edges take part only if zero is not in their 95 % intervals; without an interval they do not.
 
     Raises:
         ConfigurationError: If `k` is no whole number of at least 1, or another choice is not understood.
@@ -49,6 +50,7 @@ class Selection:
     layers: Container[str] | None = None
     sort: SortBy = "value"
     min_z: float = 0.0
+    sure: bool = False
 
     def __post_init__(self) -> None:
         """Check the choices."""

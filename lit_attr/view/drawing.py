@@ -19,9 +19,9 @@ def subgraph(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     """The strongest edges around some keys, and all edges between them and the steps of a walk.
 
     Parameters: `key`; `walk`, once or more, the keys before it, in their order; `pin`, once or more, keys whose edges
-    are shown besides; `k`, `depth`, `threshold`. Steps and pins that the result has not are left out, and named under
-    `unknown`; edges between steps and pins that were not harvested have no value, and are named under `not_harvested`,
-    and those that the result does not hold under `unheld`.
+    are shown besides; `k`, `depth`, `threshold`, `sure`. Steps and pins that the result has not are left out, and
+    named under `unknown`; edges between steps and pins that were not harvested have no value, and are named under
+    `not_harvested`, and those that the result does not hold under `unheld`.
     """
     explorer, threshold = result.explorer, parameters.magnitude("threshold")
     key, unknown = str(explorer.reader.key(parameters.text("key"))), dict[str, str]()
@@ -36,6 +36,7 @@ def subgraph(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
         sign=parameters.sign,
         **parameters.measure,
         layers=parameters.layers,
+        sure=parameters.sure,
     )
     edges = {(e.source.component_key, e.target.component_key): e for e in graph.edges[:_MOST_EDGES]}
     kept = dict.fromkeys([*walk, *(node.component_key for node in graph.keys)])
@@ -51,9 +52,11 @@ def subgraph(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
         if value is None:
             lacking = not_harvested if answer.is_held else unheld
             lacking.append({"source": ends[0], "target": ends[1], "walked": ends in steps})
+            continue
+        estimated = answer.estimated(normalized=parameters.normalized)
+        is_wanted = _is_shown(value, threshold, parameters) and (estimated.is_sure or not parameters.sure)
         # A step is shown in any case: it is how one came here.
-        elif value and (ends in steps or _is_shown(value, threshold, parameters)):
-            estimated = answer.estimated(normalized=parameters.normalized)
+        if value and (ends in steps or is_wanted):
             edges[ends] = Edge(answer.source, answer.target, value, **vars(estimated))
     nodes = dict.fromkeys(explorer.node(explorer.reader.key(key)) for key in kept)
     nodes |= dict.fromkeys(end for edge in edges.values() for end in (edge.source, edge.target))

@@ -106,6 +106,11 @@ class Parameters:
         return _COMPONENTS if self.flag("components") else ()
 
     @property
+    def sure(self) -> bool:
+        """Whether edges are left out that have zero in their intervals, or no interval."""
+        return self.flag("sure")
+
+    @property
     def normalized(self) -> bool:
         """Whether values are divided by the scales of source and target."""
         return not self.flag("raw")

@@ -8,8 +8,10 @@ from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query.answer_json import plain
 from lit_attr.query.answers import Ranking
 from lit_attr.query.explorer import Explorer
+from lit_attr.storage.edge_errors import FEW
 from lit_attr.storage.file_content import Content
 from lit_attr.storage.provenance import Provenance
+from lit_attr.storage.standard_errors import WHY_NO_ERRORS
 from lit_attr.topology.words import METRICS, SIGNS, Direction
 from lit_attr.view.drawing import subgraph
 from lit_attr.view.parameters import Parameters
@@ -18,6 +20,8 @@ from lit_attr.view.viewed_result import ViewedResult
 # As many as an index keeps of each list.
 _MOST_ROWS = 64
 _LONGEST_TEXT = 200
+# What answers say of a list, which is of one sign.
+_OF_A_LIST = ("not_held", "n_separated", "n_unsure")
 
 
 def about(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
@@ -39,6 +43,8 @@ def about(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
         **_about_abs(storage),
         "provenance": _plain_json(storage.provenance),
         "standard_errors": storage.error_basis,
+        "why_no_errors": WHY_NO_ERRORS if storage.standard_errors is None else None,
+        "few": FEW,
         "indexed": explorer.is_indexed,
         "n_kept": explorer.n_kept,
         "tokenizer": None if tokens is None else str(tokens.file),
@@ -56,17 +62,21 @@ def neighbours(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
         ("targets", explorer.targets, explorer.has_source(known)),
     )
     for name, ask, _ in ways:
-        answer[name] = {"positive": [], "negative": [], "none": None, "n_not_harvested": 0, "not_held": {}}
+        answer[name] = {"positive": [], "negative": [], "none": None, "n_not_harvested": 0}
+        answer[name] |= {said: {} for said in _OF_A_LIST}
         for sign in SIGNS:
             try:
-                ranking = ask(key, k=k, sign=sign, **parameters.measure, layers=parameters.layers)
+                chosen = {"sign": sign, "layers": parameters.layers, "sure": parameters.sure}
+                ranking = ask(key, k=k, **parameters.measure, **chosen)
             except EdgeNotFoundError as error:
                 if not any(is_one for *_, is_one in ways):
                     raise EdgeNotFoundError(str(error).removeprefix(f"no {name} of {key}: ")) from error
                 answer[name]["none"] = str(error)
                 continue
-            answer[name][sign] = plain(ranking)["entries"]
-            answer[name]["not_held"][sign] = plain(ranking)["not_held"]
+            found = plain(ranking)
+            answer[name][sign] = found["entries"]
+            for said in _OF_A_LIST:
+                answer[name][said][sign] = found[said]
             answer[name]["n_not_harvested"] = ranking.n_not_harvested
             answer["was_harvested"] = answer.get("was_harvested", True) and ranking.was_harvested
     return {"node": vars(explorer.node(known)), **answer}
@@ -100,11 +110,13 @@ def pair(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
     if not (result.is_quick(parameters.metric, layers) or parameters.flag("anyway")):
         return {"slow": True}
     k = parameters.whole("rows", _MOST_ROWS, 1, _MOST_ROWS)
-    answer: dict[str, Any] = {"slow": False, "source": layers[0], "target": layers[1], "not_held": {}}
+    answer: dict[str, Any] = {"slow": False, "source": layers[0], "target": layers[1]}
+    answer |= {said: {} for said in _OF_A_LIST}
     for sign in SIGNS:
-        strongest = result.pair_edges(*layers, k=k, sign=sign, **parameters.measure)
-        answer |= {sign: plain(strongest)["edges"], "n_not_harvested": strongest.n_not_harvested}
-        answer["not_held"][sign] = plain(strongest)["not_held"]
+        found = plain(result.pair_edges(*layers, k=k, sign=sign, **parameters.measure, sure=parameters.sure))
+        answer |= {sign: found["edges"], "n_not_harvested": found["n_not_harvested"]}
+        for said in _OF_A_LIST:
+            answer[said][sign] = found[said]
     return answer
 
 

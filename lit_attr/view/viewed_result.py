@@ -122,8 +122,10 @@ class ViewedResult:
             return self._matrices[metric, normalized]
 
     def pair_edges(
-        self, source: str, target: str, *, k: int, sign: AnySign, metric: AttrMetric, normalized: bool
+        self, source: str, target: str, *, k: int, sign: AnySign, metric: AttrMetric, normalized: bool, sure: bool
     ) -> StrongestEdges:
         """The strongest edges between two layers; other questions are answered while it takes long."""
         with self._lock_for(metric, (source, target)):
-            return self.explorer.pair_edges(source, target, k=k, sign=sign, metric=metric, normalized=normalized)
+            return self.explorer.pair_edges(
+                source, target, k=k, sign=sign, metric=metric, normalized=normalized, sure=sure
+            )
