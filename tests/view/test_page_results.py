@@ -54,7 +54,8 @@ def test_what_is_saved(tab, page, file, downloads):
     assert len(saved_json.pop("edges")) == len(drawn)
     assert saved_json == {
         **{"file": str(file), "n_tokens": Explorer(file).storage.n_tokens_processed, "partial": None, "rounding": None},
-        **{"key": "0.mlp.up:1", "walk": ["embed:2"], "pins": ["output:3"], "neighbours": "all"},
+        **{"key": "0.mlp.up:1", "walk": ["embed:2"], "pins": ["output:3"], "neighbours": "all", "sure": False},
+        "standard_errors": "not harvested",
         **{"metric": "attr", "sample": None, "sign": "both", "normalized": True, "k": 3, "depth": 2, "threshold": 0},
     }
     picture = ElementTree.fromstring(saved("Picture as SVG", "lit-attr_0.mlp.up_1.svg").read_text())

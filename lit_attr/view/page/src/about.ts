@@ -29,7 +29,7 @@ export function aboutPanel(about: About): HTMLElement {
     ["tokens", whole(about.n_tokens)],
     ["coverage", coverageOf(about)],
     ["metrics", about.why_no_abs ? `attr; ${about.why_no_abs}` : about.abs_sample ? `attr; ${about.abs_sample}` : "attr, attr_abs"],
-    ["standard errors", about.standard_errors === "not harvested" ? "not harvested" : `of rows in ${about.standard_errors}`],
+    ["standard errors", about.why_no_errors ? `none: ${about.why_no_errors}` : about.standard_errors === "file order" ? "of this text in the order of its file alone: rows were not drawn at random" : "of other text of the same kind: rows were drawn at random"],
     ["CI threshold", String(about.ci_threshold)],
     ["numbers", about.rounding],
     ["precision", text(provenance.precision)],

@@ -3,7 +3,7 @@
 import { scaleSqrt } from "d3-scale";
 import { select, type Selection } from "d3-selection";
 import { curveBumpY, line } from "d3-shape";
-import { isUnsure, saying } from "./estimates";
+import { intervalText, isUnsure, valueText } from "./estimates";
 import { chipText, named, signed } from "./format";
 import { arrowTarget } from "./keyboard";
 import { NODE_HEIGHT, place, type Layout, type Link, type Placed } from "./layout";
@@ -25,6 +25,10 @@ export interface Actions {
 const FONT = "12.5px system-ui, sans-serif";
 const PADDING = 22;
 const NARROWEST = 46;
+/** What dotted edges are. */
+export const UNSURE = "not told apart from zero";
+/** Dots are thinner than lines, and can be seen. */
+const [THINNER, THINNEST] = [0.6, 1.6];
 
 export class Drawing {
   readonly svg: SVGSVGElement;
@@ -36,6 +40,7 @@ export class Drawing {
 
   constructor(
     private readonly order: string[],
+    private readonly few: number,
     private readonly actions: Actions,
   ) {
     const root = select(document.createElementNS("http://www.w3.org/2000/svg", "svg"));
@@ -96,14 +101,17 @@ export class Drawing {
     // The weaker ones are thinner, and over the others.
     const sorted = [...links].sort((a, b) => Math.abs(b.edge.value) - Math.abs(a.edge.value));
     const link = this.layer.append("g").selectAll("g").data(sorted).join("g").attr("class", linkClass);
-    link.append("path").attr("class", "line").attr("d", path).attr("stroke-width", ({ edge }) => thickness(Math.abs(edge.value)));
+    link.append("path").attr("class", "line").attr("d", path).attr("stroke-width", ({ edge }) => {
+        const width = thickness(Math.abs(edge.value));
+        return isUnsure(edge) ? Math.max(width * THINNER, THINNEST) : width;
+      });
     link
       .append("path")
       .attr("class", "touch")
       .attr("d", path)
       .on("click", (_, { edge }) => this.actions.inspect(edge))
       .append("title")
-      .text(({ edge }) => `${named(edge.source, edge.source_token)} \u2192 ${named(edge.target, edge.target_token)}: ${[signed(edge.value), saying(edge)].filter(Boolean).join(" ")}`);
+      .text(({ edge }) => [`${named(edge.source, edge.source_token)} \u2192 ${named(edge.target, edge.target_token)}: ${valueText(edge.value, edge)}`, intervalText(edge, this.few)].filter(Boolean).join("; "));
   }
 
   private drawNodes({ nodes }: Layout, { key, walk, pins }: Marks): void {
@@ -149,7 +157,7 @@ export class Drawing {
       .selectAll("text")
       .data(ends)
       .join("text")
-      .attr("class", ({ link }) => (link.edge.value < 0 ? "negative" : "positive"))
+      .attr("class", ({ link: { edge } }) => (isUnsure(edge) ? "unsure" : edge.value < 0 ? "negative" : "positive"))
       .attr("x", ({ link, isSource }) => (isSource ? link.from : link.to).x)
       .attr("y", ({ link, isSource }) => (isSource ? link.from.y - NODE_HEIGHT / 2 - 4 : link.to.y + NODE_HEIGHT / 2 + 12))
       .text(({ link }) => signed(link.edge.value));

@@ -1,5 +1,7 @@
 /** Saving the picture and the edges that are shown. */
 
+import { UNSURE } from "./drawing";
+import { meaningOf } from "./estimates";
 import { magnitude } from "./format";
 import type { State } from "./state";
 import type { About, DrawnEdge } from "./types";
@@ -10,6 +12,7 @@ const STYLES = [
   ...["font-family", "font-size", "font-weight", "text-anchor", "paint-order"],
 ];
 const PNG_SCALE = 2;
+const NOTE_HEIGHT = 26;
 
 /** The drawing as an SVG that needs nothing else, in the colours of paper. */
 export function svgText(svg: SVGSVGElement, caption: string): string {
@@ -19,8 +22,12 @@ export function svgText(svg: SVGSVGElement, caption: string): string {
   paper.append(copy);
   document.body.append(paper);
   try {
-    copy.querySelectorAll(".touch").forEach((one) => one.remove());
+    copy.querySelectorAll(".touch").forEach((one) => {
+      one.previousElementSibling?.append(...one.children); // what an edge is called, with its interval
+      one.remove();
+    });
     copy.firstElementChild?.removeAttribute("transform");
+    if (copy.querySelector(".link.unsure")) addNote(copy, `dotted: ${UNSURE}`);
     const elements = [...copy.querySelectorAll<SVGElement>("*")];
     for (const element of elements) {
       const computed = getComputedStyle(element);
@@ -42,6 +49,17 @@ export function svgText(svg: SVGSVGElement, caption: string): string {
   } finally {
     paper.remove();
   }
+}
+
+/** A line of text below a picture. */
+function addNote(svg: SVGSVGElement, text: string): void {
+  const [width, height] = ["width", "height"].map((name) => Number(svg.getAttribute(name))) as [number, number];
+  const note = document.createElementNS("http://www.w3.org/2000/svg", "text");
+  for (const [name, value] of Object.entries({ class: "note", x: 10, y: height + NOTE_HEIGHT / 2 })) note.setAttribute(name, String(value));
+  note.textContent = text;
+  svg.setAttribute("height", String(height + NOTE_HEIGHT));
+  svg.setAttribute("viewBox", `0 0 ${width} ${height + NOTE_HEIGHT}`);
+  svg.append(note);
 }
 
 export function saveSvg(svg: SVGSVGElement, caption: string, name: string): void {
@@ -75,49 +93,48 @@ export function described(state: State, about: About, missing: string[]): Record
   const [walk, pins] = [state.walk, state.pins].map((keys) => keys.filter((one) => !missing.includes(one)));
   const { key, metric, sign, raw, components, sure, k, depth, threshold } = state;
   const neighbours = components ? "components" : "all";
-  return { file: about.file, n_tokens: about.n_tokens, partial: about.partial, rounding: about.rounding, key, walk, pins, metric, sample: sampleOf(state, about), sign, normalized: !raw, neighbours, sure_only: sure, k, depth, threshold, standard_errors: about.standard_errors };
+  const of = { file: about.file, n_tokens: about.n_tokens, partial: about.partial, rounding: about.rounding, standard_errors: about.standard_errors };
+  return { ...of, key, walk, pins, metric, sample: sampleOf(state, about), sign, normalized: !raw, neighbours, sure, k, depth, threshold };
 }
 
 /** What an exported picture shows, in words. */
 export function captioned(state: State, about: About, missing: string[]): string {
-  const { key, metric, sign, raw, components, sure, k, depth, threshold } = state;
+  const { key, metric, sign, raw, components, k, depth, threshold } = state;
   const { walk, pins } = described(state, about, missing) as { walk: string[]; pins: string[] };
   const parts = [
     `${key}: ${metric}, ${raw ? "raw sums" : "normalised"}, ${sign === "both" ? "both signs" : sign}, ${components ? "components only" : "all neighbours"}`,
+    state.sure && `without edges that are ${UNSURE}`,
     `k ${k}, ${depth} ${depth === 1 ? "step" : "steps"} away, from magnitude ${magnitude(threshold)}`,
     walk.length && `walked from ${walk.join(", ")}`,
     pins.length && `pinned ${pins.join(", ")}`,
-    sure && "only edges that are told apart from zero",
-    about.standard_errors === "not harvested" ? "no standard errors" : `dotted: not told apart from zero (95 % intervals, ${about.standard_errors})`,
     about.partial && `partial: ${about.partial}`,
     sampleOf(state, about),
     about.rounding,
+    meaningOf(about)?.replace(/\.$/, ""),
     about.file,
   ];
   return parts.filter(Boolean).join("; ");
 }
 
-const COLUMNS = ["source", "source_token", "target", "target_token", "value", "standard_error", "low", "high", "n_groups", "few_groups", "walked"] as const;
-
-type Row = Record<(typeof COLUMNS)[number], string | number | boolean | null>;
-
-function rowOf(edge: DrawnEdge): Row {
-  const [low, high] = edge.interval ?? [null, null];
-  return { ...edge, low, high };
-}
+const COLUMNS = ["source", "source_token", "target", "target_token", "value", "walked"] as const;
+/** Of a CSV, `low` and `high` are the ends of the 95 % interval. */
+const HOW_SURE = ["standard_error", "n_groups", "few_groups"] as const;
 
 export function saveCsv({ metric, raw }: State, edges: DrawnEdge[], name: string): void {
   const cell = (value: string | number | boolean | null): string => {
     const text = value === null ? "" : String(value);
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const head = [...COLUMNS, "metric", "normalized"].join(",");
-  const lines = [head, ...edges.map((edge) => [...COLUMNS.map((column) => cell(rowOf(edge)[column])), metric, !raw].join(","))];
-  save(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }), `${name}.csv`);
+  const head = [...COLUMNS, "metric", "normalized", ...HOW_SURE, "low", "high"].join(",");
+  const lines = edges.map((edge) => {
+    const [low, high] = edge.interval ?? [null, null];
+    return [...COLUMNS.map((column) => edge[column]), metric, !raw, ...HOW_SURE.map((column) => edge[column]), low, high].map(cell).join(",");
+  });
+  save(new Blob([`${[head, ...lines].join("\n")}\n`], { type: "text/csv" }), `${name}.csv`);
 }
 
 export function saveJson(head: Record<string, unknown>, edges: DrawnEdge[], name: string): void {
-  const plain = edges.map((edge) => Object.fromEntries(COLUMNS.map((column) => [column, rowOf(edge)[column]])));
+  const plain = edges.map((edge) => Object.fromEntries([...COLUMNS, ...HOW_SURE, "interval" as const].map((column) => [column, edge[column]])));
   save(new Blob([`${JSON.stringify({ ...head, edges: plain }, null, 1)}\n`], { type: "application/json" }), `${name}.json`);
 }
 

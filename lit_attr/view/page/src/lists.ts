@@ -1,23 +1,20 @@
 /** Lists of neighbours and of edges. */
 
 import { h } from "./dom";
-import { hiddenText, isSure, isUnsure, orderOf, saying } from "./estimates";
-import { brief, indexOf, layerOf, magnitude, named, signed, whole } from "./format";
-import type { Direction, Edge, Estimate, Neighbour, Neighbours, NotHeld, OneWay, Sign } from "./types";
+import { fewText, isEstimated, meaningOf } from "./estimates";
+import { brief, indexOf, layerOf, magnitude, named, whole } from "./format";
+import type { About, Direction, Edge, Estimated, Neighbour, Neighbours, NotHeld, OneWay, SaidOfLists, Sign } from "./types";
+import { scaleOf, valueCell } from "./values";
 
 const TITLES: Record<Direction, [string, string]> = {
   sources: ["Sources", "what feeds it"],
   targets: ["Targets", "what it feeds"],
 };
 const SIGNS = ["positive", "negative"] as const;
-/** An interval that reaches further beyond the largest value is cut off there. */
-const MOST_BEYOND = 1.4;
 
 export interface ListOptions {
   sign: Sign;
-  rows: number;
-  /** Whether those that are not told apart from zero are hidden. */
-  sure: boolean;
+  few: number;
   step: (key: string) => void;
 }
 
@@ -32,6 +29,11 @@ export function neighbourLists(found: Neighbours, options: ListOptions): HTMLEle
     const missing = direction === "targets" ? notMeasured(way.n_not_harvested) : null;
     return h("section", { class: "list", "aria-label": title }, h("h3", {}, title, h("small", {}, text)), ...shown, missing);
   });
+}
+
+/** All neighbours that were found. */
+export function neighboursOf({ sources, targets }: Neighbours): Neighbour[] {
+  return [sources, targets].flatMap((way) => SIGNS.flatMap((sign) => way[sign]));
 }
 
 /** Which targets cannot appear; null where all can. */
@@ -49,70 +51,90 @@ export function notKept(dropped: NotHeld | null | undefined): HTMLElement | null
   return h("p", { class: "none missing" }, `Weaker ones were not kept: ${whole(dropped.n)} ${what} not held, with magnitudes of ${magnitude(dropped.mass)} together.`);
 }
 
-function tables(direction: Direction, way: OneWay, { sign, rows, sure, step }: ListOptions): (HTMLElement | null)[] {
-  const shown = { positive: entriesOf(way.positive, sure, rows), negative: entriesOf(way.negative, sure, rows) };
+/**
+ * What stands below the list of one sign: to which place its order is sure, and what it lacks.
+ *
+ * @param rows What is in it.
+ * @param what What its rows are.
+ */
+export function belowList(said: SaidOfLists, sign: "positive" | "negative", rows: Estimated[], what: string): (HTMLElement | null)[] {
+  const [n, unsure, separated] = [rows.length, said.n_unsure[sign] ?? 0, said.n_separated[sign] ?? null];
+  const why = rows.some(({ few_groups }) => few_groups) ? "not all of them have intervals" : "no interval of the first ones lies beyond those of the others";
+  const sure = typeof said.n_unsure[sign] === "number" ? "sure " : "";
+  const missing = notKept(said.not_held[sign]);
+  const first = separated === 1 ? "The interval of the first one lies" : `The intervals of the first ${separated} lie`;
+  const order = separated ? `${first} beyond those of the others.` : `Their order is not sure: ${why}.`;
+  return [
+    n > 1 && separated !== null ? h("p", { class: "none order" }, order) : null,
+    n || missing ? null : h("p", { class: "none" }, `No ${sure}${sign} ${what}.`),
+    unsure ? h("p", { class: "none hidden-ones" }, hiddenText(unsure)) : null,
+    missing,
+  ];
+}
+
+/** What is said where edges that are not sure are left out. */
+export function hiddenText(count: number): string {
+  return `${whole(count)} ${count === 1 ? "edge is" : "edges are"} hidden: not told apart from zero.`;
+}
+
+/** What intervals, and marks instead of them, mean; nothing where there are none. */
+export function belowLists(about: About, shown: Estimated[]): (HTMLElement | null)[] {
+  const meaning = shown.some(({ interval }) => interval) && meaningOf(about);
+  const hasFew = shown.some(({ few_groups }) => few_groups);
+  return [
+    meaning ? h("p", { class: "none meaning" }, meaning) : null,
+    hasFew ? h("p", { class: "none meaning" }, `few: ${fewText(about.few)}.`) : null,
+  ];
+}
+
+function tables(direction: Direction, way: OneWay, { sign, few, step }: ListOptions): (HTMLElement | null)[] {
   // One scale for both signs: bars can be compared.
-  const largest = scaleOf(SIGNS.flatMap((one) => shown[one].entries));
-  return SIGNS.filter((one) => sign === "both" || sign === one).flatMap((one) => {
-    const { entries, nHidden } = shown[one];
-    const missing = rows > way[one].length ? notKept(way.not_held[one]) : null;
-    const remark = remarkOn(nHidden, entries);
-    if (entries.length) return [neighbourTable(`${one} ${direction}`, entries, largest, step), remark, missing];
-    return [remark, missing ?? h("p", { class: "none" }, `No ${one} ${direction}${nHidden ? " are told apart from zero" : ""}.`)];
-  });
+  const scale = scaleOf(SIGNS.flatMap((one) => way[one]));
+  return SIGNS.filter((one) => sign === "both" || sign === one).flatMap((one) => [
+    way[one].length ? neighbourTable(`${one} ${direction}`, way[one], { scale, few, separated: way.n_separated[one] }, step) : null,
+    ...belowList(way, one, way[one], direction),
+  ]);
 }
 
-/** The first rows of a list, and how many before its end are hidden. */
-export function entriesOf<One extends Estimate>(all: One[], sure: boolean, rows: number): { entries: One[]; nHidden: number } {
-  const left = sure ? all.filter(isSure) : all;
-  return { entries: left.slice(0, rows), nHidden: all.length - left.length };
+/** How values are drawn: to which scale, below how many groups they have no interval, where their order is sure. */
+interface Drawn {
+  scale: number;
+  few: number;
+  separated?: number | null;
 }
 
-/** What is hidden, and how sure the order of a list is; null where there is nothing to be said. */
-export function remarkOn(nHidden: number, entries: Estimate[]): HTMLElement | null {
-  const text = [hiddenText(nHidden), orderOf(entries)].filter(Boolean).join(" ");
-  return text ? h("p", { class: "none order" }, text) : null;
-}
-
-/** What bars are relative to: the largest value, or the far end of an interval that is not much farther. */
-function scaleOf(entries: (Estimate & { value: number })[]): number {
-  const largest = Math.max(...entries.map(({ value }) => Math.abs(value)), 0);
-  const ends = entries.flatMap(({ interval }) => interval ?? []).map(Math.abs);
-  return Math.min(Math.max(largest, ...ends), largest * MOST_BEYOND);
-}
-
-function neighbourTable(caption: string, entries: Neighbour[], largest: number, step: (key: string) => void): HTMLElement {
-  const rows = entries.map((entry) =>
+function neighbourTable(caption: string, entries: Neighbour[], { scale, few, separated }: Drawn, step: (key: string) => void): HTMLElement {
+  const rows = entries.map((entry, place) =>
     h(
       "tr",
-      rowLook(entry),
+      { class: place + 1 === separated ? "separated" : null },
       h("td", {}, keyButton(entry.component_key, entry.token, step)),
       h("td", { class: "layer" }, entry.layer),
-      valueCell(entry, largest),
+      valueCell(entry, scale, few),
     ),
   );
-  return table(caption, ["component or token", "layer", "value"], rows);
+  return table(caption, ["component or token", "layer", "value"], rows, entries.some(isEstimated));
 }
 
 /** A table of edges, strongest first; with `inspect` a value is a button that tells more of its edge. */
-export function edgeTable<One extends Edge>(caption: string, edges: One[], step: (key: string) => void, inspect?: (edge: One) => void): HTMLElement {
-  const largest = scaleOf(edges);
-  const rows = edges.map((edge) =>
+export function edgeTable<One extends Edge>(caption: string, edges: One[], drawn: Omit<Drawn, "scale">, step: (key: string) => void, inspect?: (edge: One) => void): HTMLElement {
+  const scale = scaleOf(edges);
+  const rows = edges.map((edge, place) =>
     h(
       "tr",
-      rowLook(edge),
+      { class: place + 1 === drawn.separated ? "separated" : null },
       h("td", {}, keyButton(edge.source, edge.source_token, step, true)),
       h("td", {}, keyButton(edge.target, edge.target_token, step, true)),
-      valueCell(edge, largest, inspect && (() => inspect(edge))),
+      valueCell(edge, scale, drawn.few, inspect && (() => inspect(edge))),
     ),
   );
-  return table(caption, ["source", "target", "value"], rows);
+  return table(caption, ["source", "target", "value"], rows, edges.some(isEstimated));
 }
 
-function table(caption: string, heads: string[], rows: HTMLElement[]): HTMLElement {
+function table(caption: string, heads: string[], rows: HTMLElement[], isEstimatedTable: boolean): HTMLElement {
   return h(
     "table",
-    {},
+    { class: isEstimatedTable ? "estimated" : null },
     h("caption", {}, caption),
     h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", { scope: "col" }, head)))),
     h("tbody", {}, ...rows),
@@ -128,35 +150,6 @@ function keyButton(key: string, token: string | null, step: (key: string) => voi
     token === null ? null : h("span", { class: "token" }, brief(token)),
     h("span", { class: "key" }, token === null && !withLayer ? key : shown),
   );
-}
-
-function valueCell(one: Estimate & { value: number }, largest: number, inspect?: () => void): HTMLElement {
-  const { value } = one;
-  const bar = h("span", { class: "bar", "aria-hidden": "true" });
-  bar.style.width = `${largest ? Math.max((Math.abs(value) / largest) * 100, 1) : 0}%`;
-  const sign = value < 0 ? "negative" : "positive";
-  const known = saying(one);
-  const number = inspect
-    ? h("button", { type: "button", class: "number", title: "By both metrics, raw and normalised", onclick: inspect }, signed(value))
-    : h("span", { class: "number" }, signed(value));
-  const few = one.few_groups ? h("span", { class: "few" }, "few") : null;
-  return h("td", { class: `value ${sign}`, title: known }, number, h("span", { class: "track" }, bar, whisker(one, largest)), few, known && h("span", { class: "unseen" }, known));
-}
-
-/** The interval of a value, over its bar; what lies beyond zero or the scale is cut off, and has no end there. */
-function whisker({ value, interval }: Estimate & { value: number }, largest: number): HTMLElement | null {
-  if (interval === null || !largest) return null;
-  const [near, far] = value < 0 ? [-interval[1], -interval[0]] : interval;
-  const place = (end: number): number => (Math.min(Math.max(end, 0), largest) / largest) * 100;
-  const element = h("span", { class: ["whisker", near < 0 && "from-zero", far > largest && "cut"].filter(Boolean).join(" "), "aria-hidden": "true" });
-  element.style.left = `${place(near)}%`;
-  element.style.width = `${place(far) - place(near)}%`;
-  return element;
-}
-
-/** Rows that speak for nothing are faint. */
-function rowLook(one: Estimate): { class: string | null } {
-  return { class: isUnsure(one) ? "unsure" : null };
 }
 
 function capital(text: string): string {

@@ -13,7 +13,6 @@ import { Store } from "./store";
 import type { About, ResultState } from "./types";
 import { WalkPanel } from "./walk";
 
-const NO_ERRORS = "Standard errors were not harvested";
 const VIEWS: { view: View; label: string }[] = [
   { view: "overview", label: "Overview" },
   { view: "walk", label: "Walk" },
@@ -84,8 +83,8 @@ class Page {
       this.note("metric", `${about.why_no_abs}. What is shown is attr.`);
       return this.store.amend({ ...state, metric: "attr" });
     }
-    if (state.sure && about.standard_errors === "not harvested") {
-      this.note("sure", `${NO_ERRORS}: all edges are shown.`);
+    if (state.sure && about.why_no_errors) {
+      this.note("sure", `Which edges are sure is not known: ${about.why_no_errors}. What is shown are all.`);
       return this.store.amend({ ...state, sure: false });
     }
     const sample = state.view !== "about" && state.metric === "attr_abs" && about.abs_sample;
@@ -122,7 +121,6 @@ class Page {
     );
     fill(nav, ...views);
     const isAsked = state.view !== "about";
-    const isKnown = about.standard_errors !== "not harvested";
     // The map is of magnitudes: only the lists of a pair have signs.
     const hasSigns = state.view === "walk" || (isAsked && state.pair.length === 2);
     fill(
@@ -130,8 +128,8 @@ class Page {
       isAsked && choice("metric", "metric", [{ value: "attr", label: "attr" }, { value: "attr_abs", label: "attr_abs", title: about.why_no_abs ?? "effect on the activation's magnitude", disabled: about.why_no_abs !== null }], state.metric, (metric) => go({ metric })),
       hasSigns && choice("sign", "sign", [{ value: "both", label: "both" }, { value: "positive", label: "+", title: "positive" }, { value: "negative", label: "\u2212", title: "negative" }], state.sign, (sign) => go({ sign })),
       isAsked && choice("scale", "values", [{ value: "normalised", label: "normalised" }, { value: "raw", label: "raw", title: "sums as they are stored" }], state.raw ? "raw" : "normalised", (scale) => go({ raw: scale === "raw" })),
-      hasSigns && choice("sure", "edges", [{ value: "all", label: "all" }, { value: "sure", label: "sure", title: isKnown ? "only those whose 95 % interval leaves zero out" : NO_ERRORS, disabled: !isKnown }], state.sure ? "sure" : "all", (which) => go({ sure: which === "sure" })),
       state.view === "walk" && choice("neighbours", "neighbours", [{ value: "all", label: "all" }, { value: "components", label: "components", title: "no tokens of the embedding and the output" }], state.components ? "components" : "all", (kind) => go({ components: kind === "components" })),
+      hasSigns && choice("sure", "edges", [{ value: "all", label: "all" }, { value: "sure", label: "sure ones", title: about.why_no_errors ?? "zero is not in their 95 % intervals; those without an interval are hidden, too", disabled: about.why_no_errors !== null }], state.sure ? "sure" : "all", (which) => go({ sure: which === "sure" })),
       h(
         "div",
         { class: "buttons" },

@@ -2,9 +2,9 @@
 
 import { Refusal, type Server } from "./api";
 import { fill, h, notice } from "./dom";
-import { basis } from "./estimates";
+import { meaningOf } from "./estimates";
 import { magnitude, short } from "./format";
-import { edgeTable, entriesOf, notKept, notMeasured, remarkOn } from "./lists";
+import { belowList, belowLists, edgeTable, notMeasured } from "./lists";
 import { isLight, magnitudes } from "./palette";
 import type { Store } from "./store";
 import type { About, Masses, Overview, Pair } from "./types";
@@ -15,7 +15,7 @@ const SIGNS = ["positive", "negative"] as const;
 const UNMEASURED = "Hatched cells were not harvested: no component of the layer at the left was a target.";
 
 export class OverviewPanel {
-  readonly element = h("div", { class: "overview" });
+  readonly element: HTMLElement;
   private readonly map = h("section", { class: "card map", "aria-label": "Edge mass between layers" });
   private readonly pair = h("section", { class: "card pair", "aria-label": "Strongest edges between two layers" });
   private asked = new Set<string>();
@@ -26,7 +26,7 @@ export class OverviewPanel {
     private readonly about: About,
     private readonly look: () => void,
   ) {
-    this.element.append(this.map, this.pair);
+    this.element = h("div", { class: meaningOf(about) ? "overview estimated" : "overview" }, this.map, this.pair);
   }
 
   async show(): Promise<void> {
@@ -96,28 +96,27 @@ export class OverviewPanel {
   }
 
   private async showPair(): Promise<void> {
-    const { pair, metric, raw, sign, rows, sure } = this.store.state;
+    const { pair, metric, raw, sign, sure, rows } = this.store.state;
     const [source, target] = pair;
     if (!source || !target) return fill(this.pair, ...beginning());
     const name = `${source} ${target}`;
     const title = h("h2", {}, `Strongest edges from ${source} to ${target}`);
     this.pair.setAttribute("aria-busy", "true");
     try {
-      const found = await this.server.ask<Pair>("pair", { source, target, metric, raw, anyway: this.asked.has(name) });
+      const found = await this.server.ask<Pair>("pair", { source, target, metric, raw, sure, rows, anyway: this.asked.has(name) });
       if (found.slow) fill(this.pair, title, this.slow(name));
       else {
         const signs = SIGNS.filter((one) => sign === "both" || sign === one);
         const step = (key: string): void => this.store.go({ ...this.store.state, view: "walk", key, walk: [] });
-        const tables = signs.flatMap((one) => {
-          const lacks = rows > found[one].length ? notKept(found.not_held[one]) : null;
-          const { entries, nHidden } = entriesOf(found[one], sure, rows);
-          const remark = remarkOn(nHidden, entries);
-          if (entries.length) return [edgeTable(`${one} edges`, entries, step), remark, lacks];
-          return [remark, lacks ?? h("p", { class: "none" }, `No ${one} edges${nHidden ? " are told apart from zero" : ""}.`)];
+        const { few } = this.about;
+        const tables = signs.map((one) => {
+          const edges = found[one];
+          const listed = edges.length ? edgeTable(`${one} edges`, edges, { few, separated: found.n_separated[one] }, step) : null;
+          return h("div", {}, listed, ...belowList(found, one, edges, "edges"));
         });
         const missing = notMeasured(found.n_not_harvested, this.size(found.target), found.target);
         const isKnown = found.n_not_harvested < this.size(found.target);
-        fill(this.pair, title, missing, isKnown && h("div", { class: "tables" }, ...tables), isKnown && h("p", { class: "none basis" }, basis(this.about)));
+        fill(this.pair, title, missing, isKnown && h("div", { class: "tables" }, ...tables), ...belowLists(this.about, signs.flatMap((one) => found[one])));
       }
     } catch (error) {
       this.fail(this.pair, error);

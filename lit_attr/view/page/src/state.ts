@@ -17,7 +17,7 @@ export interface State {
   sign: Sign;
   raw: boolean;
   components: boolean;
-  /** Whether edges that are not told apart from zero are hidden. */
+  /** Whether edges are left out that are not told apart from zero. */
   sure: boolean;
   k: number;
   depth: number;

@@ -13,19 +13,24 @@ export interface GraphNode {
   was_harvested: boolean;
 }
 
-/** How sure a value is; null where the result has no standard errors, or too few groups for one. */
-export interface Estimate {
+/** How sure a value is; all of it is null where the result has no standard errors, or the edge was not measured. */
+export interface Estimated {
   standard_error: number | null;
+  /** The effective number of groups of batches in which the source occurred. */
   n_groups: number | null;
   few_groups: boolean | null;
+  /** The 95 % interval. */
   interval: [number, number] | null;
 }
 
-export interface Neighbour extends GraphNode, Estimate {
+/** What standard errors say: of other text of the same kind, or of the text as it lies in its file. */
+export type ErrorBasis = "random order" | "file order" | "not harvested";
+
+export interface Neighbour extends GraphNode, Estimated {
   value: number;
 }
 
-export interface Edge extends Estimate {
+export interface Edge extends Estimated {
   source: string;
   source_token: string | null;
   target: string;
@@ -50,8 +55,12 @@ export interface About {
   why_no_abs: string | null;
   /** From which share of the sequences attr_abs is; null where it is from all of them. */
   abs_sample: string | null;
+  standard_errors: ErrorBasis;
+  /** Why there are no standard errors; null where there are. */
+  why_no_errors: string | null;
+  /** Sources that occurred in fewer groups of batches have no intervals. */
+  few: number;
   provenance: Record<string, unknown> | null;
-  standard_errors: "random order" | "file order" | "not harvested";
   indexed: boolean;
   /** How many of the strongest edges each list has, where the result holds nothing else; null if it holds all. */
   n_kept: number | null;
@@ -71,16 +80,24 @@ export interface NotHeld {
   mass: number;
 }
 
-export type NotHeldBySign = Partial<Record<"positive" | "negative", NotHeld | null>>;
+type BySign<Value> = Partial<Record<"positive" | "negative", Value | null>>;
 
-export interface OneWay {
+/** What is said of the lists of both signs. */
+export interface SaidOfLists {
+  not_held: BySign<NotHeld>;
+  /** How many first rows have intervals beyond those of all later ones; null without standard errors. */
+  n_separated: BySign<number>;
+  /** How many stronger edges are left out, where only sure ones are asked for; null where all are. */
+  n_unsure: BySign<number>;
+}
+
+export interface OneWay extends SaidOfLists {
   positive: Neighbour[];
   negative: Neighbour[];
   /** Why there are none by nature, such as of the embedding's sources. */
   none: string | null;
   /** Components that cannot be among the targets, since they were none of the harvest's. */
   n_not_harvested: number;
-  not_held: NotHeldBySign;
 }
 
 export interface Subgraph {
@@ -97,6 +114,8 @@ export interface Subgraph {
   unheld: { source: string; target: string; walked: boolean }[];
   not_held: NotHeld | null;
   n_left_out: number;
+  /** How many stronger edges are left out, where only sure ones are asked for; null where all are. */
+  n_unsure: number | null;
 }
 
 /** `values` are null where there are no edges, and where none was measured; `harvested`, the share that was, tells these apart. */
@@ -110,7 +129,7 @@ export interface Masses {
 
 export type Overview = { slow: true } | Masses;
 
-export type Pair = { slow: true } | { slow: false; source: string; target: string; positive: Edge[]; negative: Edge[]; n_not_harvested: number; not_held: NotHeldBySign; };
+export type Pair = { slow: true } | ({ slow: false; source: string; target: string; positive: Edge[]; negative: Edge[]; n_not_harvested: number } & SaidOfLists);
 
 export interface EdgeValues {
   raw: number | null;

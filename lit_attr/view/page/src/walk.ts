@@ -2,18 +2,19 @@
 
 import { Refusal, type Server } from "./api";
 import { magnitudeField, menu, slider } from "./controls";
+import { edgeDetail } from "./details";
 import { fill, h, notice } from "./dom";
-import { Drawing } from "./drawing";
-import { basis, hiddenText, saying, sureOnly } from "./estimates";
+import { Drawing, UNSURE } from "./drawing";
+import { meaningOf } from "./estimates";
 import { captioned, described, saveCsv, saveJson, savePng, saveSvg } from "./exports";
-import { brief, magnitude, named, quoted, signed } from "./format";
-import { edgeTable, neighbourLists } from "./lists";
+import { brief, named, quoted } from "./format";
+import { belowLists, edgeTable, hiddenText, neighbourLists, neighboursOf } from "./lists";
 import { DEEPEST, format, MOST_BRANCHES, ROWS, stepTo, togglePin, type State } from "./state";
 import type { Store } from "./store";
-import type { About, DrawnEdge, EdgeByMetric, EdgeValues, GraphNode, Neighbours, Subgraph } from "./types";
+import type { About, DrawnEdge, EdgeByMetric, GraphNode, Neighbours, Subgraph } from "./types";
 
 export class WalkPanel {
-  readonly element = h("div", { class: "walk" });
+  readonly element: HTMLElement;
   private readonly head = h("div", { class: "head" });
   private readonly problem = h("div", { class: "problem" });
   private readonly settings = h("div", { class: "settings" });
@@ -32,11 +33,13 @@ export class WalkPanel {
   ) {
     this.drawing = new Drawing(
       about.layers.map(({ layer }) => layer),
+      about.few,
       { step: (key) => this.step(key), pin: (key) => this.pin(key), inspect: (edge) => void this.inspect(edge) },
     );
     this.canvas.append(this.drawing.svg);
     const picture = h("section", { class: "card picture", "aria-label": "Drawing" }, this.settings, this.canvas, legend(about), this.detail, this.edges);
-    this.element.append(this.head, this.problem, h("div", { class: "columns" }, picture, this.lists));
+    const columns = h("div", { class: meaningOf(about) ? "columns estimated" : "columns" }, picture, this.lists);
+    this.element = h("div", { class: "walk" }, this.head, this.problem, columns);
     new ResizeObserver(() => this.drawing.draw(this.canvas.clientWidth)).observe(this.canvas);
   }
 
@@ -45,10 +48,10 @@ export class WalkPanel {
     this.drawHead(state, null);
     this.element.setAttribute("aria-busy", "true");
     try {
-      const { metric, raw, components, key, walk, pins, sign, k, depth, threshold, sure } = state;
-      const common = { metric, raw, components };
+      const { metric, raw, components, sure, key, walk, pins, sign, k, depth, threshold, rows } = state;
+      const common = { metric, raw, components, sure };
       const [found, graph] = await Promise.all([
-        this.server.ask<Neighbours>("neighbours", { ...common, key, rows: ROWS.at(-1)! }),
+        this.server.ask<Neighbours>("neighbours", { ...common, key, rows }),
         this.server.ask<Subgraph>("subgraph", { ...common, key, walk, pin: pins, sign, k, depth, threshold }),
       ]);
       for (const node of [found.node, ...graph.nodes]) this.tokens.set(node.component_key, node.token);
@@ -66,7 +69,7 @@ export class WalkPanel {
       this.drawHead(state, found.node);
       this.drawGraph(state, graph);
       this.drawSettings(state, graph);
-      fill(this.lists, ...neighbourLists(found, { sign, rows: state.rows, sure, step: (one) => this.step(one) }), h("p", { class: "none basis" }, basis(this.about)), this.rowsField(state));
+      fill(this.lists, ...neighbourLists(found, { sign, few: this.about.few, step: (one) => this.step(one) }), ...belowLists(this.about, neighboursOf(found)), this.rowsField(state));
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       this.element.removeAttribute("aria-busy");
@@ -144,8 +147,7 @@ export class WalkPanel {
     );
   }
 
-  private drawGraph(state: State, whole: Subgraph): void {
-    const { graph, nHidden } = state.sure ? sureOnly(whole, [state.key, ...state.walk, ...state.pins]) : { graph: whole, nHidden: 0 };
+  private drawGraph(state: State, graph: Subgraph): void {
     this.graph = graph;
     this.drawing.draw(this.canvas.clientWidth, graph, { key: state.key, walk: state.walk, pins: state.pins });
     const few = state.threshold ? "No edges are as strong as the smallest magnitude asked for." : "It has no such edges.";
@@ -153,12 +155,13 @@ export class WalkPanel {
     const missing = graph.not_harvested.filter((one) => one.walked).map(({ source, target }) => `${source} \u2192 ${target} was not harvested.`);
     const unheld = graph.unheld.filter((one) => one.walked).map(({ source, target }) => `${source} \u2192 ${target} is not held: it is none of the strongest that were kept.`);
     const weaker = graph.not_held && "Of some nodes, weaker edges that were asked for were not kept.";
-    fill(this.detail, [graph.edges.length ? more : few, hiddenText(nHidden), ...missing, ...unheld, weaker].filter(Boolean).join(" "));
+    const hidden = graph.n_unsure ? hiddenText(graph.n_unsure) : null;
+    fill(this.detail, [graph.edges.length ? more : few, ...missing, ...unheld, weaker, hidden].filter(Boolean).join(" "));
     const step = (key: string): void => this.step(key);
     const sorted = [...graph.edges].sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
     this.edges.hidden = !sorted.length;
     const inspect = (edge: DrawnEdge): void => void this.inspect(edge);
-    fill(this.edges, h("summary", {}, `The ${sorted.length} edges of the drawing as a table`), edgeTable("edges of the drawing", sorted, step, inspect));
+    fill(this.edges, h("summary", {}, `The ${sorted.length} edges of the drawing as a table`), edgeTable("edges of the drawing", sorted, { few: this.about.few }, step, inspect));
   }
 
   private rowsField({ rows }: State): HTMLElement {
@@ -173,10 +176,8 @@ export class WalkPanel {
   private async inspect(edge: DrawnEdge): Promise<void> {
     const ends = `${named(edge.source, edge.source_token)} \u2192 ${named(edge.target, edge.target_token)}`;
     try {
-      const { by_metric } = await this.server.ask<EdgeByMetric>("edge", { source: edge.source, target: edge.target });
-      const values = Object.entries(by_metric).map(([metric, one]) => inWords(metric, one));
-      const sample = by_metric.attr_abs && this.about.abs_sample;
-      fill(this.detail, `${ends}: ${values.join(", ")}${sample ? `; ${sample}` : ""}`);
+      const found = await this.server.ask<EdgeByMetric>("edge", { source: edge.source, target: edge.target });
+      fill(this.detail, ...edgeDetail(ends, found, this.about.few, this.about.abs_sample));
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       fill(this.detail, `${ends}: ${error.message}`);
@@ -201,28 +202,16 @@ function label(key: string, token: string | null): string {
   return token === null ? key : `${brief(token)} ${key}`;
 }
 
-/** An edge by one metric, in words: normalised and raw, with what is known of both. */
-function inWords(metric: string, one: EdgeValues): string {
-  if (one.raw === null || one.normalized === null) return `${metric} not ${one.is_held ? "harvested" : "held"}`;
-  const { n_groups, few_groups } = one;
-  const known = (standard_error: number | null, interval: [number, number] | null): string => {
-    const text = saying({ standard_error, interval, n_groups, few_groups: null });
-    return text === null ? "" : ` ${text}`;
-  };
-  const groups = few_groups ? `, ${saying({ standard_error: null, interval: null, n_groups, few_groups })}` : n_groups === null ? "" : `, ${magnitude(n_groups)} groups`;
-  return `${metric} ${signed(one.normalized)}${known(one.normalized_standard_error, one.normalized_interval)} (raw ${signed(one.raw)}${known(one.raw_standard_error, one.raw_interval)}${groups})`;
-}
-
-function legend({ standard_errors }: About): HTMLElement {
+function legend(about: About): HTMLElement {
   const entry = (name: string, text: string): HTMLElement => h("li", {}, h("span", { class: `swatch ${name}`, "aria-hidden": "true" }), text);
   return h(
     "ul",
     { class: "legend" },
     entry("positive", "positive"),
     entry("negative", "negative"),
+    meaningOf(about) && entry("unsure", UNSURE),
     entry("walked", "walked"),
     entry("unmeasured", "no target of the harvest"),
-    standard_errors !== "not harvested" && entry("unsure", "not told apart from zero"),
     h("li", { class: "hint" }, "Edges run upwards. Click a node, or use arrow keys and Enter; P pins."),
   );
 }
