@@ -11,16 +11,19 @@ from lit_attr.storage.summed_blocks import SummedBlocks
 from lit_attr.storage.write import write_result
 from lit_attr.topology.address import EMBED
 from tests.storage.test_result_errors import READ, accumulated
-from tests.storage.test_summed import W_UNEMBED, random_part
+from tests.storage.test_summed import GENERATOR, W_UNEMBED, random_part
 
 NOT_TARGETS = {"not_targets": {"0.attn.q": [1], "0.attn.k": [0, 1]}}
 
 
 def parts_told_apart():
     """Edges are positive and negative in turn; the first component of each layer, and token, is in too few groups."""
+    GENERATOR.manual_seed(1)  # whatever was drawn before
     groups = [random_part(8, 8 if number % 3 else 0) for number in range(24)]
     for number, group in enumerate(groups):
-        group.token_count[group.live[EMBED].ids] = torch.randint(1, 5, (len(group.live[EMBED].ids),))
+        group.token_count[group.live[EMBED].ids] = torch.randint(
+            1, 5, (len(group.live[EMBED].ids),), generator=GENERATOR
+        )
         group.n_tokens.fill_(int(group.token_count.sum()))
         for ci in group.ci.values():
             ci.abs_()
@@ -60,3 +63,10 @@ def told_apart(folder):
         explorers[name] = Explorer(write_strongest(blocks, folder / name, 100))
     assert (folder / "strongest").read_bytes() == (folder / "strongest of parts").read_bytes()
     return explorers
+
+
+def write_told_apart(path, **provenance):
+    """The same harvest as a result in the dense form."""
+    named = {f"part {n}": part for n, part in enumerate(parts_told_apart())}
+    write_result(path, named, READ, W_UNEMBED, 0.0, {**NOT_TARGETS, **provenance}, is_dense=True)
+    return path

@@ -3,6 +3,7 @@ import pytest
 from benchmarks.large_storage import write_large_storage
 from lit_attr.assets import ASSETS
 from lit_attr.query.explorer import Explorer
+from tests.query.estimated import write_told_apart
 from tests.storage.examples import random_storage
 from tests.view.browser import chromium
 from tests.view.serving import served
@@ -48,6 +49,14 @@ def file_with_words(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "dataset_attributions.pt"
     write_large_storage(path, n_components=30, n_blocks=2, vocab=69, d_model=8)
     return path
+
+
+@pytest.fixture(scope="session")
+def sure_page(tmp_path_factory):
+    """The page of a result in random order with standard errors, and its explorer."""
+    path = write_told_apart(tmp_path_factory.mktemp("sure") / "dataset_attributions.pt", order="random")
+    with served(path) as page:
+        yield page, Explorer(path)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,14 @@ from itertools import pairwise
 import pytest
 import torch
 
+from lit_attr.query.answer_json import plain
 from lit_attr.query.answers import Node
 from lit_attr.query.explorer import Explorer
 from lit_attr.query.index_build import build_index
 from lit_attr.query.strongest_build import write_strongest
 from lit_attr.storage.blocks import Blocks
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
+from lit_attr.storage.edge_errors import FEW
 from lit_attr.storage.rounding import Rounding
 from tests.storage.examples import attr_alone, from_a_share, partly_harvested, random_storage
 from tests.view.serving import served
@@ -328,3 +330,51 @@ def test_the_strongest_alone(tmp_path):
         walked = page.answer("subgraph", key="0.mlp.up:1", walk=weak, k=9)
         assert walked["unheld"] == [{"source": weak, "target": "0.mlp.up:1", "walked": True}]
         assert (walked["not_harvested"], walked["not_held"]["n"] > 0) == ([], True)
+
+
+@pytest.mark.parametrize("sure", [False, True])
+def test_how_sure_values_are(sure_page, sure):
+    page, explorer = sure_page
+    asked = {"sure": int(sure), "rows": 2}
+    about = page.answer("about")
+    assert (about["standard_errors"], about["why_no_errors"], about["few"]) == ("random order", None, FEW)
+    found = page.answer("neighbours", key="0.attn.o:1", **asked)
+    pair = page.answer("pair", source="0.attn.q", target="0.attn.o", **asked)
+    for sign in ("positive", "negative"):
+        for way, ask in (("sources", explorer.sources), ("targets", explorer.targets)):
+            expected = ask("0.attn.o:1", k=2, sign=sign, sure=sure)
+            # In JSON pairs are lists.
+            assert found[way][sign] == plain_again([vars(entry) for entry in expected.entries])
+            for name in ("n_separated", "n_unsure"):
+                assert found[way][name][sign] == getattr(expected, name)
+        expected = explorer.pair_edges("0.attn.q", "0.attn.o", k=2, sign=sign, sure=sure)
+        assert pair[sign] == plain_again([plain(edge) for edge in expected.edges])
+        assert (pair["n_separated"][sign], pair["n_unsure"][sign]) == (expected.n_separated, expected.n_unsure)
+    drawn, graph = (
+        page.answer("subgraph", key="0.attn.o:1", walk=["0.attn.q:2", "0.attn.q:1", "0.attn.o:2"], **asked),
+        explorer.subgraph(["0.attn.o:1"], sure=sure),
+    )
+    ends = {(edge["source"], edge["target"]): edge for edge in drawn["edges"]}
+    assert {(e.source.component_key, e.target.component_key) for e in graph.edges} <= ends.keys()
+    assert drawn["n_unsure"] == graph.n_unsure
+    # Steps stay, sure or not; other edges between them are those of the drawing.
+    assert ends["0.attn.q:1", "0.attn.o:2"]["walked"]
+    assert all(edge["walked"] or is_sure(edge) for edge in drawn["edges"]) == sure
+    assert not is_sure(ends["0.attn.q:1", "0.attn.o:2"])
+    assert page.answer("edge", source="0.attn.q:2", target="0.attn.o:1")["by_metric"]["attr"] == plain_again(
+        plain(explorer.edge("0.attn.q:2", "0.attn.o:1"))
+    )
+
+
+def is_sure(edge):
+    return edge["interval"] is not None and edge["interval"][0] * edge["interval"][1] > 0
+
+
+def plain_again(value):
+    return json.loads(json.dumps(value))
+
+
+def test_sure_ones_without_standard_errors(page):
+    assert "the result has no standard errors" in page.answer("about")["why_no_errors"]
+    for question in ("neighbours", "subgraph"):
+        assert "which edges are sure is said by standard errors" in page.error(question, key="output:1", sure=1)
