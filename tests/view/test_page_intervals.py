@@ -92,12 +92,12 @@ def test_marks_and_orders_are_explained(tab, page, explorer):
     assert {one.text for one in tab.all(".lists .order")} == {
         "Their order is not sure: not all of them have intervals."
     }
-    tip = "return getComputedStyle(document.querySelector('.few'), '::after').content"
+    tip = "return getComputedStyle(document.querySelector('.lists .few'), '::after').content"
     assert tab.script(tip) == "none"
-    tab.script("document.querySelector('.few').focus()")
+    tab.script("document.querySelector('.lists .few').focus()")
     why = "the source occurred in fewer than 4 groups of batches, too few for an interval"
     assert tab.script(tip) == f'"No interval: {why}."'
-    assert tab.one(".few").get_attribute("aria-label") == f"few: {why}"
+    assert tab.one(".lists .few").get_attribute("aria-label") == f"few: {why}"
     assert f"few: {why}." in [one.text for one in tab.all(".lists .meaning")]
 
 

@@ -73,6 +73,42 @@ def test_what_is_saved(tab, page, file, downloads):
     assert saved("Picture as PNG", "lit-attr_0.mlp.up_1.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_is_saved_says_how_sure_it_is(tab, sure_page, downloads):
+    page, explorer = sure_page
+    tab.open(f"{page.address}#key=0.attn.o:1&k=6")
+
+    def saved(label, ending):
+        tab.click(".tools .menu summary")
+        tab.button(label, ".tools .menu")
+        path = downloads / f"lit-attr_0.attn.o_1.{ending}"
+        tab.until(lambda: path.exists() and path.stat().st_size)
+        return path.read_text()
+
+    edges = {(e.source.component_key, e.target.component_key): e for e in explorer.subgraph(["0.attn.o:1"], k=6).edges}
+    rows = list(csv.DictReader(saved("Edges as CSV", "csv").splitlines()))
+    plain = json.loads(saved("Edges as JSON", "json"))
+    assert (plain["standard_errors"], plain["sure"]) == ("random order", False)
+    assert len(rows) == len(plain["edges"]) == len(edges)
+    for row, one in zip(rows, plain["edges"], strict=True):
+        edge = edges[row["source"], row["target"]]
+        assert (one["source"], one["target"]) == (row["source"], row["target"])
+        for name in ("standard_error", "n_groups", "few_groups"):
+            assert one[name] == getattr(edge, name)
+            assert row[name] == ("" if one[name] is None else json.dumps(one[name]))
+        assert one["interval"] == (edge.interval and list(edge.interval))
+        assert [row["low"], row["high"]] == ([json.dumps(end) for end in edge.interval] if edge.interval else ["", ""])
+    assert {edge.few_groups for edge in edges.values()} == {False, True}
+    picture = ElementTree.fromstring(saved("Picture as SVG", "svg"))
+    assert "how far values would come out elsewhere on other text of the same kind" in picture.find(f"{SVG}title").text
+    lines = list(picture.iter(f"{SVG}path"))
+    n_unsure = sum(not edge.is_sure for edge in edges.values())
+    assert sum("stroke-dasharray: 0.1px" in line.get("style") for line in lines) == n_unsure > 0
+    assert sum("zero is in it" in line.find(f"{SVG}title").text for line in lines) > 0
+    note = [text for text in picture.iter(f"{SVG}text") if text.text == "dotted: not told apart from zero"]
+    assert float(note[0].get("y")) < float(picture.get("height"))
+    assert tab.problems == []
+
+
 def test_partial_results_say_so(tab, tmp_path):
     coverage = {"n_batches": 9, "batches": [[0, 3, 1]], "complete": False}
     random_storage(provenance={"coverage": coverage}).save(tmp_path / "x.pt")
