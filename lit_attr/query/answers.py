@@ -116,7 +116,8 @@ class Ranking(SureAnswer):
         n_separated: The largest number of first entries whose 95 % intervals overlap with those of no later entry of
             this list, in magnitude; None without standard errors.
         n_unsure: How many stronger ones than the last entry were left out, where only sure ones were asked for: all
-            that are not sure, where there are fewer entries than were asked for. None where others were asked for, too.
+            that are not sure, where there are fewer entries than were asked for. Weaker ones than the 4,096 strongest
+            are not looked at. None where others were asked for, too.
     """
 
     question: Direction

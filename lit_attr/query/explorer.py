@@ -80,7 +80,8 @@ class Explorer:
             sort: `value`, or `lower`, which ranks by the ends of 95 % intervals that are nearer to zero, and leaves out
                 those with zero in them or without one. It looks at all edges of the key, without an index.
             min_z: Standard errors that values are away from zero at least; it looks at all edges, too.
-            sure: Whether those are left out that have zero in their 95 % intervals, or no interval.
+            sure: Whether those are left out that have zero in their 95 % intervals, or no interval. Others are sought
+                among the 4,096 strongest.
 
         Raises:
             EdgeNotFoundError: If nothing feeds the key.
@@ -149,7 +150,7 @@ class Explorer:
             metric: `attr` or `attr_abs`.
             normalized: Divide by the scales of source and target.
             layers: Nodes beside the keys are of these; all if none are given.
-            sure: Whether edges are left out that have zero in their 95 % intervals, or no interval.
+            sure: Whether edges are left out that have zero in their 95 % intervals, or no interval, as for `sources`.
 
         Raises:
             EdgeNotFoundError: If nothing feeds a key, and it feeds nothing.
@@ -251,7 +252,8 @@ class Explorer:
             sign: `positive`, `negative`, or `both`, which ranks by magnitude.
             metric: `attr` or `attr_abs`.
             normalized: Divide by the scales of source and target.
-            sure: Whether those are left out that have zero in their 95 % intervals, or no interval.
+            sure: Whether those are left out that have zero in their 95 % intervals, or no interval. Others are sought
+                among the 4,096 strongest.
 
         Raises:
             EdgeNotFoundError: If there are no such edges.

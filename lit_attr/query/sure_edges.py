@@ -1,6 +1,7 @@
 """The strongest of those edges that are sure: zero is not in their intervals.
 
 Edges are taken in the order of their values, as an index or a list of strongest edges has them, until there are enough.
+Where so many are not sure, the others will not be either: weaker ones than the first few thousand are not looked at.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +15,9 @@ from lit_attr.topology.choice import Selection
 Item = TypeVar("Item")
 # So many are looked at first, as many as an index keeps; of the strongest ones nearly all are sure.
 _FIRST = 64
-# So many times more are looked at where these do not do.
+# So many times more are looked at where these do not do, up to a tenth of a second's work.
 _GROWTH = 8
+MOST_LOOKED_AT = 4096
 
 
 def sure_edges(
@@ -40,6 +42,6 @@ def sure_edges(
             (sure if estimated.is_sure else unsure).append(entry)
         if len(sure) == selection.k:
             return Found(sure), unsure
-        if len(found.entries) < n:
+        if len(found.entries) < n or n >= MOST_LOOKED_AT:
             return replace(found, entries=sure), unsure
-        n *= _GROWTH
+        n = min(n * _GROWTH, MOST_LOOKED_AT)

@@ -8,6 +8,7 @@ from lit_attr.errors import ConfigurationError, EdgeNotFoundError, StorageError
 from lit_attr.query.answer_json import plain
 from lit_attr.query.answers import Ranking
 from lit_attr.query.explorer import Explorer
+from lit_attr.query.sure_edges import MOST_LOOKED_AT
 from lit_attr.storage.edge_errors import FEW
 from lit_attr.storage.file_content import Content
 from lit_attr.storage.provenance import Provenance
@@ -45,6 +46,7 @@ def about(result: ViewedResult, parameters: Parameters) -> dict[str, Any]:
         "standard_errors": storage.error_basis,
         "why_no_errors": WHY_NO_ERRORS if storage.standard_errors is None else None,
         "few": FEW,
+        "most_looked_at": MOST_LOOKED_AT,
         "indexed": explorer.is_indexed,
         "n_kept": explorer.n_kept,
         "tokenizer": None if tokens is None else str(tokens.file),

@@ -60,6 +60,18 @@ def test_sure_edges_of_pairs_and_around_keys(opened, form):
     assert explorer.subgraph(["0.attn.o:1"]).n_unsure is None
 
 
+def test_weaker_ones_than_the_first_few_thousand_are_not_looked_at(opened, monkeypatch):
+    monkeypatch.setattr("lit_attr.query.sure_edges._FIRST", 1)
+    monkeypatch.setattr("lit_attr.query.sure_edges.MOST_LOOKED_AT", 3)
+    first = opened["dense"].sources("output:3", k=3, sign="both").entries
+    answer = opened["dense"].sources("output:3", k=3, sign="both", sure=True)
+    sure = [entry for entry in first if is_beyond_zero(entry)]
+    assert (list(answer.entries), answer.n_unsure) == (sure, 3 - len(sure))
+    assert 0 < len(sure) < 3
+    # Whoever asks for more has more looked at.
+    assert len(opened["dense"].sources("output:3", k=4, sign="both", sure=True).entries) > len(sure)
+
+
 def test_sure_ones_of_a_result_without_standard_errors(opened, tmp_path):
     replace(opened["dense"].storage, standard_errors=None).save(tmp_path / "x.pt")
     explorer = Explorer(tmp_path / "x.pt")

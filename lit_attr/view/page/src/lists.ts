@@ -14,7 +14,7 @@ const SIGNS = ["positive", "negative"] as const;
 
 export interface ListOptions {
   sign: Sign;
-  few: number;
+  about: About;
   step: (key: string) => void;
 }
 
@@ -57,7 +57,7 @@ export function notKept(dropped: NotHeld | null | undefined): HTMLElement | null
  * @param rows What is in it.
  * @param what What its rows are.
  */
-export function belowList(said: SaidOfLists, sign: "positive" | "negative", rows: Estimated[], what: string): (HTMLElement | null)[] {
+export function belowList(about: About, said: SaidOfLists, sign: "positive" | "negative", rows: Estimated[], what: string): (HTMLElement | null)[] {
   const [n, unsure, separated] = [rows.length, said.n_unsure[sign] ?? 0, said.n_separated[sign] ?? null];
   const why = rows.some(({ few_groups }) => few_groups) ? "not all of them have intervals" : "no interval of the first ones lies beyond those of the others";
   const sure = typeof said.n_unsure[sign] === "number" ? "sure " : "";
@@ -67,7 +67,7 @@ export function belowList(said: SaidOfLists, sign: "positive" | "negative", rows
   return [
     n > 1 && separated !== null ? h("p", { class: "none order" }, order) : null,
     n || missing ? null : h("p", { class: "none" }, `No ${sure}${sign} ${what}.`),
-    unsure ? h("p", { class: "none hidden-ones" }, hiddenText(unsure)) : null,
+    unsure ? h("p", { class: "none hidden-ones" }, hiddenText(unsure), n + unsure >= about.most_looked_at && " Weaker ones were not looked at.") : null,
     missing,
   ];
 }
@@ -87,12 +87,12 @@ export function belowLists(about: About, shown: Estimated[]): (HTMLElement | nul
   ];
 }
 
-function tables(direction: Direction, way: OneWay, { sign, few, step }: ListOptions): (HTMLElement | null)[] {
+function tables(direction: Direction, way: OneWay, { sign, about, step }: ListOptions): (HTMLElement | null)[] {
   // One scale for both signs: bars can be compared.
   const scale = scaleOf(SIGNS.flatMap((one) => way[one]));
   return SIGNS.filter((one) => sign === "both" || sign === one).flatMap((one) => [
-    way[one].length ? neighbourTable(`${one} ${direction}`, way[one], { scale, few, separated: way.n_separated[one] }, step) : null,
-    ...belowList(way, one, way[one], direction),
+    way[one].length ? neighbourTable(`${one} ${direction}`, way[one], { scale, few: about.few, separated: way.n_separated[one] }, step) : null,
+    ...belowList(about, way, one, way[one], direction),
   ]);
 }
 

@@ -112,7 +112,7 @@ export class OverviewPanel {
         const tables = signs.map((one) => {
           const edges = found[one];
           const listed = edges.length ? edgeTable(`${one} edges`, edges, { few, separated: found.n_separated[one] }, step) : null;
-          return h("div", {}, listed, ...belowList(found, one, edges, "edges"));
+          return h("div", {}, listed, ...belowList(this.about, found, one, edges, "edges"));
         });
         const missing = notMeasured(found.n_not_harvested, this.size(found.target), found.target);
         const isKnown = found.n_not_harvested < this.size(found.target);

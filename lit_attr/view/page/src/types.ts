@@ -60,6 +60,8 @@ export interface About {
   why_no_errors: string | null;
   /** Sources that occurred in fewer groups of batches have no intervals. */
   few: number;
+  /** Sure edges are sought among so many of the strongest. */
+  most_looked_at: number;
   provenance: Record<string, unknown> | null;
   indexed: boolean;
   /** How many of the strongest edges each list has, where the result holds nothing else; null if it holds all. */

@@ -69,7 +69,7 @@ export class WalkPanel {
       this.drawHead(state, found.node);
       this.drawGraph(state, graph);
       this.drawSettings(state, graph);
-      fill(this.lists, ...neighbourLists(found, { sign, few: this.about.few, step: (one) => this.step(one) }), ...belowLists(this.about, neighboursOf(found)), this.rowsField(state));
+      fill(this.lists, ...neighbourLists(found, { sign, about: this.about, step: (one) => this.step(one) }), ...belowLists(this.about, neighboursOf(found)), this.rowsField(state));
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       this.element.removeAttribute("aria-busy");
