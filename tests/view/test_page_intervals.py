@@ -228,6 +228,8 @@ def test_intervals_can_be_seen_in_forced_colours(tab, page):
         ".map((style) => [style.borderLeftStyle, style.borderRightStyle, style.borderRightColor])"
     )
     paper = tab.script("return getComputedStyle(document.querySelector('.card')).backgroundColor")
+    chosen = "return [...document.querySelectorAll('.choice span')].map((one) => getComputedStyle(one).backgroundColor)"
+    assert len(set(tab.script(chosen))) == 2
     assert len(lines) > 10
     assert all({left, right} <= {"solid", "dotted"} and ink != paper for left, right, ink in lines)
 

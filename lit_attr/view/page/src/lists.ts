@@ -45,7 +45,7 @@ export function notMeasured(count: number, size?: number, layer?: string): HTMLE
 }
 
 /** What was dropped where the result keeps the strongest edges alone; null where nothing is missing. */
-export function notKept(dropped: NotHeld | null | undefined): HTMLElement | null {
+function notKept(dropped: NotHeld | null | undefined): HTMLElement | null {
   if (!dropped) return null;
   const what = dropped.n === 1 ? "edge is" : "edges are";
   return h("p", { class: "none missing" }, `Weaker ones were not kept: ${whole(dropped.n)} ${what} not held, with magnitudes of ${magnitude(dropped.mass)} together.`);
