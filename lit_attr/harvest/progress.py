@@ -85,8 +85,12 @@ class HarvestProgress(TQDMProgressBar):
     def _rate(self) -> float:
         return self._n_tokens / (time.monotonic() - self._started)
 
+    def _n_all(self, trainer: Trainer) -> int:
+        """Steps of the harvest; once it has ended, those that it took: it may have been settled before."""
+        return self._n_steps if self._ended.is_set() else int(sum(trainer.num_predict_batches))
+
     def _say(self, trainer: Trainer) -> None:
-        n_all = int(sum(trainer.num_predict_batches))
+        n_all = self._n_all(trainer)
         ours = "" if trainer.world_size == 1 else f" of each of {trainer.world_size} processes"
         left = "unknown time"
         if self._n_steps:
@@ -103,7 +107,7 @@ class HarvestProgress(TQDMProgressBar):
                 {
                     "tokens_per_second": self._rate(),
                     "batches": self._n_steps * trainer.world_size,
-                    "coverage": self._n_steps / int(sum(trainer.num_predict_batches)),
+                    "coverage": self._n_steps / self._n_all(trainer),
                 },
                 step=self._n_steps,
             )

@@ -15,7 +15,7 @@ from lit_attr.errors import ConfigurationError
 from lit_attr.parts.ending import end_settled, first_batches
 from lit_attr.parts.generations import newest_generations
 from lit_attr.parts.header import Header
-from lit_attr.parts.looks import Look, record_look
+from lit_attr.parts.looks import Look, read_looks, record_look
 from lit_attr.parts.plan import Plan
 from lit_attr.parts.read_vectors import load_read_vectors
 from lit_attr.parts.union import counting_shards
@@ -70,13 +70,21 @@ class Looks:
         rule: When it is settled.
         folder: The harvest's folder.
         n_batches: Batches of the harvest, at which it ends in any case.
-        n_done: Batches that are done already.
+
+    Raises:
+        StorageError: If the file of earlier looks is damaged.
     """
 
-    def __init__(self, rule: StopRule, folder: Path, n_batches: int, n_done: int) -> None:
+    def __init__(self, rule: StopRule, folder: Path, n_batches: int) -> None:
         self._rule, self._folder, self._n_batches = rule, folder, n_batches
+        if Plan.load(folder).entries.get("order") != "random":
+            _log.warning(
+                "warning: model.stop_when settled, and rows in the order of the file: standard errors are those of the "
+                "text seen so far, and the first batches no sample of the rest: data.order random has both"
+            )
         self._number = 1
-        self._advance(n_done)
+        for earlier in read_looks(folder)[-1:]:  # one that a kill has prevented is made now
+            self._advance(earlier.n_batches)
 
     def _advance(self, n_done: int) -> None:
         while self._due_after <= n_done:

@@ -122,6 +122,7 @@ class StorageWriter(Callback):
         self._record: WorkerRecord | None = None
         self._requeued = False
         self._is_settled = False
+        self._n_catching_up = 0  # steps until all processes have done as many batches
         # On the first process of the trainer.
         self._looks: Looks | None = None
         self._presence: Presence | None = None
@@ -190,6 +191,7 @@ class StorageWriter(Callback):
         self._write_record(WorkerRecord.of_this_process())
         remaining, n_done = self._commits.remaining, len(self._commits.done)
         lead = n_done + self.processes.greatest(-n_done)
+        self._n_catching_up = self.processes.greatest(lead)
         data.assign(remaining, max(1, self.processes.greatest(lead + len(remaining))), lead)
         rank_zero_info(f"lit_attr: harvest {self.folder}")
 
@@ -223,7 +225,7 @@ class StorageWriter(Callback):
             counts = [f"{n} of {of[shard].n_batches} batches{of[shard].of_shard}" for shard, n in n_done.items()]
             rank_zero_info(f"lit_attr: continuing, with {', '.join(counts)} done")
         if (rule := harvester.stop_rule) is not None and trainer.is_global_zero:
-            self._looks = Looks(rule, self.commits.generation.folder, self.commits.generation.n_batches, self._n_done)
+            self._looks = Looks(rule, self.commits.generation.folder, self.commits.generation.n_batches)
 
     def _begin(self, trainer: Trainer, harvester: AttributionHarvester) -> None:
         """Write down what all parts share, where no worker has, and what this generation is run with."""
@@ -269,7 +271,7 @@ class StorageWriter(Callback):
         if batch.batch_id >= 0:
             self.commits.add(batch.batch_id)
         due = Decision.COMMIT if self.commits.due() else Decision.GO_ON
-        if self._looks is not None and self._looks.due(self._n_done):
+        if self._looks is not None and batch_idx + 1 >= self._n_catching_up and self._looks.due(self._n_done):
             due = Decision.LOOK
         decision = self.processes.greatest(max(self._signals.decision, due))
         if decision != Decision.GO_ON:

@@ -4,7 +4,7 @@ import time
 import pytest
 from lightning.pytorch.loggers import Logger
 
-from lit_attr.harvest import progress
+from lit_attr.harvest import progress, stopping
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.progress import HarvestProgress
 from lit_attr.harvest.writer import StorageWriter
@@ -31,11 +31,11 @@ def harvest(tmp_path):
 
     from lit_attr.harvest.datamodule import TokenDataModule
 
-    def run(logger=False):
+    def run(logger=False, n_rows=5, **model):
         callbacks = [HarvestProgress(), StorageWriter(tmp_path / "results")]
         trainer = Trainer(**{**QUIET, "enable_progress_bar": True, "logger": logger}, callbacks=callbacks)
-        data = TokenDataModule(write_tokens(tmp_path / "t.npy", 5), batch_size=2)
-        trainer.predict(AttributionHarvester(write_run(tmp_path / "run")), datamodule=data)
+        data = TokenDataModule(write_tokens(tmp_path / "t.npy", n_rows), batch_size=2)
+        trainer.predict(AttributionHarvester(write_run(tmp_path / "run"), **model), datamodule=data)
 
     return run
 
@@ -62,6 +62,14 @@ def test_a_short_harvest_has_one_line(harvest, capfd, monkeypatch):
     assert out.startswith("lit_attr: 3/3 batches")
     assert out.endswith(" left, no answer from process 1 for 75 s\n")
     assert "Predicting" not in out
+
+
+def test_a_harvest_that_ends_early_has_no_time_left(harvest, capfd, monkeypatch):
+    monkeypatch.setattr(stopping, "_FIRST", 8)
+    recorder = Recorder()
+    harvest(recorder, n_rows=24, stop_when="settled", stop_error=0.99)
+    assert re.search(r"^lit_attr: 8/8 batches, [\d,]+ tokens/s, 0:00:00 left$", capfd.readouterr().out, re.MULTILINE)
+    assert recorder.metrics[-1][1]["coverage"] == 1
 
 
 def test_on_a_terminal_a_bar(harvest, capfd, monkeypatch):

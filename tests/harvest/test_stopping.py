@@ -1,5 +1,7 @@
 """Harvests that end once they are settled: what they have then, and when they are looked at."""
 
+import signal
+
 import numpy as np
 import pytest
 from lightning.pytorch import Callback, Trainer
@@ -11,7 +13,7 @@ from lit_attr.harvest import stopping
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.stopping import Looks, StopRule
-from lit_attr.parts.looks import Look, read_looks
+from lit_attr.parts.looks import Look, read_looks, record_look
 from lit_attr.parts.status import status
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.verify import verify
@@ -114,17 +116,67 @@ def test_looks_go_on_where_a_harvest_was_stopped(given, of_eight, looked_early, 
     assert_of_eight(work(*given, tmp_path, **settings).path, of_eight)
 
 
+def test_a_look_that_a_kill_prevents_is_made_later(given, looked_early, tmp_path, monkeypatch):
+    def killed(*_):
+        raise StorageError("killed")
+
+    settings = {"model": SETTLED, "subrun_id": SUBRUN}
+    folder = stop(7, *given, tmp_path, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "record_look", killed)
+        with pytest.raises(StorageError, match="killed"):
+            work(*given, tmp_path, **settings)
+    assert [look.n_batches for look in read_looks(folder)] == [1, 2, 4]
+    writer = work(*given, tmp_path, **settings)
+    assert [look.n_batches for look in read_looks(folder)] == [1, 2, 4, 9]
+    assert "coverage: all 9 batches" in verify(writer.path)
+
+
+@pytest.mark.slow
+def test_a_process_that_was_ahead_is_not_looked_at_alone(given, tmp_path):
+    """The first has done 40 batches of its own and the second 10: they are looked at once both have done 40."""
+    tokens = write_tokens(tmp_path / "tokens.npy", n_rows=100)
+    data, model = {"batch_size": 1}, {"stop_when": "settled", "stop_error": 0.5}
+    writer = {"out_dir": tmp_path, "subrun_id": SUBRUN}
+    for rank, n_batches in ((0, 40), (1, 10)):  # independent workers, whose parts a trainer continues
+        stopped = {"data": {**data, "rank": rank, "world_size": 2}, "signals": {n_batches - 1: signal.SIGTERM}}
+        worker = start(Work(given[0], tokens, tmp_path / f"stopped_{rank}", writer=writer, **stopped))
+        worker.join(60)
+    port, workers = free_port(), []
+    for rank in range(2):
+        settings = {"data": data, "writer": writer, "model": model, "ddp": (rank, 2, port)}
+        workers.append(start(Work(given[0], tokens, tmp_path / f"log_{rank}", **settings)))
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0], (tmp_path / "log_0").read_text()
+    (look,) = read_looks(tmp_path / "dataset_attributions" / "s-toytoy00" / SUBRUN)
+    assert look.n_batches == 80
+    assert look.is_settled
+
+
 def test_without_being_settled_all_batches_are_done(given, looked_early, tmp_path):
     writer = work(*given, tmp_path, model={"stop_when": "settled", "stop_error": 1e-6})
     assert load(writer.path).provenance["coverage"]["batches"] == [[0, N_BATCHES - 1, 1]]
     assert [look.n_batches for look in read_looks(writer.folder)] == [1, 2, 4, 8, 16]
 
 
-def test_when_looks_are_due(tmp_path):
+def test_rows_in_the_order_of_the_file_are_no_sample(given, looked_early, tmp_path, caplog):
+    said = "the first batches no sample of the rest"
+    work(*given, tmp_path / "random", model=SETTLED)
+    assert said not in caplog.text
+    work(*given, tmp_path / "file", model=SETTLED, data={"order": "file"})
+    assert said in caplog.text
+
+
+def test_when_looks_are_due(given, tmp_path):
+    tmp_path = stop(1, *given, tmp_path)
     rule = StopRule.of("settled", None, uncertainty=True)
-    looks = Looks(rule, tmp_path, n_batches=300, n_done=70)
+    looks = Looks(rule, tmp_path, n_batches=300)
+    assert [n for n in range(320) if looks.due(n)] == list(range(64, 300))
+    record_look(tmp_path, Look(70, 0.975, 10, 5, 0, None, share_asked=0.95, error_asked=0.05))
+    looks = Looks(rule, tmp_path, n_batches=300)
     assert [n for n in range(320) if looks.due(n)] == list(range(128, 300))
-    assert not Looks(rule, tmp_path, n_batches=64, n_done=0).due(64)
+    assert not Looks(rule, tmp_path, n_batches=64).due(64)
 
 
 def test_what_is_settled():
