@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lit_attr.data.batch_ids import Ranges, show
+from lit_attr.data.batch_ids import Ranges, count, show
 from lit_attr.errors import StorageError
 from lit_attr.files.identity import FileIdentity
 from lit_attr.files.json_file import publish_json
@@ -122,8 +122,11 @@ def _publish(generation: Generation) -> None:
 
 
 def _begin_after(newest: Generation, world_size: int, n_batches: int, data_digest: str | None) -> Generation | None:
-    """Begin the next generation; None if another worker was faster, without a lock."""
+    """Begin the next generation; None if another worker was faster, without a lock, or has committed more."""
     frozen = _freeze(newest)
+    if sum(count(ranges) for _, ranges in frozen) > n_batches:
+        _unlink(newest.place, [name for name, _ in frozen[len(newest.frozen) :]])
+        return None
     number = newest.number + 1
     begun = replace(
         newest,

@@ -13,7 +13,10 @@ from lit_attr.harvest import stopping
 from lit_attr.harvest.datamodule import TokenDataModule
 from lit_attr.harvest.harvester import AttributionHarvester
 from lit_attr.harvest.stopping import Looks, StopRule
+from lit_attr.parts.freeze import settled_generation
+from lit_attr.parts.generations import newest_generations
 from lit_attr.parts.looks import Look, read_looks, record_look
+from lit_attr.parts.plan import Plan
 from lit_attr.parts.status import status
 from lit_attr.storage.dataset_attributions import DatasetAttributionStorage
 from lit_attr.storage.verify import verify
@@ -107,6 +110,17 @@ def test_a_kill_between_a_look_and_the_end_changes_nothing(given, of_eight, look
     steps = Steps()
     assert_of_eight(work(*given, tmp_path, steps, **settings).path, of_eight)
     assert [n for n in steps.ids if n >= 0] == []
+
+
+def test_what_others_commit_meanwhile_is_not_lost(given, looked_early, tmp_path):
+    """Those who end a harvest have seen six batches, and another trainer has committed two more since."""
+    settings = {"model": SETTLED, "subrun_id": SUBRUN}
+    folder = stop(8, *given, tmp_path, subrun_id=SUBRUN)
+    newest = newest_generations(folder, Plan.load(folder))[0]
+    with pytest.raises(StorageError, match="continued by others while it was ended"):
+        settled_generation(newest, 6, "digest")
+    assert [path.name for path in (folder / "worker_states").glob("*.pt")] == ["dataset_attributions_rank_0.pt"]
+    assert load(work(*given, tmp_path, **settings).path).provenance["coverage"]["n_batches"] == 9
 
 
 def test_looks_go_on_where_a_harvest_was_stopped(given, of_eight, looked_early, tmp_path):
