@@ -2,10 +2,17 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from lit_attr.errors import StorageError
 from lit_attr.files.json_file import publish_json, read_object
+from lit_attr.parts.ledger import Count
 from lit_attr.topology.words import LOOKS_FILE
+
+_Share = Annotated[float, Field(gt=0, lt=1)]
+_Error = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -23,14 +30,14 @@ class Look:
         error_asked: The relative error below which it ends as well.
     """
 
-    n_batches: int
-    level: float
-    k: int
-    n_targets: int
-    n_separated: int
-    relative_error: float | None
-    share_asked: float
-    error_asked: float
+    n_batches: Annotated[int, Field(ge=1)]
+    level: _Share
+    k: Annotated[int, Field(ge=1)]
+    n_targets: Count
+    n_separated: Count
+    relative_error: _Error | None
+    share_asked: _Share
+    error_asked: _Error
 
     @property
     def is_settled(self) -> bool:
@@ -68,7 +75,18 @@ def read_looks(folder: Path) -> list[Look]:
         StorageError: If their file is damaged.
     """
     path = folder / LOOKS_FILE
-    return read_object(path, _Stored).looks if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        looks = read_object(path, _Stored).looks
+    except StorageError as error:
+        raise StorageError(f"{error}; without this file the harvest is looked at anew") from error
+    if odd := next((look for look in looks if look.n_separated > look.n_targets), None):
+        raise StorageError(
+            f"{path} is damaged: expected at most {odd.n_targets} separated targets, found {odd.n_separated}; without "
+            "this file the harvest is looked at anew"
+        )
+    return looks
 
 
 def record_look(folder: Path, look: Look) -> None:
