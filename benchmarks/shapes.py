@@ -14,7 +14,7 @@ from lit_attr.decomposition.config import RunConfig
 from lit_attr.decomposition.load import decompose_by_config, load_run
 from lit_attr.decomposition.matrix import forward_with_inputs
 from lit_attr.decomposition.model import DecomposedModel
-from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIG
+from lit_attr.decomposition.run_files import MODEL_CONFIG, RUN_CONFIGS
 from lit_attr.decomposition.targets import build_target
 from lit_attr.topology.graph import Topology
 from lit_attr.topology.layout import Layout
@@ -130,7 +130,7 @@ def write_run(folder: Path, shape: Shape, density: float) -> None:
         *_, last_bias = (x for name, x in state.items() if name.startswith(f"ci_fn._ci_fns.{dashed(path)}."))
         last_bias -= values.flatten(0, 1).quantile(1 - density, dim=0)
     folder.mkdir(parents=True)
-    for name, options in zip((RUN_CONFIG, MODEL_CONFIG), _options(shape, "all"), strict=True):
+    for name, options in zip((RUN_CONFIGS[0], MODEL_CONFIG), _options(shape, "all"), strict=True):
         (folder / name).write_text(yaml.safe_dump(options))
     torch.save(state, folder / "model_0.pth")
 

@@ -1,10 +1,11 @@
-"""Digests of rows of token ids: every row counts, and what is known of a file is remembered beside it."""
+"""Digests and bounds of rows of token ids: every row counts, and what is known of a file is remembered beside it."""
 
 import hashlib
 import logging
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from lit_attr.files.json_file import publish_json, read_json
 from lit_attr.files.lock import locked
 
 _log = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 _BLOCK_BYTES = 1 << 26
 _PIECE_BYTES = 1 << 22  # of a block that are copied at once, by each thread
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -31,15 +32,19 @@ _SETTLED = 5 * 10**9
 _TICK = 0.02  # seconds that the clock of a file system may lag behind
 
 
+# The smallest and the largest token id of some rows; None of no rows.
+_Bounds = tuple[int, int] | None
+
+
 class RowDigests:
-    """Digests of the first rows of an array, as many of them as are asked for.
+    """Digests of the first rows of an array, as many of them as are asked for, and the bounds of their numbers.
 
     The digest is SHA-256 over number, length and dtype of the rows and over the digests of their blocks: 64 MB of
     consecutive rows each, which several threads compute. It is that of the rows, whichever way they lie in the file.
 
-    The digests of whole blocks are remembered in a hidden file beside the data, `.NAME.digest.json`, and for a random
-    order of rows `.NAME.random-SEED.digest.json`, for as long as size, times and inode of the data stay what they were.
-    A copy has others. Nothing is remembered where the folder cannot be written into, or of a file that was changed a
+    Those of whole blocks are remembered in a hidden file beside the data, `.NAME.digest.json`, and for a random order
+    of rows `.NAME.random-SEED.digest.json`, for as long as size, times and inode of the data stay what they were. A
+    copy has others. Nothing is remembered where the folder cannot be written into, or of a file that was changed a
     moment ago.
 
     Args:
@@ -61,17 +66,29 @@ class RowDigests:
         self._block_rows = max(1, _BLOCK_BYTES // self._row_bytes)
         self._piece_rows = max(1, _PIECE_BYTES // self._row_bytes)
         self._blocks = b""
-        self._of_first: dict[int, str] = {}
+        self._bounds: list[_Bounds] = []
+        self._of_first: dict[int, tuple[str, _Bounds]] = {}
 
     def of_first(self, n_rows: int) -> str:
         """The digest of so many rows, in hexadecimal."""
+        return self._read_first(n_rows)[0]
+
+    def bounds_of_first(self, n_rows: int) -> tuple[int, int]:
+        """The smallest and the largest number in so many rows, at least one."""
+        bounds = self._read_first(n_rows)[1]
+        if bounds is None:
+            raise ValueError("no rows have no bounds")
+        return bounds
+
+    def _read_first(self, n_rows: int) -> tuple[str, _Bounds]:
         if n_rows not in self._of_first:
             n_blocks = n_rows // self._block_rows
             self._know(n_blocks)
             digest = hashlib.sha256(f"{n_rows} {self._rows.shape[1]} {self._rows.dtype.str}\n".encode())
             digest.update(self._blocks[: n_blocks * _DIGEST_BYTES])
-            digest.update(self._digest(n_blocks * self._block_rows, n_rows))
-            self._of_first[n_rows] = digest.hexdigest()
+            of_rest, bounds = self._digest(n_blocks * self._block_rows, n_rows)
+            digest.update(of_rest)
+            self._of_first[n_rows] = digest.hexdigest(), _united([*self._bounds[:n_blocks], bounds])
         return self._of_first[n_rows]
 
     def remember(self, n_rows: int) -> None:
@@ -86,11 +103,14 @@ class RowDigests:
         if self._may_remember():
             self._know(n_blocks)
 
-    def _digest(self, first: int, end: int) -> bytes:
-        digest = hashlib.sha256()
+    def _digest(self, first: int, end: int) -> tuple[bytes, _Bounds]:
+        """The digest of some rows, and their bounds."""
+        digest, bounds = hashlib.sha256(), list[_Bounds]()
         for start in range(first, end, self._piece_rows):
-            digest.update(self._piece(start, min(start + self._piece_rows, end)).data)
-        return digest.digest()
+            piece = self._piece(start, min(start + self._piece_rows, end))
+            digest.update(piece.data)
+            bounds.append((int(piece.min()), int(piece.max())))
+        return digest.digest(), _united(bounds)
 
     def _piece(self, first: int, end: int) -> Integer[np.ndarray, "row seq"]:
         if self._order is None:
@@ -126,7 +146,9 @@ class RowDigests:
             _log.info(f"reading {n_bytes / 1e9:.1f} GB of {self._path} for the digest of all its rows")
         pool = ThreadPoolExecutor(min(_n_cpus(), _MOST_THREADS))
         try:
-            self._blocks += b"".join(pool.map(lambda start: self._digest(start, start + self._block_rows), starts))
+            found = list(pool.map(lambda start: self._digest(start, start + self._block_rows), starts))
+            self._blocks += b"".join(digest for digest, _ in found)
+            self._bounds += [bounds for _, bounds in found]
         finally:
             pool.shutdown(cancel_futures=True)  # a signal must not wait for all of it
         if n_bytes > _LONG:
@@ -161,16 +183,24 @@ class RowDigests:
         try:
             content = read_json(self._memory)
             blocks = bytes.fromhex(content.pop("blocks"))
+            bounds: list[_Bounds] = [(int(low), int(high)) for low, high in content.pop("bounds")]
         except (StorageError, KeyError, TypeError, ValueError):
             return  # it is computed again
-        if content == self._key and len(blocks) > len(self._blocks) and len(blocks) % _DIGEST_BYTES == 0:
-            self._blocks = blocks
+        is_whole = len(blocks) == len(bounds) * _DIGEST_BYTES
+        if content == self._key and is_whole and len(bounds) > self._n_known:
+            self._blocks, self._bounds = blocks, bounds
 
     def _write_memory(self) -> None:
         now = FileIdentity.of(self._path)
         if now is not None and (now, now.changed) == (self._opened, self._opened.changed):
             with suppress(StorageError):
-                publish_json(self._memory, {**self._key, "blocks": self._blocks.hex()}, replace=True)
+                known = {"blocks": self._blocks.hex(), "bounds": self._bounds}
+                publish_json(self._memory, {**self._key, **known}, replace=True)
+
+
+def _united(some: Sequence[_Bounds]) -> _Bounds:
+    known = [bounds for bounds in some if bounds is not None]
+    return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
 def _time_of(folder: Path) -> int | None:

@@ -92,6 +92,11 @@ class RowSource:
         self.check_unchanged()
         return digest
 
+    def bounds(self, n_rows: int) -> tuple[int, int]:
+        """The smallest and the largest token id of what `digest` reads: the first rows of the harvest, or more."""
+        digests, n_read = self._digested(n_rows)
+        return digests.bounds_of_first(n_read)
+
     def remember_digest(self, n_rows: int) -> None:
         """Have what takes time of `digest` remembered for other processes, where that is possible."""
         digests, n_read = self._digested(n_rows)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from lit_attr.data.batch_ids import Ids, all_ids
 from lit_attr.data.cache import TokenCache
+from lit_attr.data.row_check import check_rows
 from lit_attr.data.row_order import OrderName, RowOrder, order_entries
 from lit_attr.data.row_source import RowSource
 from lit_attr.data.spec import DatasetOptions, DatasetSpec
-from lit_attr.data.token_file import TokenBatch, check_ids, check_length
+from lit_attr.data.token_file import TokenBatch, check_length
 from lit_attr.errors import ConfigurationError, DataError, StorageError
 from lit_attr.files.roots import output_root, user_path
 from lit_attr.harvest.postponed import Postponed
@@ -321,7 +322,7 @@ class TokenDataModule(LightningDataModule):
         return {key: value for key, value in self.hparams.items() if not key.startswith("_")}
 
     def check(self, vocab_size: int, block_size: int) -> None:
-        """Check the length of the sequences, and a sample of the token ids: all batches are checked as they come.
+        """Check the length of the sequences, and all token ids; say what looks like padding.
 
         Args:
             vocab_size: Number of token ids of the model.
@@ -333,8 +334,8 @@ class TokenDataModule(LightningDataModule):
         """
         self._postponed.raise_mistake()
         check_length(self.seq_len, block_size)
-        places = self._opened.sample(self.n_rows)
-        check_ids(self._tensor(places), vocab_size, lambda row: divmod(int(places[row]), self.batch_size))
+        for remark in check_rows(self._opened, self.n_rows, self.batch_size, vocab_size):
+            rank_zero_info(f"lit_attr: warning: {remark}")
 
     def assign(self, batch_ids: Ids, n_steps: int, lead: int = 0) -> None:
         """Decide what this process does, in place of every `world_size`-th batch.
@@ -374,7 +375,7 @@ class BatchStream:
         has_ended: Whether no more of them come.
     """
 
-    def __init__(self, data: TokenDataModule, batch_ids: Ids, n_steps: int, lead: int) -> None:
+    def __init__(self, data: TokenDataModule, batch_ids: Ids, n_steps: int, lead: int = 0) -> None:
         self.data = data
         self.batch_ids = batch_ids
         self.n_steps = n_steps
