@@ -11,6 +11,7 @@ from lit_attr.decomposition.load import load_run, load_without_numbers
 from lit_attr.decomposition.locate import locate_run
 from lit_attr.errors import RunFormatError, RunNotFoundError, UnsupportedModelError
 from lit_attr.harvest.sources import dataset_of_run
+from tests.decomposition.huggingface.test_run import write
 from tests.successor_runs import nested, write_successor_run
 from tests.toys import MODEL_OPTIONS, run_options, write_run
 
@@ -178,3 +179,13 @@ def test_other_rebuilt_targets_are_refused(tmp_path, spd_run):
     folder = write_successor_run(spd_run, tmp_path / RUN_ID, kind="hf_weights_in_vendored")
     with pytest.raises(UnsupportedModelError, match="is known for GPT2Simple, found 'LlamaSimpleMLP'"):
         load_run(folder)
+
+
+def test_a_target_of_transformers(tmp_path):
+    pytest.importorskip("transformers")
+    expected = write(tmp_path / "spd")
+    folder = write_successor_run(tmp_path / "spd", tmp_path / RUN_ID, kind="hf")
+    loaded = load_run(folder).model
+    assert loaded.paths == expected.paths
+    tokens = torch.arange(6)[None]
+    assert loaded.target_model(tokens).equal(expected.target_model(tokens))
