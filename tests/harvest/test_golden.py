@@ -48,6 +48,7 @@ def test_equals_the_other_implementation_on_every_tensor(run, engine, shared, tm
 
 @pytest.mark.parametrize("name", ["run_meta.yaml", "experiment_config.yaml"])
 def test_the_same_run_in_files_of_the_successor(name, shared, tmp_path, monkeypatch):
+    """To the last bit what the run's own files give."""
     run, root = "p-kjvmlp02", tmp_path / "theirs"
     monkeypatch.setenv("PARAM_DECOMP_OUT_DIR", str(root))
     write_successor_run(shared / "spd_out" / "runs" / "spd-s-kjvmlp02", root / "runs" / run, name=name)
@@ -58,6 +59,9 @@ def test_the_same_run_in_files_of_the_successor(name, shared, tmp_path, monkeypa
     assert writer.path.parents[1] == tmp_path / "runs" / run / "dataset_attributions"
     found = AttributionRepo.latest(run, tmp_path).get_attributions()
     assert_same(found, DatasetAttributionStorage.load(shared / "golden" / "s-kjvmlp02.pt"), tolerance=1e-5)
+    original = AttributionHarvester(shared / "spd_out" / "runs" / "spd-s-kjvmlp02")
+    own = harvest(original, shared / "golden" / "tokens.npy", tmp_path / "own", batch_size=8)
+    assert all(one.equal(two) for (_, one), (_, two) in zip(found.named_sums(), own.named_sums(), strict=True))
     assert found.provenance["run_id"] == run
 
 
