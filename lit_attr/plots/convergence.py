@@ -21,6 +21,8 @@ from lit_attr.topology.address import EMBED, OUTPUT
 from lit_attr.topology.choice import Measure, check_count
 
 _MEASURE = Measure("attr")
+# Of a curve: all parts before it are read for each.
+_MOST_POINTS = 12
 LOOKS = "10 strongest sources of targets"
 
 
@@ -58,7 +60,9 @@ def convergence(folder: Path, k: int = 100) -> Convergence:
     n_tokens, n_batches = harvest.n_tokens, harvest.n_batches
     curves: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     if len(harvest.parts) > 1:
-        curves |= {kind: (n_tokens, medians) for kind, medians in _medians(harvest, k).items()}
+        numbers = _numbers(len(harvest.parts))
+        after = [n_tokens[n - 1] for n in numbers]
+        curves |= {kind: (after, medians) for kind, medians in _medians(harvest, numbers, k).items()}
     looks = [look for look in read_looks(folder) if look.relative_error is not None]
     if len(looks) > 1:
         of_one = n_tokens[-1] / n_batches[-1]
@@ -72,9 +76,16 @@ def convergence(folder: Path, k: int = 100) -> Convergence:
     return Convergence(curves, k)
 
 
-def _medians(harvest: HarvestParts, k: int) -> dict[str, list[float]]:
-    """Kind of edges to the medians after each part."""
-    after = [_blocks(harvest, n) for n in range(1, len(harvest.parts) + 1)]
+def _numbers(n_parts: int) -> list[int]:
+    """After how many parts errors are looked at: after each, or, of many, at even distances of a logarithmic axis."""
+    if n_parts <= _MOST_POINTS:
+        return list(range(1, n_parts + 1))
+    return np.unique(np.geomspace(1, n_parts, _MOST_POINTS).round().astype(int)).tolist()
+
+
+def _medians(harvest: HarvestParts, numbers: Sequence[int], k: int) -> dict[str, list[float]]:
+    """Kind of edges to the medians after so many parts."""
+    after = [_blocks(harvest, n) for n in numbers]
     relative: dict[str, list[list[np.ndarray]]] = defaultdict(lambda: [[] for _ in after])
     for edges in strongest_of_pairs(after[-1], "attr", k):
         source = edges.source_layers[0]

@@ -196,6 +196,14 @@ def test_convergence_is_that_of_answers(extended):
         assert medians == pytest.approx([m if np.isfinite(m) else np.nan for m in expected], rel=0.02, nan_ok=True)
 
 
+def test_of_many_parts_some_are_looked_at(extended, monkeypatch):
+    every = convergence(extended[0], 3)
+    monkeypatch.setattr("lit_attr.plots.convergence._MOST_POINTS", 2)
+    for kind, (n_tokens, medians) in convergence(extended[0], 3).curves.items():
+        assert n_tokens == [every.curves[kind][0][place] for place in (0, 2)]
+        np.testing.assert_array_equal(medians, [every.curves[kind][1][place] for place in (0, 2)])
+
+
 def test_the_picture_of_convergence(extended):
     folder, _ = extended
     axes, found = convergence_figure(folder, k=3).axes[0], convergence(folder, 3)
